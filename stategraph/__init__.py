@@ -1,0 +1,34 @@
+"""StateGraph: stateful models as explicit, printable programs on JAX."""
+
+from stategraph import compile, ir, passes
+from stategraph._version import __version__
+from stategraph.graph import Node
+from stategraph.state import (
+    BatchState,
+    DelayState,
+    FakeState,
+    HiddenState,
+    LongTermState,
+    ParamState,
+    ShortTermState,
+    State,
+)
+from stategraph.tracing.stages import lower, trace
+
+__all__ = [
+    "BatchState",
+    "DelayState",
+    "FakeState",
+    "HiddenState",
+    "LongTermState",
+    "Node",
+    "ParamState",
+    "ShortTermState",
+    "State",
+    "__version__",
+    "compile",
+    "ir",
+    "lower",
+    "passes",
+    "trace",
+]

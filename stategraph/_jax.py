@@ -1,0 +1,579 @@
+"""The one module that touches JAX internals.
+
+Everything that reads or builds a jaxpr, looks at JAX's current trace, or imports ``jax._src`` is here, behind names that mean
+the same on every supported JAX (0.10.2 to 0.12.x). What differs between versions:
+
+- 0.12 folded ``ClosedJaxpr`` into ``Jaxpr`` (which then carries its constants): ``body_parts`` and ``make_body``;
+- 0.12 describes the arguments of ``scan`` by tree structures instead of counts: ``scan_counts`` and ``scan_params``.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax._src import core, dtypes, effects, source_info_util
+from jax._src import linear_util as lu
+from jax._src.interpreters import ad, batching
+from jax._src.interpreters import partial_eval as pe
+from jax.extend.source_info_util import register_exclusion
+
+from stategraph.ir.location import Location
+from stategraph.ir.types import KeyType, OpaqueType, TensorType, Type, numpy_dtype, short_dtype
+
+FOLDED = not hasattr(core, "ClosedJaxpr")
+"""Whether this JAX keeps constants inside ``Jaxpr`` (0.12 and later)."""
+
+Jaxpr = Any
+Tracer = core.Tracer
+Var = core.Var
+Literal = core.Literal
+
+register_exclusion(__file__.rsplit("/", 1)[0])
+
+# ---------------------------------------------------------------------------------------------------------------- traces
+
+
+def current_trace() -> Any | None:
+    """The trace that operations go to right now; None when they run eagerly."""
+    trace = core.trace_ctx.trace
+    return None if trace is core.eval_trace else trace
+
+
+def trace_chain() -> list[Any]:
+    """The current trace and those it is nested in, innermost first; empty when operations run eagerly."""
+    chain = []
+    trace = core.trace_ctx.trace
+    while trace is not None and trace is not core.eval_trace:
+        chain.append(trace)
+        trace = getattr(trace, "parent_trace", None)
+    return chain
+
+
+def frame_of(trace: Any) -> Any | None:
+    """``trace`` if it records a body, which it then identifies; None for other traces (AD, batching)."""
+    return trace if isinstance(trace, pe.DynamicJaxprTrace) else None
+
+
+def weak(trace: Any) -> Any:
+    """A weak reference to a trace: ``weak(trace)() is trace`` while it lives. Holding traces would be a leak."""
+    return trace._weakref if hasattr(trace, "_weakref") else weakref.ref(trace)
+
+
+def is_batching(trace: Any) -> bool:
+    return isinstance(trace, batching.BatchTrace)
+
+
+def is_differentiating(trace: Any) -> bool:
+    return isinstance(trace, (ad.JVPTrace, ad.LinearizeTrace))
+
+
+def traced_for(frame: Any) -> str:
+    """What the body of ``frame`` is traced for: ``jit``, ``scan``, ``while_body``, ``cond``, …"""
+    info = frame.frame.debug_info
+    return info.traced_for if info is not None else ""
+
+
+def under_disable_jit() -> bool:
+    return bool(jax.config.jax_disable_jit)
+
+
+def is_tracer(x: Any) -> bool:
+    return isinstance(x, core.Tracer)
+
+
+def tracer_frame(x: Any) -> Any | None:
+    """The body that a tracer belongs to, None when it is no recording tracer."""
+    return frame_of(x._trace) if isinstance(x, core.Tracer) else None
+
+
+# ---------------------------------------------------------------------------------------------------------- user context
+
+trace_context = jax.make_user_context(default_value=0)
+"""Part of the key of JAX's trace caches: (trace number, epoch) as one int while user code is traced."""
+
+
+def set_trace_context(value: int) -> None:
+    """Change the context in the middle of a trace; the surrounding ``with trace_context(...)`` restores it."""
+    trace_context._obj.set_local(value)
+
+
+# ------------------------------------------------------------------------------------------------------------ primitives
+
+
+class StateEffect(effects.Effect):
+    """The effect of our State primitives. It is allowed in every structured primitive and can never be lowered."""
+
+    def __repr__(self) -> str:
+        return "State"
+
+
+STATE_EFFECT = StateEffect()
+for _allowed in (
+    effects.control_flow_allowed_effects,
+    effects.custom_derivatives_allowed_effects,
+    effects.remat_allowed_effects,
+):
+    _allowed.add_type(StateEffect)
+
+
+def new_primitive(
+    name: str,
+    out_avals: Callable[..., Sequence[Any]],
+    *,
+    has_state: bool = True,
+    on_eval: Callable[..., Any],
+    on_batch: Callable[..., Any] | None = None,
+    on_jvp: Callable[..., Any] | None = None,
+) -> Any:
+    """A primitive with many results that only ever stands in jaxprs that we import.
+
+    ``out_avals(*avals, **params)`` gives the results' avals; the ``on_`` functions raise the project's errors.
+    """
+    primitive = core.Primitive(name)
+    primitive.multiple_results = True
+    allowed = {STATE_EFFECT} if has_state else set()
+
+    def abstract(*avals: Any, **params: Any) -> tuple[Sequence[Any], set[Any]]:
+        return out_avals(*avals, **params), allowed
+
+    primitive.def_effectful_abstract_eval(abstract)
+    primitive.def_impl(on_eval)
+    if on_batch is not None:
+        batching.primitive_batchers[primitive] = on_batch
+    if on_jvp is not None:
+        ad.primitive_jvps[primitive] = on_jvp
+    return primitive
+
+
+@functools.cache
+def _primitive_table() -> dict[str, Any]:
+    table: dict[str, Any] = {}
+    for module_name, module in list(sys.modules.items()):
+        if module_name.startswith("jax._src") and module is not None:
+            for value in list(vars(module).values()):
+                if isinstance(value, core.Primitive):
+                    table.setdefault(value.name, value)
+    return table
+
+
+_SEEN_PRIMITIVES: dict[str, Any] = {}
+
+
+def primitive_by_name(name: str) -> Any | None:
+    """The JAX primitive called ``name``, None when there is none in the loaded modules."""
+    found = _SEEN_PRIMITIVES.get(name)
+    return found if found is not None else _primitive_table().get(name)
+
+
+def remember_primitive(primitive: Any) -> None:
+    """Make a primitive of another package known by name."""
+    _SEEN_PRIMITIVES.setdefault(primitive.name, primitive)
+
+
+# ---------------------------------------------------------------------------------------------------------------- bodies
+
+
+def is_body(x: Any) -> bool:
+    """Whether a parameter of an equation is a function body (a jaxpr, closed or not)."""
+    return isinstance(x, core.Jaxpr) or (not FOLDED and isinstance(x, core.ClosedJaxpr))
+
+
+def is_closed(x: Any) -> bool:
+    return isinstance(x, core.Jaxpr) if FOLDED else isinstance(x, core.ClosedJaxpr)
+
+
+def body_parts(x: Any) -> tuple[Jaxpr, Sequence[Any]]:
+    """A body as (jaxpr with ``constvars``, the values of these), whichever way this JAX keeps them."""
+    if FOLDED:
+        return x, getattr(x, "consts", None) or ()
+    if isinstance(x, core.ClosedJaxpr):
+        return x.jaxpr, x.consts
+    return x, ()
+
+
+def _debug_info(traced_for: str, name: str, count: int) -> Any:
+    return lu.DebugInfo(traced_for, name, ("",) * count, None)
+
+
+def make_body(
+    invars: Sequence[Any], outvars: Sequence[Any], eqns: Sequence[Any], *, name: str = "body", closed: bool = True
+) -> Any:
+    """A body without constants, built from equations. ``closed=False`` gives what primitives like ``remat`` want."""
+    union: set[Any] = set()
+    for eqn in eqns:
+        if eqn.effects:
+            union |= set(eqn.effects)
+    info = lu.DebugInfo("jit", name, ("",) * len(invars), ("",) * len(outvars))
+    jaxpr = core.Jaxpr((), list(invars), list(outvars), list(eqns), union or frozenset(), info)
+    return jaxpr if FOLDED or not closed else core.ClosedJaxpr(jaxpr, ())
+
+
+def new_var(aval: Any) -> Any:
+    return core.Var(aval)
+
+
+def new_eqn(invars: Sequence[Any], outvars: Sequence[Any], primitive: Any, params: dict[str, Any], effs: Any, source: Any) -> Any:
+    return core.new_jaxpr_eqn(list(invars), list(outvars), primitive, params, effs or frozenset(), source)
+
+
+def literal(value: Any, aval: Any) -> Any:
+    return core.Literal(value, aval)
+
+
+def body_effects(body: Any) -> Any:
+    return body_parts(body)[0].effects
+
+
+def body_as_function(body: Any) -> Callable[..., list[Any]]:
+    """A function of flat arrays that runs a body without constants, op by op under the current trace."""
+    jaxpr, consts = body_parts(body)
+
+    def run(*args: Any) -> list[Any]:
+        results: list[Any] = core.eval_jaxpr(jaxpr, consts, *args)
+        return results
+
+    return run
+
+
+def trace_flat(function: Callable[..., Sequence[Any]], avals: Sequence[Any], *, traced_for: str, name: str) -> tuple[Jaxpr, list[Any]]:
+    """Trace a function of flat values: the jaxpr, and what its ``constvars`` stand for (arrays or outer tracers)."""
+    wrapped = lu.wrap_init(function, debug_info=_debug_info(traced_for, name, len(avals)))
+    jaxpr, _, consts = pe.trace_to_jaxpr_dynamic(wrapped, list(avals))
+    return jaxpr, list(consts)
+
+
+@functools.cache
+def _jit_template() -> Any:
+    (eqn,) = jax.make_jaxpr(jax.jit(lambda x: x + 1))(0.0).eqns
+    return eqn
+
+
+def call_body(body: Any, args: Sequence[Any], name: str) -> list[Any]:
+    """Bind a whole body as one inner-jit equation: constant cost, whatever its size."""
+    primitive, params = jit_call(body, name, len(args), len(body_parts(body)[0].outvars))
+    results: list[Any] = primitive.bind(*args, **params)
+    return results
+
+
+def jit_call(body: Any, name: str, inputs: int, outputs: int) -> tuple[Any, dict[str, Any]]:
+    """The inner-jit primitive and parameters that call ``body``."""
+    eqn = _jit_template()
+    params = dict(eqn.params)
+    for key in ("in_shardings", "in_layouts", "donated_invars"):
+        params[key] = (eqn.params[key][0],) * inputs
+    for key in ("out_shardings", "out_layouts"):
+        params[key] = (eqn.params[key][0],) * outputs
+    params.update(jaxpr=body, name=name)
+    return eqn.primitive, params
+
+
+def is_plain_jit(params: dict[str, Any]) -> bool:
+    """Whether an inner jit says nothing but its name (no shardings, layouts, mesh or compiler options)."""
+    template = _jit_template().params
+    plain_sharding = template["in_shardings"][0]
+    return (
+        all(s is plain_sharding for s in params["in_shardings"])
+        and all(s is plain_sharding for s in params["out_shardings"])
+        and all(layout is None for layout in (*params["in_layouts"], *params["out_layouts"]))
+        and not params["compiler_options_kvs"]
+        and not any(params["donated_invars"])
+        and params["ctx_mesh"] == template["ctx_mesh"]
+    )
+
+
+# --------------------------------------------------------------------------------------------------------- scan and while
+
+
+def scan_counts(params: dict[str, Any]) -> tuple[int, int]:
+    """(number of constants, number of carried values) of a scan equation."""
+    if "num_carry" in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carry, _ = params["ft_in"].unpack()
+    return len(consts), len(carry)
+
+
+@functools.cache
+def _scan_template() -> dict[str, Any]:
+    jaxpr = jax.make_jaxpr(lambda xs: jax.lax.scan(lambda c, x: (c, x), 0.0, xs))(np.zeros(2, np.float32))
+    return dict(jaxpr.eqns[0].params)
+
+
+def scan_params(body: Any, *, consts: int, carry: int, xs: int, ys: int, length: int, reverse: bool, unroll: int) -> dict[str, Any]:
+    """The parameters of a scan equation for this JAX."""
+    params = {**_scan_template(), "jaxpr": body, "length": length, "reverse": reverse, "unroll": unroll}
+    if "num_carry" in params:
+        params.update(num_consts=consts, num_carry=carry)
+        if "linear" in params:
+            params["linear"] = (False,) * (consts + carry + xs)
+        return params
+    from jax._src import flattree as ft  # type: ignore[import-not-found, unused-ignore]
+
+    params["ft_in"] = ft.pack((ft.nones(consts), ft.nones(carry), ft.nones(xs)))
+    params["ft_out"] = ft.pack((ft.nones(carry), ft.nones(ys)))
+    return params
+
+
+# ----------------------------------------------------------------------------------------------------------------- types
+
+_TYPES: dict[tuple[Any, ...], Type] = {}
+
+
+def type_of(aval: Any) -> Type:
+    """The IR type of a JAX aval."""
+    dtype = getattr(aval, "dtype", None)
+    shape = getattr(aval, "shape", None)
+    if dtype is None or shape is None or type(aval) is not core.ShapedArray:
+        return OpaqueType(str(aval))
+    key = (dtype, shape, aval.weak_type)
+    found = _TYPES.get(key)
+    if found is None:
+        if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+            found = KeyType(dtype._impl.tag, tuple(shape))
+        else:
+            found = TensorType(short_dtype(dtype.name if dtype != dtypes.float0 else "float0"), tuple(shape), bool(aval.weak_type))
+        _TYPES[key] = found
+    return found
+
+
+@functools.cache
+def aval_of(type: Type) -> Any:
+    """The JAX aval of an IR type."""
+    if isinstance(type, TensorType):
+        dtype = dtypes.float0 if type.dtype == "f0" else numpy_dtype(type.dtype)
+        return core.ShapedArray(type.shape, dtype, weak_type=type.weak)
+    if isinstance(type, KeyType):
+        return core.ShapedArray(type.shape, key_dtype(type.impl))
+    raise TypeError(f"no JAX type for {type}")
+
+
+@functools.cache
+def key_dtype(tag: str) -> Any:
+    """The dtype of typed PRNG keys whose implementation prints as ``tag``."""
+    from jax._src.random import prng
+
+    for name, impl in prng.prngs.items():
+        if impl.tag == tag:
+            return jax.random.key(0, impl=name).dtype
+    raise TypeError(f"no PRNG implementation {tag!r}")
+
+
+def strong_aval(value: Any) -> Any:
+    """The aval of a value (or aval) without the weak flag."""
+    aval = value if isinstance(value, core.AbstractValue) else core.typeof(value)
+    return aval.update(weak_type=False) if getattr(aval, "weak_type", False) else aval
+
+
+def typeof(value: Any) -> Any:
+    return core.typeof(value)
+
+
+def array_aval(shape: Sequence[int], dtype: Any, weak_type: bool = False) -> Any:
+    return core.ShapedArray(tuple(shape), jax.dtypes.canonicalize_dtype(dtype), weak_type=weak_type)
+
+
+def is_key_array(value: Any) -> bool:
+    return jax.dtypes.issubdtype(getattr(value, "dtype", np.dtype(bool)), jax.dtypes.prng_key)
+
+
+# ------------------------------------------------------------------------------------------------------------- locations
+
+
+def resolve_source(source: Any) -> tuple[str, int, str, str]:
+    """(file, line, function, scope) of a JAX source info, in the user's code."""
+    scope = str(source.name_stack) if source.name_stack else ""
+    frame = source_info_util.user_frame(source.traceback) if source.traceback is not None else None
+    if frame is None:
+        return ("", 0, "", scope)
+    return (display_file(frame.file_name), frame.start_line, frame.function_name, scope)
+
+
+def location_of(eqn: Any, fallback: Location | None = None) -> Location:
+    return Location.deferred(eqn.source_info, resolve_source, fallback)
+
+
+def here() -> Location:
+    """The user's current line, found when looked at."""
+    return Location.deferred(source_info_util.current(), resolve_source)
+
+
+def source_of(location: Location) -> Any:
+    """What JAX needs to know of a location when an equation is built for it."""
+    if location.source is not None:
+        return location.source
+    return source_info_util.new_source_info()
+
+
+def display_file(file: str) -> str:
+    """A file name as people write it: relative to the working directory, ``In[5]`` for a notebook cell."""
+    ipython = sys.modules.get("IPython")
+    if ipython is not None:
+        shell = ipython.get_ipython()
+        label = shell.compile.format_code_name(file) if shell is not None else None
+        if label is not None:
+            return str(label[1])
+    import os
+
+    try:
+        relative = os.path.relpath(file)
+    except ValueError:
+        return file
+    return file if relative.startswith("..") else relative
+
+
+# ------------------------------------------------------------------------------------------------------------ parameters
+
+
+@functools.cache
+def _classes() -> dict[str, type]:
+    """Records and enumerations of JAX's by class name: what parameters of primitives are made of."""
+    import enum
+
+    table: dict[str, type] = {}
+    for module_name, module in list(sys.modules.items()):
+        if module_name.startswith("jax._src") and module is not None:
+            for value in list(vars(module).values()):
+                if isinstance(value, type) and (issubclass(value, enum.Enum) or hasattr(value, "_fields")):
+                    table.setdefault(value.__name__, value)
+    return table
+
+
+def class_by_name(name: str) -> type | None:
+    """A record or enumeration class of JAX's, None when there is none of that name."""
+    return _classes().get(name)
+
+
+def prng_impl_name(value: Any) -> str | None:
+    """The name of a PRNG implementation given as a parameter, None for anything else."""
+    from jax._src.random import prng
+
+    return value.name if isinstance(value, prng.PRNGImpl) else None
+
+
+def prng_impl(name: str) -> Any:
+    from jax._src.random import prng
+
+    return prng.prngs[name]
+
+
+def is_treedef(value: Any) -> bool:
+    return isinstance(value, jax.tree_util.PyTreeDef)
+
+
+# ------------------------------------------------------------------------------------------------------- derivative rules
+
+
+def set_trace(trace: Any) -> Any:
+    """A context manager: operations go to ``trace``."""
+    return core.set_current_trace(trace)
+
+
+def is_zero_tangent(value: Any) -> bool:
+    return isinstance(value, (ad.Zero, jax.custom_derivatives.SymbolicZero))
+
+
+def tangent_aval(aval: Any) -> Any:
+    return aval.to_tangent_aval()
+
+
+def has_tangent(aval: Any) -> bool:
+    """Whether values of this type can be differentiated (their tangents are not float0)."""
+    return tangent_aval(aval).dtype != dtypes.float0
+
+
+def instantiate_zero(value: Any, aval: Any) -> Any:
+    """A symbolic zero as an array of zeros; other values as they are."""
+    return jax.numpy.zeros(aval.shape, aval.dtype) if is_zero_tangent(value) else value
+
+
+def eval_body(jaxpr: Any, consts: Sequence[Any], *args: Any) -> list[Any]:
+    """Run a jaxpr under the current trace, equation by equation."""
+    results: list[Any] = core.eval_jaxpr(jaxpr, consts, *args)
+    return results
+
+
+def tracer_var(tracer: Any) -> Any:
+    """The variable of its jaxpr that a recording tracer stands for."""
+    return tracer.val
+
+
+def origin_reads(tracer: Any, primitive: Any, limit: int = 2000) -> list[Any]:
+    """Parameters of the ``primitive`` equations that a tracer was computed from."""
+    found, seen, queue = [], set(), [tracer]
+    while queue and len(seen) < limit:
+        current = queue.pop()
+        equation = getattr(current, "parent", None)
+        if equation is None or id(equation) in seen:
+            continue
+        seen.add(id(equation))
+        if equation.primitive is primitive:
+            found.append(dict(equation.params))
+        queue.extend(t for t in equation.in_tracers if isinstance(t, core.Tracer))
+    return found
+
+
+def tracer_of_error(error: BaseException) -> Any | None:
+    """The tracer that Python wanted a concrete value of, found in the frames that raised the error."""
+    found, traceback = None, error.__traceback__
+    while traceback is not None:
+        for name in ("self", "arg", "x", "tracer"):
+            value = traceback.tb_frame.f_locals.get(name)
+            if isinstance(value, core.Tracer):
+                found = value
+        traceback = traceback.tb_next
+    return found
+
+
+def here_of(error: BaseException) -> Location:
+    """The user's line that raised ``error``: the innermost frame that is neither JAX's nor ours."""
+    traceback, found = error.__traceback__, None
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        if source_info_util.is_user_filename(code.co_filename):
+            found = (display_file(code.co_filename), traceback.tb_lineno, code.co_qualname, "")
+        traceback = traceback.tb_next
+    return Location(*found) if found is not None else Location()
+
+
+# -------------------------------------------------------------------------------------------------- for building equations
+
+
+def effects_of_primitive(primitive: Any, avals: Sequence[Any], params: dict[str, Any]) -> Any:
+    """The effects that JAX declares for a primitive at these types."""
+    _, effs = primitive.abstract_eval(*avals, **params)
+    return effs
+
+
+@functools.cache
+def _cond_template() -> dict[str, Any]:
+    jaxpr = jax.make_jaxpr(lambda p, x: jax.lax.cond(p, lambda y: y + 1, lambda y: y, x))(True, 0.0)
+    return dict(next(eqn for eqn in jaxpr.eqns if eqn.primitive.name == "cond").params)
+
+
+def cond_params(bodies: Sequence[Any]) -> dict[str, Any]:
+    """The parameters of a cond equation for this JAX."""
+    return {**_cond_template(), "branches": tuple(bodies)}
+
+
+@functools.cache
+def remat_primitive() -> Any:
+    return jax.make_jaxpr(jax.checkpoint(lambda x: x + 1))(0.0).eqns[0].primitive
+
+
+def zero_tangent(primal: Any) -> Any:
+    """The tangent of a value that has none."""
+    return np.zeros(np.shape(primal), dtypes.float0)
+
+
+def rename(eqns: Iterable[Any], variables: dict[Any, Any]) -> list[Any]:
+    """Equations with some of their input variables replaced."""
+    renamed = []
+    for eqn in eqns:
+        invars = [atom if type(atom) is Literal else variables.get(atom, atom) for atom in eqn.invars]
+        renamed.append(eqn.replace(invars=invars))
+    return renamed

@@ -1,0 +1,320 @@
+"""From functional programs to jaxprs.
+
+Equations are built directly, one per op, without running any of JAX's tracing: an op's parameters are its attributes, and the body of a region
+op becomes a jaxpr whose leading inputs are the values that it captures. Two variants: for running (custom derivative rules are irrelevant
+and their functions are inlined) and *differentiable* (they are kept, for ``jax.vjp`` to find).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from stategraph import _jax
+from stategraph.backends.params import decode
+from stategraph.errors import LoweringError
+from stategraph.ir.attributes import RegionRef
+from stategraph.ir.core import Constant, Op, Region, Value
+
+HOST = {"host.debug_print", "host.debug_callback", "host.io_callback", "host.pure_callback"}
+
+
+def emit_region(region: Region, inputs: Sequence[Value], *, differentiable: bool = False, name: str = "body") -> tuple[Any, list[Value]]:
+    """(closed body, captured values): a body whose inputs are the captured values followed by ``inputs``."""
+    emitter = _Emitter(differentiable, None)
+    return emitter.body(region, inputs, name)
+
+
+class _Emitter:
+    """Builds the equations of one body. ``env`` maps values to variables; values of outer regions are collected in ``free``."""
+
+    def __init__(self, differentiable: bool, parent: _Emitter | None) -> None:
+        self.differentiable = differentiable
+        self.env: dict[Value, Any] = {}
+        self.free: dict[Value, Any] = {}
+        self.eqns: list[Any] = []
+        self.rules: list[Callable[..., Any]] = parent.rules if parent is not None else []
+        """Functions with derivative rules that enclose this body, outermost first."""
+
+    # ---------------------------------------------------------------------------------------------------------- bodies
+
+    def body(
+        self, region: Region, inputs: Sequence[Value], name: str = "body", closed: bool = True, order: Sequence[Value] | None = None
+    ) -> tuple[Any, list[Value]]:
+        """A body for ``region``. With ``order``, captured values are exactly these, used or not."""
+        child = _Emitter(self.differentiable, self)
+        variables = [child.define(value) for value in inputs]
+        if order is not None:
+            for value in order:
+                child.free[value] = child.env[value] = _jax.new_var(_jax.aval_of(value.type))
+        for op in region.ops[:-1]:
+            child.op(op)
+        results = [child.read(value) for value in region.yielded]
+        captured = list(child.free)
+        body = _jax.make_body([*child.free.values(), *variables], results, child.eqns, name=name, closed=closed)
+        return body, captured
+
+    def bodies(self, regions: Sequence[Region], name: str) -> tuple[list[Any], list[Value]]:
+        """Bodies that share one list of captured values (the branches of a conditional)."""
+        captured: dict[Value, None] = {}
+        for region in regions:
+            captured.update(dict.fromkeys(captures(region)))
+        order = list(captured)
+        return [self.body(region, (), name, order=order)[0] for region in regions], order
+
+    def define(self, value: Value) -> Any:
+        variable = self.env[value] = _jax.new_var(_jax.aval_of(value.type))
+        return variable
+
+    def read(self, value: Value) -> Any:
+        found = self.env.get(value)
+        if found is not None:
+            return found
+        if type(value) is Constant:
+            return _jax.literal(value.data if value.data.ndim else value.data[()], _jax.aval_of(value.type))
+        found = self.env[value] = self.free[value] = _jax.new_var(_jax.aval_of(value.type))
+        return found
+
+    # ------------------------------------------------------------------------------------------------------------- ops
+
+    def op(self, op: Op) -> None:
+        handler = _HANDLERS.get(op.name)
+        if handler is not None:
+            handler(self, op)
+            return
+        if op.name.startswith("jax.") or op.name in HOST:
+            self.plain(op)
+            return
+        raise LoweringError(f"{op.name} cannot be lowered: no rule for it\n  at: {op.location}\n  fix: run the default passes first")
+
+    def equation(self, op: Op, operands: Sequence[Any], primitive: Any, params: dict[str, Any], effects: Any = None) -> None:
+        results = [self.define(result) for result in op.results]
+        self.eqns.append(_jax.new_eqn(operands, results, primitive, params, effects, _jax.source_of(op.location)))
+
+    def plain(self, op: Op) -> None:
+        name = op.name.split(".", 1)[1]
+        primitive = _jax.primitive_by_name(name)
+        if primitive is None:
+            raise LoweringError(f"JAX {jax.__version__} has no primitive {name!r}\n  at: {op.location}")
+
+        def region(ref: RegionRef, closed: bool) -> Any:
+            inner = op.regions[ref.index]
+            body, captured = self.body(inner, inner.args, name, closed)
+            if captured:
+                raise LoweringError(f"a function inside {op.name} uses outer values, which JAX cannot express\n  at: {op.location}")
+            return body
+
+        try:
+            params = {key: decode(value, region) for key, value in op.attributes.items() if key != "effects"}
+        except LoweringError as error:
+            raise LoweringError(f"{op.name}: {error}\n  at: {op.location}") from None
+        if name == "debug_print":
+            params["logging_record"] = None
+        operands = [self.read(operand) for operand in op.operands]
+        effects = None
+        if op.name in HOST or "effects" in op.attributes:
+            effects = _jax.effects_of_primitive(primitive, [_jax.aval_of(operand.type) for operand in op.operands], params)
+        self.equation(op, operands, primitive, params, effects)
+
+    # -------------------------------------------------------------------------------------------- structured operations
+
+    def scan(self, op: Op) -> None:
+        carry = op.attributes["carry"]
+        region = op.regions[0]
+        body, captured = self.body(region, region.args, "scan")
+        params = _jax.scan_params(
+            body,
+            consts=len(captured),
+            carry=carry,
+            xs=len(region.args) - carry,
+            ys=len(op.results) - carry,
+            length=op.attributes["length"],
+            reverse=op.attributes["reverse"],
+            unroll=op.attributes["unroll"],
+        )
+        operands = [self.read(value) for value in (*captured, *op.operands)]
+        self.equation(op, operands, _jax.primitive_by_name("scan"), params, _jax.body_effects(body))
+
+    def while_(self, op: Op) -> None:
+        cond, body = op.regions
+        cond_body, cond_captured = self.body(cond, cond.args, "while_cond")
+        body_body, body_captured = self.body(body, body.args, "while_body")
+        params = {
+            "cond_nconsts": len(cond_captured),
+            "cond_jaxpr": cond_body,
+            "body_nconsts": len(body_captured),
+            "body_jaxpr": body_body,
+        }
+        operands = [self.read(value) for value in (*cond_captured, *body_captured, *op.operands)]
+        effects = set(_jax.body_effects(cond_body)) | set(_jax.body_effects(body_body))
+        self.equation(op, operands, _jax.primitive_by_name("while"), params, effects)
+
+    def cond(self, op: Op) -> None:
+        bodies, captured = self.bodies(op.regions, "branch")
+        index = self.read(op.operands[0])
+        if getattr(op.operands[0].type, "dtype", "i32") != "i32":
+            variable = _jax.new_var(_jax.array_aval((), "int32"))
+            params = {"new_dtype": variable.aval.dtype, "weak_type": False, "sharding": None}
+            convert = _jax.primitive_by_name("convert_element_type")
+            self.eqns.append(_jax.new_eqn([index], [variable], convert, params, None, _jax.source_of(op.location)))
+            index = variable
+        effects: set[Any] = set()
+        for body in bodies:
+            effects |= set(_jax.body_effects(body))
+        operands = [index, *(self.read(value) for value in captured)]
+        self.equation(op, operands, _jax.primitive_by_name("cond"), _jax.cond_params(bodies), effects)
+
+    def call(self, op: Op) -> None:
+        region = op.regions[0]
+        body, captured = self.body(region, region.args, str(op.attributes.get("name", "call")))
+        operands = [self.read(value) for value in (*captured, *op.operands)]
+        primitive, params = _jax.jit_call(body, str(op.attributes.get("name", "call")), len(operands), len(op.results))
+        kept = op.attributes.get("jit")
+        if kept is not None:
+            given = decode(kept, _no_region)
+            params.update(given)
+            for key in ("in_shardings", "in_layouts", "donated_invars"):
+                params[key] = (_jax.jit_call(body, "", 1, 1)[1][key][0],) * len(captured) + tuple(given[key])
+        self.equation(op, operands, primitive, params, _jax.body_effects(body))
+
+    def remat(self, op: Op) -> None:
+        region = op.regions[0]
+        if not self.differentiable and not op.attributes.get("differentiated"):
+            self.inline(op, region, op.operands)
+            return
+        body, captured = self.body(region, region.args, "checkpoint", closed=False)
+        params = {key: decode(value, _no_region) for key, value in op.attributes.items()}
+        params["jaxpr"] = body
+        operands = [self.read(value) for value in (*captured, *op.operands)]
+        self.equation(op, operands, _jax.remat_primitive(), params, _jax.body_effects(body))
+
+    def inline(self, op: Op, region: Region, operands: Sequence[Value]) -> None:
+        """Emit a region's ops in place."""
+        for arg, operand in zip(region.args, operands, strict=True):
+            self.env[arg] = self.read(operand)
+        for inner in region.ops[:-1]:
+            self.op(inner)
+        for result, value in zip(op.results, region.yielded, strict=True):
+            self.env[result] = self.read(value)
+
+    # ---------------------------------------------------------------------------------------- functions with derivative rules
+
+    def custom_jvp(self, op: Op) -> None:
+        if not self.differentiable:
+            self.inline(op, op.regions[0], op.operands)
+            return
+        if "recursive" in op.attributes:
+            self.traced(op, self.rules[-op.attributes["recursive"]])
+            return
+        call, jvp = op.regions
+        captured = list(dict.fromkeys([*captures(call), *captures(jvp)]))
+        active = _active(op.operands)
+        out_active = _active(op.results)
+        count = len(op.results)
+
+        @jax.custom_jvp
+        def function(outer: Any, args: Any) -> Any:
+            return self.run(call, captured, outer, args)
+
+        @function.defjvp
+        def rule(primals: Any, tangents: Any) -> Any:
+            outer, args = primals
+            flat = self.run(jvp, captured, outer, [*args, *(tangents[1][i] for i in active)], function)
+            out, given = flat[:count], iter(flat[count:])
+            return out, [next(given) if i in out_active else _jax.zero_tangent(out[i]) for i in range(count)]
+
+        self.traced(op, function, captured)
+
+    def custom_vjp(self, op: Op) -> None:
+        if not self.differentiable:
+            self.inline(op, op.regions[0], op.operands)
+            return
+        if "recursive" in op.attributes:
+            self.traced(op, self.rules[-op.attributes["recursive"]])
+            return
+        call, fwd, bwd = op.regions
+        captured = list(dict.fromkeys([*captures(call), *captures(fwd), *captures(bwd)]))
+        active, out_active = _active(op.operands), _active(op.results)
+        count = len(op.results)
+
+        @jax.custom_vjp
+        def function(outer: Any, args: Any) -> Any:
+            return self.run(call, captured, outer, args)
+
+        def forward(outer: Any, args: Any) -> Any:
+            flat = self.run(fwd, captured, outer, args, function)
+            return flat[:count], (outer, flat[count:])
+
+        def backward(kept: Any, cotangents: Any) -> Any:
+            outer, residuals = kept
+            given = iter(self.run(bwd, captured, outer, [*residuals, *(cotangents[i] for i in out_active)], function))
+            return None, [next(given) if i in active else None for i in range(len(op.operands))]
+
+        function.defvjp(forward, backward)
+        self.traced(op, function, captured)
+
+    def run(self, region: Region, captured: Sequence[Value], outer: Sequence[Any], args: Sequence[Any], rule: Any = None) -> list[Any]:
+        """Evaluate a region under JAX's current trace."""
+        if rule is not None:
+            self.rules.append(rule)
+        try:
+            body, _ = self.body(region, region.args, order=captured)
+        finally:
+            if rule is not None:
+                self.rules.pop()
+        return _jax.body_as_function(body)(*outer, *args)
+
+    def traced(self, op: Op, function: Callable[..., Any], captured: Sequence[Value] = ()) -> None:
+        """Emit ``op`` by letting JAX trace ``function(captured, operands)``."""
+        count = len(captured)
+        avals = [_jax.aval_of(value.type) for value in (*captured, *op.operands)]
+        jaxpr, consts = _jax.trace_flat(
+            lambda *flat: function(list(flat[:count]), list(flat[count:])), avals, traced_for="stategraph", name=op.name
+        )
+        if consts:
+            raise LoweringError(f"{op.name} closes over arrays that are no operands\n  at: {op.location}")
+        operands = [self.read(value) for value in (*captured, *op.operands)]
+        variables = dict(zip(jaxpr.invars, operands, strict=True))
+        self.eqns += _jax.rename(jaxpr.eqns, variables)
+        for result, atom in zip(op.results, jaxpr.outvars, strict=True):
+            self.env[result] = atom if type(atom) is _jax.Literal else variables.get(atom, atom)
+
+
+def captures(region: Region) -> list[Value]:
+    """The values of outer regions that ``region`` uses, in order of first use."""
+    found: dict[Value, None] = {}
+    inside: set[Value] = set()
+    _capture(region, inside, found)
+    return list(found)
+
+
+def _capture(region: Region, inside: set[Value], found: dict[Value, None]) -> None:
+    inside.update(region.args)
+    for op in region.ops:
+        for operand in op.operands:
+            if operand not in inside and type(operand) is not Constant:
+                found[operand] = None
+        for nested in op.regions:
+            _capture(nested, inside, found)
+        inside.update(op.results)
+
+
+def _active(values: Sequence[Value]) -> tuple[int, ...]:
+    return tuple(i for i, value in enumerate(values) if _jax.has_tangent(_jax.aval_of(value.type)))
+
+
+def _no_region(ref: RegionRef, closed: bool) -> Any:
+    raise LoweringError("a function body where none can be")
+
+
+_HANDLERS: dict[str, Callable[[_Emitter, Op], None]] = {
+    "flow.scan": _Emitter.scan,
+    "flow.while": _Emitter.while_,
+    "flow.cond": _Emitter.cond,
+    "flow.call": _Emitter.call,
+    "xform.remat": _Emitter.remat,
+    "flow.custom_jvp": _Emitter.custom_jvp,
+    "flow.custom_vjp": _Emitter.custom_vjp,
+}

@@ -1,0 +1,526 @@
+"""The reference interpreter: what a program means.
+
+    results, states = run(program, arguments, states)
+
+Ops run one by one, on concrete arrays; loops are Python loops, State is a dict from path to leaves. Slow and obvious: every other way to
+run a program is measured against this one.
+
+Vocabulary: a *frame* maps values to arrays (one scope per region that is running), the *store* maps State paths to leaves.
+
+Gradients. ``xform.grad`` runs its body under ``jax.vjp``. Its values are then JAX's tracers, which know the concrete value underneath:
+``bool`` and ``int`` of a condition work as they do in ``jax.grad`` of plain Python, so loops and branches are run as always, and nested
+gradients need nothing more. Functions with derivative rules become ``jax.custom_jvp`` and ``jax.custom_vjp`` functions only there;
+elsewhere their rules do not matter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import ChainMap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
+
+import attrs
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from stategraph import _jax
+from stategraph.backends.params import decode
+from stategraph.errors import StateGraphError
+from stategraph.ir.arrays import KeyData
+from stategraph.ir.attributes import RegionRef
+from stategraph.ir.core import Constant, Op, Program, Region, Value
+from stategraph.ir.printer import Printer
+from stategraph.ir.types import KeyType, TensorType, Type
+
+Leaves = tuple[Any, ...]
+Store = dict[str, Leaves]
+Host = Callable[[Op, Sequence[Any], dict[str, Any]], Sequence[Any]]
+"""Performs a ``host.*`` op: (op, operands, parameters) -> results."""
+
+
+class ExecutionError(StateGraphError):
+    """An op that could not be executed: which one, where, and on what."""
+
+
+class TooManyTrips(StateGraphError):
+    """A ``flow.while`` ran for more trips than ``run(trip_limit=)`` allows."""
+
+
+def run(
+    program: Program,
+    arguments: Sequence[Any],
+    states: Mapping[str, Sequence[Any]],
+    *,
+    captured: Mapping[str, Any] | None = None,
+    host: Host | None = None,
+    trip_limit: int | None = None,
+) -> tuple[list[Any], Store]:
+    """Run a program, in stateful or functional form.
+
+    Args:
+      program: what to run.
+      arguments: the leaves of its arguments, in order, without the captured arrays.
+      states: the leaves of every State, by path. Nothing that is given is changed.
+      captured: other values for captured arrays, by name.
+      host: performs the ``host.*`` ops instead of JAX.
+      trip_limit: the largest number of trips of a ``flow.while``; None for no limit.
+
+    Returns:
+      (leaves of the results, the State afterwards): every path of ``states``, and the States that the program creates.
+
+    Raises:
+      ExecutionError: an op failed; the error behind it is its cause.
+      TooManyTrips: see ``trip_limit``.
+    """
+    given = {**program.captured, **(captured or {})}
+    inputs = [*arguments, *(given[name] for name in program.captured)]
+    if len(inputs) != len(program.body.args):
+        wanted = len(program.body.args) - len(program.captured)
+        raise ExecutionError(f"program @{program.name} takes {wanted} arguments and was given {len(arguments)}")
+    store = {path: tuple(map(_array, leaves)) for path, leaves in states.items()}
+    for path, symbol in program.states.items():
+        if not symbol.born:
+            store[path] = _entry(program, path, store.get(path))
+    values = [_fit(_array(x), arg.type, f"argument {name!r}") for x, arg, name in _named(inputs, program)]
+    born = frozenset(path for path, symbol in program.states.items() if symbol.born)
+    settings = _Settings(program, born, host or _bind, trip_limit)
+    machine = _Machine(settings, ChainMap({}), store, (), False)
+    results = machine.region(program.body, values)
+    jax.effects_barrier()
+    return results, machine.store
+
+
+def evaluate(op: Op) -> list[np.ndarray] | None:
+    """The results of a ``jax.*`` op whose operands are all constants; None for other ops, and where JAX refuses."""
+    if not op.name.startswith("jax.") or "effects" in op.attributes or any(isinstance(r.type, KeyType) for r in op.results):
+        return None
+    settings = _Settings(None, frozenset(), _bind, None)
+    try:
+        return [np.asarray(x) for x in _Machine(settings, ChainMap({}), {}, (), False).primitive(op, [constant(v) for v in op.operands])]
+    except Exception:
+        return None
+
+
+def constant(value: Value) -> Any:
+    """The array of a literal operand."""
+    if not isinstance(value, Constant):
+        raise ExecutionError(f"{value!r} is no constant")
+    if value.type.dtype == "f0":  # type: ignore[union-attr]
+        return np.zeros(value.data.shape, jax.dtypes.float0)
+    return _fit(jnp.asarray(value.data), value.type, "constant")
+
+
+def state_paths(op: Op) -> list[str]:
+    """The States that an ``xform.grad`` differentiates with respect to."""
+    return [str(getattr(symbol, "path", symbol)) for symbol in op.attributes.get("states", ())]
+
+
+# -------------------------------------------------------------------------------------------------------------- the machine
+
+
+@attrs.frozen
+class _Settings:
+    """What stays the same during a run."""
+
+    program: Program | None
+    born: frozenset[str]
+    """States that outlive the region that creates them."""
+    host: Host
+    trip_limit: int | None
+    params: dict[Op, dict[str, Any]] = attrs.Factory(dict)
+    """Decoded parameters of the ops that ran."""
+
+
+@attrs.define
+class _Machine:
+    settings: _Settings
+    frame: ChainMap[Value, Any]
+    store: Store
+    rules: tuple[Callable[[Sequence[Any]], Sequence[Any]], ...]
+    """The functions whose derivative rules are being run, outermost first."""
+    differentiating: bool
+
+    def region(self, region: Region, arguments: Sequence[Any]) -> list[Any]:
+        """Run one region: its arguments are bound, its ops run in order, its own States die."""
+        self.frame = self.frame.new_child(dict(zip(region.args, arguments, strict=True)))
+        try:
+            for op in region.ops[:-1]:
+                self.op(op)
+            return [self.read(value) for value in region.yielded]
+        finally:
+            self.frame = self.frame.parents
+            for op in region.ops:
+                if op.name == "state.alloc" and op.symbol not in self.settings.born:
+                    self.store.pop(op.symbol, None)
+
+    def read(self, value: Value) -> Any:
+        return constant(value) if isinstance(value, Constant) else self.frame[value]
+
+    def op(self, op: Op) -> None:
+        operands: list[Any] = []
+        try:
+            operands += [self.read(value) for value in op.operands]
+            results = self.perform(op, operands)
+            if len(results) != len(op.results):
+                raise ExecutionError(f"it gave {len(results)} results, not {len(op.results)}")
+            for i, (result, x) in enumerate(zip(op.results, results, strict=True)):
+                self.frame[result] = _fit(x, result.type, f"result {i}")
+        except TooManyTrips:
+            raise
+        except Exception as error:
+            self.fail(op, operands, error)
+
+    def fail(self, op: Op, operands: Sequence[Any], error: Exception) -> NoReturn:
+        """Say which op failed; of nested ops the innermost says most."""
+        if isinstance(error, ExecutionError) and str(error).startswith("While executing"):
+            error.add_note(f"  inside {op.name} at {op.location}")
+            raise error
+        lines = [f"While executing {_text(op, self.settings.program)}", f"  at:     {op.location}"]
+        lines += [f"  operand {i}: {_describe(x)}" for i, x in enumerate(operands)]
+        if op.name.startswith("state."):
+            lines.append(f"  states: {', '.join('@' + path for path in sorted(self.store)) or 'none'}")
+        lines.append(f"  why:    {type(error).__name__}: {error}")
+        raise ExecutionError("\n".join(lines)) from error
+
+    def perform(self, op: Op, operands: list[Any]) -> Sequence[Any]:
+        handler = _HANDLERS.get(op.name)
+        if handler is not None:
+            return handler(self, op, operands)
+        if op.name.startswith("jax."):
+            return self.primitive(op, operands)
+        if op.name.startswith("host."):
+            return self.settings.host(op, operands, self.parameters(op))
+        raise ExecutionError("the reference interpreter has no meaning for this op")
+
+    # ------------------------------------------------------------------------------------------------- JAX's primitives
+
+    def primitive(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
+        return _bind(op, operands, self.parameters(op))
+
+    def parameters(self, op: Op) -> dict[str, Any]:
+        found = self.settings.params.get(op)
+        if found is None:
+            attributes = {key: value for key, value in op.attributes.items() if key != "effects"}
+
+            def body(ref: RegionRef, closed: bool) -> Any:
+                return self.body(op.regions[ref.index], closed)
+
+            found = self.settings.params[op] = {key: decode(value, body) for key, value in attributes.items()}
+        return found
+
+    def body(self, region: Region, closed: bool) -> Any:
+        """A function for a JAX primitive (the combiner of a reduction): this interpreter, traced."""
+
+        def function(*args: Any) -> list[Any]:
+            machine = _Machine(self.settings, ChainMap({}), {}, (), self.differentiating)
+            return machine.region(region, args)
+
+        jaxpr = jax.make_jaxpr(function)(*(_jax.aval_of(arg.type) for arg in region.args))
+        return jaxpr if closed else _jax.body_parts(jaxpr)[0]
+
+    # ------------------------------------------------------------------------------------------------------------ State
+
+    def state_read(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
+        if op.symbol not in self.store:
+            raise ExecutionError(f"State @{op.symbol} has no value here")
+        return self.store[op.symbol]
+
+    def state_write(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
+        if op.symbol not in self.store and op.symbol not in self.settings.born:
+            raise ExecutionError(f"there is no State @{op.symbol} here")
+        self.store[op.symbol] = _strong(operands)
+        return ()
+
+    def state_alloc(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
+        self.store[op.symbol] = _strong(operands)
+        return ()
+
+    # ----------------------------------------------------------------------------------------------------- control flow
+
+    def scan(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
+        (body,) = op.regions
+        length, count = op.attributes["length"], op.attributes["carry"]
+        carries, xs = list(operands[:count]), operands[count:]
+        stacks: list[list[Any]] = [[] for _ in op.results[count:]]
+        for trip in reversed(range(length)) if op.attributes["reverse"] else range(length):
+            elements = [jax.lax.dynamic_index_in_dim(x, trip, keepdims=False) for x in xs]
+            values = self.region(body, [*carries, *elements])
+            carries = values[:count]
+            for stack, y in zip(stacks, values[count:], strict=True):
+                stack.append(y)
+        if op.attributes["reverse"]:
+            stacks = [stack[::-1] for stack in stacks]
+        stacked = zip(stacks, op.results[count:], strict=True)
+        return [*carries, *(jnp.stack(stack) if stack else _empty(result.type) for stack, result in stacked)]
+
+    def while_(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
+        condition, body = op.regions
+        carries = list(operands)
+        trips = 0
+        while True:
+            (going,) = self.region(condition, carries)
+            if not bool(going.any() if going.ndim else going):
+                break
+            carries = [_select(going, new, old) for new, old in zip(self.region(body, carries), carries, strict=True)]
+            trips += 1
+            if trips == self.settings.trip_limit:
+                raise TooManyTrips(f"{op.name} at {op.location} ran for {trips} trips")
+        return carries
+
+    def cond(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
+        index = min(max(int(operands[0]), 0), len(op.regions) - 1)
+        return self.region(op.regions[index], ())
+
+    def call(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
+        return self.region(op.regions[0], operands)
+
+    # -------------------------------------------------------------------------------------------------------- gradients
+
+    def grad(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
+        """The value, its companions, the gradients; State is written as if the body had run once."""
+        paths = state_paths(op)
+        order = list(self.store)
+
+        def body(arguments: Sequence[Any], leaves: Sequence[Leaves]) -> tuple[Any, Any]:
+            store = {**self.store, **dict(zip(paths, leaves, strict=True))}
+            machine = attrs.evolve(self, frame=self.frame.new_child(), store=store, differentiating=True)
+            value, *others = machine.region(op.regions[0], arguments)
+            return value, (others, machine.store)
+
+        wanted = [self.store[path] for path in paths]
+        value, pullback, (others, store) = jax.vjp(body, list(operands), wanted, has_aux=True)
+        gradients, state_gradients = pullback(jnp.ones_like(value))
+        self.store.clear()
+        self.store.update({path: store[path] for path in [*order, *(path for path in store if path not in order)]})
+        return [value, *others, *gradients, *(leaf for leaves in state_gradients for leaf in leaves)]
+
+    def custom_jvp(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
+        if "recursive" in op.attributes:
+            return self.enclosing_rule(op, operands)
+        if not self.differentiating:
+            return self.call(op, operands)
+        call, jvp = op.regions
+        machine = attrs.evolve(self)
+        active, out_active = _active(op.operands), _active(op.results)
+        count = len(op.results)
+
+        @jax.custom_jvp
+        def function(context: _Context, args: Sequence[Any]) -> tuple[list[Any], Store]:
+            return machine.isolated(call, context, args)
+
+        @function.defjvp
+        def rule(primals: Any, tangents: Any) -> Any:
+            context, args = primals
+            given = [tangents[1][i] for i in active]
+            flat, _ = machine.isolated(jvp, context, [*args, *given], function)
+            moved = iter(flat[count:])
+            out = [next(moved) if i in out_active else _no_tangent(flat[i]) for i in range(count)]
+            return (flat[:count], context[1]), (out, tangents[0][1])
+
+        return self.with_rule(function, op, operands)
+
+    def custom_vjp(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
+        if "recursive" in op.attributes:
+            return self.enclosing_rule(op, operands)
+        if not self.differentiating:
+            return self.call(op, operands)
+        call, forward, backward = op.regions
+        machine = attrs.evolve(self)
+        active, out_active = _active(op.operands), _active(op.results)
+        count = len(op.results)
+
+        @jax.custom_vjp
+        def function(context: _Context, args: Sequence[Any]) -> tuple[list[Any], Store]:
+            return machine.isolated(call, context, args)
+
+        def fwd(context: _Context, args: Sequence[Any]) -> Any:
+            flat, _ = machine.isolated(forward, context, args, function)
+            return (flat[:count], context[1]), (context, flat[count:])
+
+        def bwd(kept: Any, cotangents: Any) -> Any:
+            context, residuals = kept
+            given = [cotangents[0][i] for i in out_active]
+            moved = iter(machine.isolated(backward, context, [*residuals, *given], function)[0])
+            return ([None] * len(context[0]), cotangents[1]), [next(moved) if i in active else None for i in range(len(op.operands))]
+
+        function.defvjp(fwd, bwd)
+        return self.with_rule(function, op, operands)
+
+    def with_rule(self, function: Callable[..., Any], op: Op, operands: Sequence[Any]) -> Sequence[Any]:
+        """Call a function that has a rule. What it captures, State included, goes in and out as explicit values, as JAX wants it.
+
+        Under its rule the function itself does not run: the State that it would have written is left as it was.
+        """
+        results, store = function(self.context(op), list(operands))
+        self.store.update(store)
+        return results
+
+    def context(self, op: Op) -> _Context:
+        """What the regions of ``op`` use from outside: values, and State."""
+        inside = [value for region in op.regions for value in _defined(region)]
+        taken = dict.fromkeys(v for inner in op.walk() for v in inner.operands if not isinstance(v, Constant))
+        symbols = dict.fromkeys(inner.symbol for inner in op.walk("state.read", "state.write"))
+        captured = {value: self.frame[value] for value in taken if value not in set(inside)}
+        return _Captured(list(captured.values()), tuple(captured)), {path: self.store[path] for path in symbols if path in self.store}
+
+    def isolated(
+        self, region: Region, context: _Context, args: Sequence[Any], rule: Callable[..., Any] | None = None
+    ) -> tuple[list[Any], Store]:
+        """Run a region that sees nothing but its context and its arguments; ``rule`` is the function whose rule it is."""
+        captured, store = context
+        rules = self.rules if rule is None else (*self.rules, lambda operands: rule(context, list(operands))[0])
+        frame = ChainMap(dict(zip(captured.values, captured.arrays, strict=True)))
+        machine = attrs.evolve(self, frame=frame, store=dict(store), rules=rules)
+        return machine.region(region, args), {path: machine.store[path] for path in store}
+
+    def enclosing_rule(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
+        """A rule that calls the function it belongs to."""
+        if not self.differentiating or not self.rules:
+            return self.call(op, operands)
+        return self.rules[-op.attributes["recursive"]](operands)
+
+
+@jax.tree_util.register_pytree_node_class
+class _Captured:
+    """Arrays, and the values of the program that they are."""
+
+    def __init__(self, arrays: Sequence[Any], values: tuple[Value, ...]) -> None:
+        self.arrays = arrays
+        self.values = values
+
+    def tree_flatten(self) -> tuple[Sequence[Any], tuple[Value, ...]]:
+        return self.arrays, self.values
+
+    @classmethod
+    def tree_unflatten(cls, values: tuple[Value, ...], arrays: Sequence[Any]) -> _Captured:
+        return cls(list(arrays), values)
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+
+_Context = tuple[_Captured, Store]
+"""What a function with a derivative rule uses from outside."""
+
+_HANDLERS: dict[str, Callable[[_Machine, Op, list[Any]], Sequence[Any]]] = {
+    "state.read": _Machine.state_read,
+    "state.write": _Machine.state_write,
+    "state.alloc": _Machine.state_alloc,
+    "flow.scan": _Machine.scan,
+    "flow.while": _Machine.while_,
+    "flow.cond": _Machine.cond,
+    "flow.call": _Machine.call,
+    "flow.custom_jvp": _Machine.custom_jvp,
+    "flow.custom_vjp": _Machine.custom_vjp,
+    "xform.remat": _Machine.call,
+    "xform.grad": _Machine.grad,
+}
+
+
+# -------------------------------------------------------------------------------------------------------------- small things
+
+
+def _bind(op: Op, operands: Sequence[Any], params: dict[str, Any]) -> Sequence[Any]:
+    """Run one JAX primitive."""
+    name = op.name.split(".", 1)[1]
+    primitive = _jax.primitive_by_name(name)
+    if primitive is None:
+        raise ExecutionError(f"JAX {jax.__version__} has no primitive {name!r}")
+    if name == "debug_print":
+        params = {**params, "logging_record": None}
+    results = primitive.bind(*operands, **params)
+    return list(results) if primitive.multiple_results else [results]
+
+
+def _array(x: Any) -> Any:
+    """What a user may give, as an array."""
+    if isinstance(x, KeyData):
+        return jax.random.wrap_key_data(x.data, impl=_impl_name(x.impl))
+    if isinstance(x, jax.Array) or getattr(x, "dtype", None) == jax.dtypes.float0:
+        return x
+    return jnp.asarray(x)
+
+
+def _impl_name(tag: str) -> str:
+    return str(_jax.key_dtype(tag)._impl.name)
+
+
+def _fit(x: Any, type: Type, what: str) -> Any:
+    """``x`` as a value of this type: only the weak flag may differ."""
+    found = _jax.type_of(_jax.typeof(x))
+    if found == type:
+        return x
+    if not isinstance(type, TensorType) or not isinstance(found, TensorType) or found.strong() != type.strong():
+        raise ExecutionError(f"{what} has type {found}, the program says {type}")
+    return _weaken(x, type.weak)
+
+
+def _weaken(x: Any, weak: bool) -> Any:
+    return _jax.primitive_by_name("convert_element_type").bind(x, new_dtype=np.dtype(x.dtype), weak_type=weak, sharding=None)
+
+
+def _strong(leaves: Sequence[Any]) -> Leaves:
+    return tuple(_weaken(x, False) if getattr(_jax.typeof(x), "weak_type", False) else x for x in leaves)
+
+
+def _entry(program: Program, path: str, leaves: Leaves | None) -> Leaves:
+    symbol = program.states[path]
+    if leaves is None and symbol.initial is not None:
+        leaves = tuple(map(_array, symbol.initial))
+    if leaves is None:
+        raise ExecutionError(f"program @{program.name} needs a value for State @{path}")
+    if len(leaves) != len(symbol.types):
+        raise ExecutionError(f"State @{path} has {len(symbol.types)} leaves and was given {len(leaves)}")
+    return tuple(_fit(x, type, f"State @{path}") for x, type in zip(leaves, symbol.types, strict=True))
+
+
+def _named(inputs: Sequence[Any], program: Program) -> Iterator[tuple[Any, Value, str]]:
+    return zip(inputs, program.body.args, program.argument_names, strict=True)
+
+
+def _empty(type: Type) -> Any:
+    """No trips: nothing stacked."""
+    if isinstance(type, KeyType):
+        data = jax.random.key_data(jax.random.key(0, impl=_impl_name(type.impl)))
+        return jax.random.wrap_key_data(jnp.zeros((*type.shape, *data.shape), data.dtype), impl=_impl_name(type.impl))
+    aval = _jax.aval_of(type)
+    return jnp.zeros(aval.shape, aval.dtype)
+
+
+def _select(going: Any, new: Any, old: Any) -> Any:
+    """A carry after a trip. The condition of a vmapped loop has one element per lane: lanes that have ended keep theirs."""
+    if not going.ndim:
+        return new
+    return jnp.where(going.reshape(going.shape + (1,) * (np.ndim(new) - going.ndim)), new, old)
+
+
+def _active(values: Sequence[Value]) -> list[int]:
+    return [i for i, value in enumerate(values) if _jax.has_tangent(_jax.aval_of(value.type))]
+
+
+def _no_tangent(x: Any) -> Any:
+    return np.zeros(np.shape(x), jax.dtypes.float0)
+
+
+def _defined(region: Region) -> Iterator[Value]:
+    yield from region.args
+    for op in region.walk():
+        yield from op.results
+        for nested in op.regions:
+            yield from nested.args
+
+
+def _text(op: Op, program: Program | None) -> str:
+    """The op as the program prints it."""
+    with contextlib.suppress(Exception):
+        printer = Printer(locations=False)
+        printer.program(program, resources=False)  # type: ignore[arg-type]
+        return printer.lines[printer.op_lines[op]].strip()
+    return repr(op)
+
+
+def _describe(x: Any) -> str:
+    text = f"{_jax.type_of(_jax.typeof(x))}"
+    return f"{text} = {x}" if np.ndim(x) == 0 and not _jax.is_tracer(x) else text

@@ -1,0 +1,177 @@
+"""From a functional program to one XLA executable.
+
+The function that JAX compiles takes State leaves and arguments as flat lists and returns the results and the written leaves. Which leaves may be
+donated is decided here, from the program: a leaf that is read and written, whose old value leaves the program on no other way, and whose new
+value is computed (a forwarded input would be the very array that somebody else holds).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import jax
+
+from stategraph import _jax
+from stategraph.backends import grad as _grad
+from stategraph.backends.emit import HOST, emit_region
+from stategraph.backends.params import treedef_of
+from stategraph.errors import LoweringError, describe
+from stategraph.ir.core import Constant, Op, Program, Region, Value
+from stategraph.ir.forms import STATE_OPS, entry_reads, exit_writes
+
+Leaf = tuple[str, int]
+"""A State leaf: path and position."""
+
+_ = _grad  # registers how gradients are expanded
+
+
+class SignatureMiss(Exception):
+    """JAX met types that this executable was not built for."""
+
+
+@attrs.define(eq=False)
+class Executable:
+    """A functional program as a function for ``jax.jit``."""
+
+    program: Program
+    body: Any
+    """The whole program as a jaxpr: donated leaves, kept leaves, captured arrays, arguments."""
+    donated: list[Leaf]
+    kept: list[Leaf]
+    written: list[Leaf]
+    ownable: list[bool]
+    """For each written leaf: whether nobody else can hold its array."""
+    has_host_effects: bool
+    in_tree: Any
+    out_tree: Any
+    input_avals: list[Any]
+    """Avals of all inputs, in the order of the body."""
+    jitted: Any = None
+
+    def call(self, donated: Sequence[Any], kept: Sequence[Any], captured: Sequence[Any], args: Any, kwargs: Any, given: Any = ()) -> Any:
+        """What JAX traces: check the types, then one equation that holds the whole program."""
+        if given:
+            args, kwargs = merge_given(args, kwargs, given)
+        leaves, tree = jax.tree.flatten((args, kwargs))
+        if tree != self.in_tree:
+            raise SignatureMiss
+        inputs = [*donated, *kept, *captured, *leaves]
+        if len(inputs) != len(self.input_avals):
+            raise SignatureMiss
+        for value, expected in zip(inputs, self.input_avals, strict=True):
+            aval = _jax.typeof(value)
+            if aval.shape != expected.shape or aval.dtype != expected.dtype or aval.weak_type != expected.weak_type:
+                raise SignatureMiss
+        outputs = _jax.call_body(self.body, inputs, self.program.name)
+        count = len(self.program.body.yielded)
+        return jax.tree.unflatten(self.out_tree, outputs[:count]), outputs[count:]
+
+
+def merge_given(args: Any, kwargs: Any, given: Any) -> tuple[Any, Any]:
+    """Put donated arguments back among the others: ``given`` is (positions, names, values)."""
+    positions, values, names, named = given
+    merged = list(args)
+    for position, value in zip(positions, values, strict=True):
+        merged[position] = value
+    return tuple(merged), {**kwargs, **dict(zip(names, named, strict=True))}
+
+
+def build(program: Program, in_tree: Any = None, out_tree: Any = None, *, donate: bool = True) -> Executable:
+    """Emit a functional program. Raises ``LoweringError`` naming the op when something in it cannot run."""
+    check_functional(program)
+    reads, writes = entry_reads(program), exit_writes(program)
+    written: list[Leaf] = []
+    values: list[Value] = []
+    for op in writes:
+        symbol = program.states[op.symbol]
+        same_layout = symbol.final_types is None
+        old = next((r.results for r in reads if r.symbol == op.symbol), None)
+        for i, value in enumerate(op.operands):
+            if same_layout and old is not None and value is old[i]:
+                continue
+            written.append((op.symbol, i))
+            values.append(value)
+    results = program.body.yielded
+    used: list[tuple[Leaf, Value]] = []
+    for op in reads:
+        for i, value in enumerate(op.results):
+            if value.has_uses and _really_used(value, values, results):
+                used.append(((op.symbol, i), value))
+    inputs = {value for _, value in used} | set(program.body.args)
+    outgoing: dict[Value, int] = {}
+    for value in (*values, *results):
+        outgoing[value] = outgoing.get(value, 0) + 1
+    host = any(True for _ in program.walk(*HOST))
+    may_donate = donate and not any(True for _ in program.walk(*HOST - {"host.debug_print"}))
+    target = dict(zip(written, values, strict=True))
+    ownable = [value not in inputs and type(value) is not Constant for value in values]
+    can_own = dict(zip(written, ownable, strict=True))
+
+    def donates(leaf: Leaf, value: Value) -> bool:
+        return may_donate and can_own.get(leaf, False) and value not in outgoing and target[leaf].type == value.type
+
+    donated = [(leaf, value) for leaf, value in used if donates(leaf, value)]
+    kept = [(leaf, value) for leaf, value in used if not donates(leaf, value)]
+    captured = program.captured_args
+    order = [*(v for _, v in donated), *(v for _, v in kept), *captured, *program.arguments]
+    body = _emit(program, order, [*results, *values])
+    return Executable(
+        program=program,
+        body=body,
+        donated=[leaf for leaf, _ in donated],
+        kept=[leaf for leaf, _ in kept],
+        written=written,
+        ownable=[own and may_donate for own in ownable],
+        has_host_effects=host,
+        in_tree=in_tree if in_tree is not None else treedef_of(program.argument_tree),
+        out_tree=out_tree if out_tree is not None else treedef_of(program.result_tree),
+        input_avals=[_jax.aval_of(value.type) for value in order],
+    )
+
+
+def _really_used(value: Value, written: Sequence[Value], results: Sequence[Value]) -> bool:
+    """Whether a leaf read at entry is used by more than writing it back unchanged."""
+    return any(op.name != "state.write" for op in value._users) or any(value is other for other in (*written, *results))
+
+
+def _emit(program: Program, inputs: Sequence[Value], outputs: Sequence[Value]) -> Any:
+    """The program's ops without its State ops, as one body."""
+    region = Region()
+    region.ops = [op for op in program.body.ops[:-1] if op.name not in STATE_OPS]
+    terminator = Op("flow.yield")
+    terminator.operands = list(outputs)
+    region.ops.append(terminator)
+    body, captured = emit_region(region, inputs, name=program.name)
+    if captured:
+        names = ", ".join(f"%{value.name or '?'}" for value in captured)
+        raise LoweringError(f"program @{program.name} uses values that nothing defines: {names}; verify it first")
+    return body
+
+
+def check_functional(program: Program) -> None:
+    """Raise ``LoweringError`` when State is touched anywhere but at entry and exit."""
+    if program.functional:
+        return
+    top = {id(op) for op in (*entry_reads(program), *exit_writes(program))}
+    for op in program.walk(*STATE_OPS):
+        if id(op) not in top:
+            raise LoweringError(
+                describe(
+                    f"{op.name} @{op.symbol} stands in the middle of the program.",
+                    at=op.location,
+                    why="only a program in functional form can be compiled (State is read at entry and written at exit)",
+                    fix="run the default passes (hoist-state, forward-state, eliminate-local-state) before lowering",
+                )
+            )
+    raise LoweringError(f"program @{program.name} reads or writes a State twice; run the default passes before lowering")
+
+
+def strip_host_effects(program: Program) -> list[Op]:
+    """Remove callbacks and prints whose results nobody takes; returns what was removed."""
+    from stategraph.passes.edit import erase_all
+
+    doomed = [op for op in program.walk(*HOST) if not any(result.has_uses for result in op.results)]
+    erase_all(doomed)
+    return doomed

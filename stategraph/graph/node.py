@@ -1,0 +1,111 @@
+"""Node: an object that holds States, other Nodes, and plain attributes.
+
+Nodes report rebinding of their attributes: compiled functions notice that a State or a setting was replaced, and a trace undoes what
+the traced code assigned (see ``recording``). Reading an attribute costs nothing extra outside of a trace.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from stategraph.recording import LOCAL, MISSING, Recorder
+from stategraph.state import EPOCHS
+
+
+class Node:
+    """Base of everything that may hold State. Works without ``super().__init__()``."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        self = object.__new__(cls)
+        recorder = LOCAL.recorder
+        if recorder is not None:
+            recorder.new_nodes[id(self)] = self
+        return self
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        before = _instance_dict(self).get(name, MISSING)
+        object.__setattr__(self, name, value)
+        _rebound(self, name, before, _instance_dict(self).get(name, MISSING))
+
+    def __delattr__(self, name: str) -> None:
+        before = _instance_dict(self).get(name, MISSING)
+        object.__delattr__(self, name)
+        _rebound(self, name, before, MISSING)
+
+    def __repr__(self) -> str:
+        from stategraph.graph.show import node_repr
+
+        return node_repr(self)
+
+
+def _instance_dict(node: Node) -> dict[str, Any]:
+    found: dict[str, Any] = object.__getattribute__(node, "__dict__")
+    return found
+
+
+def _rebound(node: Node, name: str, before: Any, after: Any) -> None:
+    if before is after:
+        return
+    recorder = LOCAL.recorder
+    if recorder is None:
+        EPOCHS.structure += 1
+        return
+    if id(node) not in recorder.new_nodes:
+        recorder.journal.append((node, name, before, after))
+        recorder.assigned.add((id(node), name))
+    recorder.advance()
+
+
+# ------------------------------------------------------------------------------------- which attributes a trace looks at
+
+_WATCH_LOCK = threading.Lock()
+_watchers = 0
+
+
+def _watched_getattribute(self: Node, name: str) -> Any:
+    recorder = LOCAL.recorder
+    if recorder is not None and not name.startswith("__"):
+        _saw(recorder, self, name)
+    return object.__getattribute__(self, name)
+
+
+def _saw(recorder: Recorder, node: Node, name: str) -> None:
+    key = (id(node), name)
+    if key in recorder.guards or key in recorder.assigned or id(node) in recorder.new_nodes:
+        return
+    value = _instance_dict(node).get(name, MISSING)
+    recorder.guards[key] = (node, name, value)
+    if isinstance(value, (list, dict)):
+        _saw_container(recorder, value)
+    elif isinstance(value, tuple):
+        for item in value:
+            if isinstance(item, (list, dict)):
+                _saw_container(recorder, item)
+
+
+def _saw_container(recorder: Recorder, container: Any) -> None:
+    if id(container) in recorder.containers:
+        return
+    recorder.containers[id(container)] = (container, container.copy())
+    for item in container.values() if isinstance(container, dict) else container:
+        if isinstance(item, (list, dict)):
+            _saw_container(recorder, item)
+
+
+class watching:
+    """While active, a trace in progress learns which attributes of Nodes it reads. Nested and concurrent use is fine."""
+
+    def __enter__(self) -> None:
+        global _watchers
+        with _WATCH_LOCK:
+            _watchers += 1
+            if _watchers == 1:
+                Node.__getattribute__ = _watched_getattribute  # type: ignore[method-assign]
+
+    def __exit__(self, *exc: Any) -> None:
+        global _watchers
+        with _WATCH_LOCK:
+            _watchers -= 1
+            if _watchers == 0:
+                del Node.__getattribute__

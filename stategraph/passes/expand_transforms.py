@@ -1,0 +1,54 @@
+"""Transformations become ordinary ops.
+
+A transformation op (``xform.grad``) keeps its body as one region until State has been hoisted out of it. Then it is expanded, innermost first:
+a backend offers, per op name, a function that computes the ops of the transformed body. No user code runs again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from stategraph.ir.core import Op, Program, Region, Value
+from stategraph.passes.base import Pass, PassError
+from stategraph.passes.context import Context
+from stategraph.passes.edit import REWRITER, erase_uses
+from stategraph.passes.registry import register
+
+Expansion = tuple[list[Op], list[Value]]
+"""The ops to stand in place of a transformation, and the values of its results."""
+EXPANDERS: dict[str, Callable[[Op], Expansion]] = {}
+"""How to expand each transformation; filled by the backend."""
+
+
+@register
+@attrs.frozen
+class ExpandTransforms(Pass):
+    """Replace gradients and other transformations by the ops that compute them."""
+
+    name = "expand-transforms"
+
+    def run(self, program: Program, context: Context) -> None:
+        _expand(program.body, context)
+
+
+def _expand(region: Region, context: Context) -> None:
+    ops: list[Op] = []
+    for op in region.ops:
+        for inner_region in op.regions:
+            _expand(inner_region, context)
+        if op.name in EXPANDERS:
+            if next(op.walk("state.read", "state.write", "state.alloc"), None) is not None:
+                raise PassError(f"{op.name} still contains State; run hoist-state before expand-transforms\n  at: {op.location}")
+            new, values = EXPANDERS[op.name](op)
+            for result, value in zip(op.results, values, strict=True):
+                REWRITER.replace_uses(result, value)
+            erase_uses(op)
+            for inner in new:
+                inner.parent = region
+            ops += new
+            context.report(op, "expanded", ops=len(new))
+            continue
+        ops.append(op)
+    region.ops = ops

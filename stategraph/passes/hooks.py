@@ -1,0 +1,45 @@
+"""What passes borrow from a backend: running one op on constants, and comparing two programs by running them.
+
+This package knows no array library but NumPy. A backend installs what it can do when it is imported; without it constants are not
+evaluated, and validation says that nobody can do it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from stategraph.ir.core import Op
+from stategraph.passes.context import Validator
+
+Evaluator = Callable[[Op], "list[np.ndarray] | None"]
+
+_evaluator: Evaluator | None = None
+_validator: Validator | None = None
+
+
+def install(*, evaluate: Evaluator | None = None, validate: Validator | None = None) -> None:
+    """Offer hooks; those not given stay as they are.
+
+    ``evaluate(op)`` gets an op whose operands are all constants and returns its results, or None when it cannot know them;
+    ``validate(before, after, pass_name)`` raises when the programs compute different things.
+    """
+    global _evaluator, _validator
+    _evaluator = evaluate if evaluate is not None else _evaluator
+    _validator = validate if validate is not None else _validator
+
+
+def can_evaluate() -> bool:
+    """Whether a backend offers to evaluate ops."""
+    return _evaluator is not None
+
+
+def evaluate(op: Op) -> list[np.ndarray] | None:
+    """The results of an op on constants; None when nobody can tell."""
+    return None if _evaluator is None else _evaluator(op)
+
+
+def validator() -> Validator | None:
+    """The installed comparison of two programs."""
+    return _validator

@@ -1,0 +1,306 @@
+"""What a State access becomes while a trace runs.
+
+While user code is traced, reading, writing or creating a State *binds a JAX primitive*, so that one ordinary JAX trace records every
+access in order, in nested bodies too. A ``Recorder`` is the memory of one such trace: which State has which *token* (an int, so
+that JAX's caches never hold a State), the current type of each State, and for every *body* (one run of one function that JAX traced)
+how many accesses it made. Each access carries ``at = (body, ordinal)``; the importer uses this to prove that nothing was moved.
+
+This module knows nothing of the State class: the owners of tokens are opaque here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from stategraph import _jax
+from stategraph.errors import StateAccessError, StateTypeError, TraceError, describe
+from stategraph.ir.location import Location
+
+
+class Token(int):
+    """The number of a State within one trace; prints as such in a jaxpr."""
+
+    def __repr__(self) -> str:
+        return f"#{int(self)}"
+
+
+class Body:
+    """One run of one function that JAX traced: the accesses it made, in order."""
+
+    __slots__ = ("accesses", "frame", "number", "parent", "straight")
+
+    def __init__(self, number: int, frame: Any, parent: Body | None, straight: bool) -> None:
+        self.number = number
+        self.frame = _jax.weak(frame)
+        self.parent = parent
+        self.straight = straight
+        self.accesses: list[tuple[str, Token]] = []
+
+    def next(self, kind: str, token: Token) -> tuple[int, int]:
+        self.accesses.append((kind, token))
+        return (self.number, len(self.accesses) - 1)
+
+
+class Local(threading.local):
+    """Per thread: the recorder of the running trace, and whether eager transformations may write State."""
+
+    recorder: Recorder | None = None
+    writable: Any = None
+
+
+LOCAL = Local()
+_TRACE_NUMBERS = itertools.count(1)
+STRAIGHT = ("jit", "pjit", "checkpoint", "remat", "custom_jvp fun", "custom_vjp fun", "stategraph")
+"""What straight-line bodies are traced for: a State may change its type there."""
+
+
+class Recorder:
+    """The memory of one trace. Use as a context manager around the traced function's run and its import."""
+
+    def __init__(self) -> None:
+        self.number = next(_TRACE_NUMBERS)
+        self.epoch = 0
+        self.owners: list[Any] = []
+        self.tokens: dict[int, Token] = {}
+        self.avals: list[tuple[Any, ...]] = []
+        self.trees: list[Any] = []
+        self.entry: list[tuple[tuple[Any, ...], Any] | None] = []
+        """Types at entry by token; None for States created in this trace."""
+        self.born_in: dict[Token, Body] = {}
+        self.bodies: list[Body] = []
+        self._body_of: dict[int, Body] = {}
+        self.root: Any = None
+        """The body of the traced function; None while derivative rules are run after it."""
+        self.journal: list[tuple[Any, str, Any, Any]] = []
+        """Attribute assignments on Nodes: (node, name, value before, value after); ``MISSING`` for none."""
+        self.guards: dict[tuple[int, str], tuple[Any, str, Any]] = {}
+        """Attributes of Nodes that the trace read before it assigned them: (node, name, value)."""
+        self.containers: dict[int, tuple[Any, Any]] = {}
+        """Lists and dicts of Nodes that the trace saw: (container, copy)."""
+        self.assigned: set[tuple[int, str]] = set()
+        """Which (node, attribute) the trace has assigned."""
+        self.new_nodes: dict[int, Any] = {}
+        """Nodes that the trace created."""
+        self._context: Any = None
+        self._outer: Recorder | None = None
+
+    # ------------------------------------------------------------------------------------------------ context manager
+
+    def __enter__(self) -> Recorder:
+        self._outer = LOCAL.recorder
+        LOCAL.recorder = self
+        self._context = _jax.trace_context(self._context_value())
+        self._context.__enter__()
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        LOCAL.recorder = self._outer
+        self._context.__exit__(*exc)
+
+    def _context_value(self) -> int:
+        return (self.number << 24) + self.epoch
+
+    def advance(self) -> None:
+        """Something that a cached inner trace may depend on changed: JAX's trace caches must miss from here on."""
+        self.epoch += 1
+        _jax.set_trace_context(self._context_value())
+
+    # ---------------------------------------------------------------------------------------------------------- bodies
+
+    def body_here(self, kind: str, name: Callable[[], str]) -> Body:
+        """The body that a State access made right now belongs to; refuses where it could not be recorded truthfully."""
+        chain = _jax.trace_chain()
+        frames = [(trace, _jax.frame_of(trace)) for trace in chain]
+        recording = [frame for _, frame in frames if frame is not None]
+        root = self.root() if self.root is not None else recording[-1] if recording else None
+        if root is None or not any(frame is root for frame in recording):
+            raise StateAccessError(
+                describe(
+                    f"{name()} is {_PAST[kind]} where its value is not part of the traced program.",
+                    at=_jax.here(),
+                    why="the code runs outside of the trace in progress (jax.ensure_compile_time_eval, a callback, or another thread)",
+                    fix="read the State before entering that code and pass the value in",
+                )
+            )
+        if kind != "read":
+            for trace, frame in frames:
+                if frame is root:
+                    break
+                if _jax.is_batching(trace):
+                    raise StateAccessError(
+                        describe(
+                            f"{name()} is {_PAST[kind]} inside jax.vmap.",
+                            at=_jax.here(),
+                            why="jax.vmap would record one access for all lanes",
+                            fix="use stategraph.augment.vmap, which gives every lane its own value",
+                        )
+                    )
+        return self._body(recording, root)
+
+    def _body(self, frames: Sequence[Any], root: Any) -> Body:
+        found = self._body_of.get(id(frames[0]))
+        if found is not None and found.frame() is frames[0]:
+            return found
+        parent = None if frames[0] is root else self._body(frames[1:], root)
+        straight = parent is None or (parent.straight and _jax.traced_for(frames[0]).startswith(STRAIGHT))
+        body = Body(len(self.bodies), frames[0], parent, straight)
+        self.bodies.append(body)
+        self._body_of[id(frames[0])] = body
+        return body
+
+    # -------------------------------------------------------------------------------------------------------- accesses
+
+    def token(self, owner: Any) -> Token | None:
+        return self.tokens.get(id(owner))
+
+    def adopt(self, owner: Any, avals: tuple[Any, ...], tree: Any) -> Token:
+        """The token of an owner that existed before the trace."""
+        token = self.tokens.get(id(owner))
+        if token is None:
+            token = self._new(owner, avals, tree)
+            self.entry.append((avals, tree))
+        return token
+
+    def _new(self, owner: Any, avals: tuple[Any, ...], tree: Any) -> Token:
+        token = Token(len(self.owners))
+        self.owners.append(owner)
+        self.tokens[id(owner)] = token
+        self.avals.append(avals)
+        self.trees.append(tree)
+        return token
+
+    def read(self, token: Token, name: Callable[[], str]) -> list[Any]:
+        """The leaves of a State, as tracers."""
+        body = self.body_here("read", name)
+        self._check_scope(token, body, name)
+        leaves: list[Any] = state_read_p.bind(token=token, at=body.next("read", token), avals=self.avals[token])
+        return leaves
+
+    def write(self, token: Token, leaves: Sequence[Any], tree: Any, name: Callable[[], str], created: Location | None) -> None:
+        """Give a State new leaves (already strongly typed)."""
+        body = self.body_here("write", name)
+        self._check_scope(token, body, name)
+        avals = tuple(map(_jax.strong_aval, leaves))
+        if tree != self.trees[token] or not same_avals(avals, self.avals[token]):
+            if not body.straight:
+                raise StateTypeError(
+                    describe(
+                        f"{name()} changes its type inside a loop or branch: it is {render(self.trees[token], self.avals[token])} "
+                        f"and is given {render(tree, avals)}.",
+                        state=name(),
+                        created=created,
+                        at=_jax.here(),
+                        why="every trip of a loop and every branch must leave a State with the type that it had",
+                        fix="convert the value, for example `s.value = new.astype(s.value.dtype)`, or create the State with that type",
+                    )
+                )
+            self.avals[token] = avals
+            self.trees[token] = tree
+            self.advance()
+        state_write_p.bind(*leaves, token=token, at=body.next("write", token))
+
+    def alloc(self, owner: Any, leaves: Sequence[Any], tree: Any, name: Callable[[], str]) -> Token:
+        """A State created in this trace."""
+        body = self.body_here("alloc", name)
+        token = self._new(owner, tuple(map(_jax.strong_aval, leaves)), tree)
+        self.entry.append(None)
+        self.born_in[token] = body
+        state_alloc_p.bind(*leaves, token=token, at=body.next("alloc", token))
+        return token
+
+    def _check_scope(self, token: Token, body: Body, name: Callable[[], str]) -> None:
+        """A State created in a loop body or branch cannot be used outside of it."""
+        home = self.born_in.get(token)
+        if home is None:
+            return
+        scope: Body | None = body
+        while scope is not None:
+            if scope is home:
+                return
+            scope = scope.parent
+        raise StateAccessError(
+            describe(
+                f"{name()} was created inside a loop body, branch or inner function and is used outside of it.",
+                at=_jax.here(),
+                why="a State created in a body lives as long as one run of that body",
+                fix="create the State before the loop, or return its value from the body",
+            )
+        )
+
+
+_PAST = {"read": "read", "write": "written", "alloc": "created"}
+
+
+def same_avals(a: Sequence[Any], b: Sequence[Any]) -> bool:
+    return len(a) == len(b) and all(x.shape == y.shape and x.dtype == y.dtype for x, y in zip(a, b, strict=True))
+
+
+def render(tree: Any, avals: Sequence[Any]) -> str:
+    """A State's type as text: ``f32[3]`` or ``{'bias': f32[3], 'weight': f32[2,3]}``."""
+    texts = [str(_jax.type_of(aval)) for aval in avals]
+    if tree is None or len(texts) == 1 and jax.tree.structure(0) == tree:
+        return texts[0]
+    return str(jax.tree.unflatten(tree, [_Text(text) for text in texts]))
+
+
+class _Text(str):
+    def __repr__(self) -> str:
+        return str(self)
+
+
+# ------------------------------------------------------------------------------------------------------------ primitives
+
+
+def _never_run(*args: Any, **params: Any) -> Any:
+    raise StateAccessError(
+        describe(
+            "A State access of a traced program was run outside of it.",
+            at=_jax.here(),
+            why="JAX moved part of the traced function to another place (for example a raw jax.grad or jax.linearize)",
+            fix="use stategraph.augment.grad and the other transformations of stategraph.augment",
+        )
+    )
+
+
+def _no_batching(*args: Any, **params: Any) -> Any:
+    raise StateAccessError(
+        describe(
+            "A State is written inside jax.vmap.",
+            at=_jax.here(),
+            why="jax.vmap would record one access for all lanes",
+            fix="use stategraph.augment.vmap, which gives every lane its own value",
+        )
+    )
+
+
+def _write_jvp(primals: Sequence[Any], tangents: Sequence[Any], **params: Any) -> Any:
+    raise TraceError(
+        describe(
+            "A State is written with a differentiated value inside a raw jax.grad, jax.vjp or jax.jvp.",
+            at=_jax.here(),
+            why="JAX would drop the derivative of everything that later depends on the State",
+            fix="use stategraph.augment.grad (or value_and_grad, vjp, jvp)",
+        )
+    )
+
+
+state_read_p = _jax.new_primitive("state_read", lambda *, token, at, avals: avals, on_eval=_never_run)
+state_write_p = _jax.new_primitive(
+    "state_write", lambda *avals, token, at: (), on_eval=_never_run, on_batch=_no_batching, on_jvp=_write_jvp
+)
+state_alloc_p = _jax.new_primitive(
+    "state_alloc", lambda *avals, token, at: (), on_eval=_never_run, on_batch=_no_batching, on_jvp=_write_jvp
+)
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "<missing>"
+
+
+MISSING = _Missing()

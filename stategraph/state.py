@@ -1,0 +1,511 @@
+"""State: a named place for a value that a program may read and write.
+
+A ``State`` holds one array or a pytree of arrays. Outside of a trace it is an ordinary mutable box. While StateGraph traces user
+code, reading and writing ``.value`` is recorded instead (see ``recording``), and nothing about the State itself changes. Subclasses say
+what a State is for (``ParamState`` is trained, ``ShortTermState`` is reset ...); they serve as filters and appear as the *kind* in the IR.
+
+Leaves live in *cells*. Compiled programs read and fill cells directly. A cell is *owned* when its array was produced by a compiled
+call and has not been handed to the user since: only owned arrays may be donated to the next call.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import sys
+import threading
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any, Generic, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from stategraph import _jax
+from stategraph.errors import CallError, StateAccessError, StateTypeError, describe
+from stategraph.ir.location import Location
+from stategraph.recording import LOCAL, Recorder, render, same_avals
+
+T = TypeVar("T")
+
+RUNTIME_LOCK = threading.RLock()
+"""Held by compiled calls from gathering to scattering State, and by readers that take an owned array."""
+
+
+class Epochs:
+    """Counters that compiled functions compare instead of looking at every State."""
+
+    structure: int = 0
+    """Moves when a Node's attribute is rebound, or a State gets another tree structure."""
+    released: int = 0
+    """Moves when an owned array was handed out or replaced by the user."""
+
+
+EPOCHS = Epochs()
+
+
+class Cell:
+    """One leaf of a State: the array, and whether the runtime owns it."""
+
+    __slots__ = ("owned", "v")
+
+    def __init__(self, v: Any) -> None:
+        self.v = v
+        self.owned = False
+
+
+class Poisoned:
+    """What a cell holds after a compiled call failed and its buffers were already given away."""
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+
+    def __repr__(self) -> str:
+        return "<lost>"
+
+
+_LEAF = jax.tree.structure(0)
+
+
+def _unweaken(leaf: Any) -> Any:
+    """A leaf as a State keeps it: a jax array (or tracer) that is not weakly typed; other objects as they are."""
+    if isinstance(leaf, jax.Array):
+        if getattr(leaf, "weak_type", False):
+            return jax.lax.convert_element_type(leaf, leaf.dtype)
+        return leaf
+    if isinstance(leaf, (bool, int, float, complex)):
+        return jnp.asarray(leaf, dtype=jax.dtypes.canonicalize_dtype(jnp.result_type(leaf)))
+    if isinstance(leaf, (np.ndarray, np.generic)) and leaf.dtype != object and leaf.dtype.kind not in "USOMm":
+        return jnp.array(leaf)
+    return leaf
+
+
+def _make_array_class() -> type:
+    return type(jnp.zeros(()))
+
+
+_ARRAY_IMPL: type | None = None
+
+
+def _flatten(value: Any) -> tuple[list[Any], Any]:
+    """(leaves, treedef); the treedef is None for a single array."""
+    global _ARRAY_IMPL
+    if type(value) is _ARRAY_IMPL:
+        return [value if not value.weak_type else _unweaken(value)], None
+    if _ARRAY_IMPL is None:
+        _ARRAY_IMPL = _make_array_class()
+    leaves, tree = jax.tree.flatten(value)
+    return [_unweaken(leaf) for leaf in leaves], (None if tree == _LEAF else tree)
+
+
+class State(Generic[T]):
+    """A mutable value that traced programs may read and write.
+
+    Args:
+      value: an array, a Python scalar, or a pytree of these. Scalars and NumPy arrays become JAX arrays; a State is never weakly
+        typed (``State(1.)`` holds ``f32[]``).
+      name: a name for messages and listings; programs name States by their path in the model.
+      tag: one tag or several, for filters.
+      **metadata: anything else to remember; kept in ``metadata``.
+
+    Example:
+
+    >>> import stategraph as sg
+    >>> count = sg.State(0)
+    >>> count.value += 1
+    >>> count.value
+    Array(1, dtype=int32)
+    """
+
+    __slots__ = ("__dict__", "__weakref__", "_captured", "_cells", "_home", "_source", "_tree", "metadata", "name", "tag")
+    __array_ufunc__ = None
+
+    name: str | None
+    tag: set[str] | None
+    metadata: dict[str, Any]
+
+    def __init__(self, value: T, name: str | None = None, *, tag: str | Iterable[str] | None = None, **metadata: Any) -> None:
+        if isinstance(value, State):
+            value = value.value
+        leaves, tree = _flatten(value)
+        self.name = name
+        self.tag = None if tag is None else {tag} if isinstance(tag, str) else set(tag)
+        self.metadata = metadata
+        self._tree = tree
+        self._captured: str | None = None
+        self._source = _creation_site()
+        self._home: Any = None
+        recorder = LOCAL.recorder
+        if recorder is not None:
+            self._cells = tuple(Cell(Unborn(leaf)) for leaf in leaves)
+            self._home = recorder.number
+            recorder.alloc(self, leaves, tree, self._describe)
+            return
+        self._cells = tuple([Cell(leaf) for leaf in leaves])
+        trace = _jax.current_trace()
+        if trace is not None:
+            self._home = _jax.weak(trace)
+
+    # ------------------------------------------------------------------------------------------------------ the value
+
+    @property
+    def value(self) -> T:
+        """The value. A container is handed out fresh: changing it in place changes nothing; assign ``state.value`` instead."""
+        recorder = LOCAL.recorder
+        if recorder is not None:
+            return self._traced_read(recorder)
+        cells = self._cells
+        tree = self._tree
+        if tree is None:
+            cell = cells[0]
+            if cell.owned:
+                return self._release()[0]  # type: ignore[no-any-return]
+            leaf = cell.v
+            if type(leaf) in _SPECIAL:
+                self._refuse(leaf)
+            if _jax.current_trace() is not None:
+                self._mark_captured()
+            return leaf  # type: ignore[no-any-return]
+        leaves = self._release()
+        for leaf in leaves:
+            if type(leaf) in _SPECIAL:
+                self._refuse(leaf)
+        if _jax.current_trace() is not None:
+            self._mark_captured()
+        return jax.tree.unflatten(tree, leaves)  # type: ignore[no-any-return]
+
+    @value.setter
+    def value(self, new: T) -> None:
+        if isinstance(new, State):
+            raise StateTypeError(
+                describe(
+                    "A State cannot hold another State.",
+                    state=self._describe(),
+                    created=self.source_location,
+                    at=_jax.here(),
+                    fix="assign the value: `a.value = b.value`",
+                )
+            )
+        recorder = LOCAL.recorder
+        leaves, tree = _flatten(new)
+        if recorder is not None:
+            self._traced_write(recorder, leaves, tree)
+            return
+        if _jax.current_trace() is not None:
+            self._check_foreign_write()
+        if self._captured is not None:
+            self._warn_captured()
+        self._fill(leaves, tree)
+
+    def _fill(self, leaves: list[Any], tree: Any) -> None:
+        cells = self._cells
+        if tree is not self._tree and tree != self._tree:
+            with RUNTIME_LOCK:
+                self._cells = tuple([Cell(leaf) for leaf in leaves])
+                self._tree = tree
+                EPOCHS.structure += 1
+            return
+        for cell, leaf in zip(cells, leaves, strict=True):
+            if cell.owned:
+                with RUNTIME_LOCK:
+                    cell.owned = False
+                    EPOCHS.released += 1
+                    cell.v = leaf
+            else:
+                cell.v = leaf
+
+    def _release(self) -> list[Any]:
+        """The leaves, no longer owned by the runtime: a later call must not donate what the user holds."""
+        with RUNTIME_LOCK:
+            for cell in self._cells:
+                if cell.owned:
+                    cell.owned = False
+                    EPOCHS.released += 1
+            return [cell.v for cell in self._cells]
+
+    def _refuse(self, leaf: Any) -> None:
+        if isinstance(leaf, Poisoned):
+            raise CallError(describe("The value of a State was lost.", state=self._describe(), created=self.source_location, why=leaf.message, fix="assign a new value (`state.value = ...`) or restore the model"))
+        raise StateAccessError(
+            describe(
+                f"{self._describe()} was created inside a trace that did not keep it.",
+                created=self.source_location,
+                at=_jax.here(),
+                why="a State created while tracing lives in the program; it outlives the call only as an attribute of a Node or as a result",
+                fix="assign it to an attribute of your model, or create it before the trace",
+            )
+        )
+
+    # ------------------------------------------------------------------------------------------------- inside a trace
+
+    def _token(self, recorder: Recorder) -> Any:
+        token = recorder.token(self)
+        if token is not None:
+            return token
+        if type(self._home) is int and any(isinstance(cell.v, Unborn) for cell in self._cells):
+            self._refuse(self._cells[0].v)
+        leaves = self._release()
+        for leaf in leaves:
+            if type(leaf) is Poisoned:
+                self._refuse(leaf)
+            if not isinstance(leaf, jax.Array):
+                raise StateTypeError(
+                    describe(
+                        f"{self._describe()} holds a {type(leaf).__name__}, which a traced program cannot carry.",
+                        created=self.source_location,
+                        at=_jax.here(),
+                        why="programs carry arrays",
+                        fix="keep the object in an ordinary attribute instead of a State",
+                    )
+                )
+        return recorder.adopt(self, tuple(_jax.typeof(leaf) for leaf in leaves), self._tree)
+
+    def _traced_read(self, recorder: Recorder) -> Any:
+        token = self._token(recorder)
+        leaves = recorder.read(token, self._describe)
+        tree = recorder.trees[token]
+        return leaves[0] if tree is None else jax.tree.unflatten(tree, leaves)
+
+    def _traced_write(self, recorder: Recorder, leaves: list[Any], tree: Any) -> None:
+        for leaf in leaves:
+            if not isinstance(leaf, (jax.Array, np.ndarray)):
+                raise StateTypeError(
+                    describe(
+                        f"{self._describe()} is given a {type(leaf).__name__} while tracing.",
+                        state=self._describe(),
+                        created=self.source_location,
+                        at=_jax.here(),
+                        why="programs carry arrays",
+                        fix="keep the object in an ordinary attribute instead of a State",
+                    )
+                )
+        recorder.write(self._token(recorder), leaves, tree, self._describe, self.source_location)
+
+    # -------------------------------------------------------------------------------------------- inside a foreign trace
+
+    def _mark_captured(self) -> None:
+        if self._captured is None and not self._is_at_home() and LOCAL.writable is None:
+            self._captured = str(_jax.here())
+
+    def _warn_captured(self) -> None:
+        place, self._captured = self._captured, None
+        warnings.warn(
+            describe(
+                f"{self._describe()} is assigned, but a function compiled by JAX keeps its old value.",
+                state=self._describe(),
+                created=self.source_location,
+                at=_jax.here(),
+                why=f"the value was captured by a JAX trace (jax.jit, jax.grad, ...) at {place}",
+                fix="compile with stategraph.compile.jit, which follows State",
+            ),
+            stacklevel=4,
+        )
+
+    def _is_at_home(self) -> bool:
+        home = self._home
+        return home is not None and type(home) is not int and home() is _jax.current_trace()
+
+    def _check_foreign_write(self) -> None:
+        if LOCAL.writable is not None or self._is_at_home():
+            return
+        raise StateAccessError(
+            describe(
+                f"{self._describe()} is written inside a JAX transformation that StateGraph does not trace.",
+                state=self._describe(),
+                created=self.source_location,
+                at=_jax.here(),
+                why="the new value exists only inside that transformation (jax.jit, jax.grad, jax.vmap, or a jax.lax loop run eagerly)",
+                fix="use stategraph.compile (jit, for_loop, scan, while_loop, cond) or stategraph.augment (grad, vmap); or put "
+                "@stategraph.compile.jit around the whole function, inside which plain jax.lax works",
+            )
+        )
+
+    # ---------------------------------------------------------------------------------------------------------- facts
+
+    @property
+    def source_location(self) -> Location:
+        """Where the State was created."""
+        return _site_location(self._source)
+
+    @property
+    def shape(self) -> Any:
+        """The shape, for a single array; a pytree of shapes otherwise."""
+        return self._facts(lambda leaf: tuple(leaf.shape))
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype, for a single array; a pytree of dtypes otherwise."""
+        return self._facts(lambda leaf: leaf.dtype)
+
+    @property
+    def size(self) -> int:
+        """The number of elements, all leaves together."""
+        return sum(int(np.prod(np.shape(leaf))) for leaf in self._peek())
+
+    numel = size
+
+    @property
+    def nbytes(self) -> int:
+        """The number of bytes, all leaves together."""
+        return sum(int(leaf.nbytes) for leaf in self._peek() if hasattr(leaf, "nbytes"))
+
+    def _facts(self, fact: Any) -> Any:
+        facts = [fact(leaf) for leaf in self._peek()]
+        return facts[0] if self._tree is None else jax.tree.unflatten(self._tree, facts)
+
+    def _peek(self) -> list[Any]:
+        """The leaves, or what stands for them in a trace, without handing anything out or recording an access."""
+        recorder = LOCAL.recorder
+        token = None if recorder is None else recorder.token(self)
+        if recorder is not None and token is not None:
+            return [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in recorder.avals[token]]
+        return [cell.v.example if type(cell.v) is Unborn else cell.v for cell in self._cells]
+
+    def add_tag(self, tag: str) -> None:
+        """Add a tag for filters."""
+        self.tag = {tag} if self.tag is None else self.tag | {tag}
+
+    def copy(self) -> State[T]:
+        """A new State of the same kind with the same value and metadata."""
+        return copy.copy(self)
+
+    def __copy__(self) -> State[T]:
+        new: State[T] = object.__new__(type(self))
+        for name, value in self._extra().items():
+            object.__setattr__(new, name, value)
+        State.__init__(new, self.value, self.name, tag=self.tag, **self.metadata)
+        return new
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> State[T]:
+        new = self.__copy__()
+        memo[id(self)] = new
+        for name, value in self._extra().items():
+            object.__setattr__(new, name, copy.deepcopy(value, memo))
+        new.metadata = copy.deepcopy(self.metadata, memo)
+        return new
+
+    def _extra(self) -> dict[str, Any]:
+        return dict(getattr(self, "__dict__", {}))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        value = jax.tree.map(_to_host, self.value)
+        return (_rebuild, (type(self), value, self.name, self.tag, self.metadata, self._extra()))
+
+    # ---------------------------------------------------------------------------------------------------------- looks
+
+    def _describe(self) -> str:
+        """The name that messages use."""
+        name = self.name or getattr(self, "_path_hint", None) or ""
+        return f"{type(self).__name__} {name!r}" if name else f"the {type(self).__name__} created at {_short(self._source)}"
+
+    def __repr__(self) -> str:
+        from stategraph.graph.show import state_repr
+
+        return state_repr(self)
+
+    def _repr_html_(self) -> str:
+        import html
+
+        return f"<pre>{html.escape(repr(self))}</pre>"
+
+
+class Unborn:
+    """What a cell holds while its State exists only inside a trace."""
+
+    __slots__ = ("example",)
+
+    def __init__(self, leaf: Any) -> None:
+        self.example = jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype)
+
+
+_SPECIAL = frozenset((Unborn, Poisoned))
+
+
+def _to_host(leaf: Any) -> Any:
+    if _jax.is_key_array(leaf):
+        return _Key(str(jax.random.key_impl(leaf)), np.asarray(jax.random.key_data(leaf)))
+    return np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf
+
+
+class _Key:
+    """A typed PRNG key on its way through pickle."""
+
+    def __init__(self, impl: str, data: np.ndarray) -> None:
+        self.impl = impl
+        self.data = data
+
+
+def _rebuild(kind: type[State[Any]], value: Any, name: str | None, tag: Any, metadata: Mapping[str, Any], extra: Mapping[str, Any]) -> State[Any]:
+    new = object.__new__(kind)
+    for key, item in extra.items():
+        object.__setattr__(new, key, item)
+    value = jax.tree.map(lambda x: jax.random.wrap_key_data(x.data, impl=x.impl) if isinstance(x, _Key) else x, value)
+    State.__init__(new, value, name, tag=tag, **metadata)
+    return new
+
+
+# ------------------------------------------------------------------------------------------------------------ where made
+
+_PACKAGE = __file__.rsplit("/", 1)[0]
+
+
+def _creation_site() -> tuple[Any, int]:
+    """(code, line) of the innermost frame outside of this package: the line that made the State."""
+    frame = sys._getframe(2)
+    code, line = frame.f_code, frame.f_lineno
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back  # type: ignore[assignment]
+    if frame is not None:
+        code, line = frame.f_code, frame.f_lineno
+    return (code, line)
+
+
+def _site_location(site: tuple[Any, int]) -> Location:
+    code, line = site
+    return Location.deferred(site, lambda _: (_jax.display_file(code.co_filename), line, code.co_qualname, ""))
+
+
+def _short(site: tuple[Any, int]) -> str:
+    return f"{_jax.display_file(site[0].co_filename)}:{site[1]}"
+
+
+# ----------------------------------------------------------------------------------------------------------------- kinds
+
+
+class ParamState(State[T]):
+    """A trainable parameter: what gradients are taken with respect to by default."""
+
+
+class ShortTermState(State[T]):
+    """A value that lasts a moment, such as an activation or a spike count of one trial."""
+
+
+class LongTermState(State[T]):
+    """A value that outlasts trials, such as running statistics or slow weights."""
+
+
+class HiddenState(ShortTermState[T]):
+    """The hidden state of a recurrent model, such as a membrane potential."""
+
+
+class BatchState(LongTermState[T]):
+    """A value with a batch axis, such as batch statistics."""
+
+
+class DelayState(ShortTermState[T]):
+    """The buffer of a delay."""
+
+
+class FakeState(State[T]):
+    """A value that looks like a State to the model but is no parameter, such as a constant weight."""
+
+
+def is_state_type(state: State[Any], tree: Any, leaves: list[Any]) -> bool:
+    """Whether ``leaves`` with ``tree`` have the type that ``state`` has."""
+    return (tree == state._tree) and same_avals([_jax.typeof(leaf) for leaf in leaves], [_jax.typeof(cell.v) for cell in state._cells])
+
+
+def type_text(state: State[Any]) -> str:
+    """A State's type as text."""
+    return render(state._tree, [jax.core.ShapedArray(leaf.shape, leaf.dtype) for leaf in state._peek()])

@@ -1,0 +1,184 @@
+"""Arguments of functions: which are static, donated, and what they are called, by the rules of ``jax.jit``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any
+
+import attrs
+
+from stategraph.errors import TraceError, describe
+from stategraph.graph.node import Node
+from stategraph.state import State
+
+
+@attrs.frozen
+class Signature:
+    """Which parameters of a function are static and which are donated, as positions and as names."""
+
+    static_nums: frozenset[int]
+    static_names: frozenset[str]
+    donate_nums: frozenset[int]
+    donate_names: frozenset[str]
+
+    @property
+    def plain(self) -> bool:
+        return not (self.static_nums or self.static_names or self.donate_nums or self.donate_names)
+
+
+@attrs.frozen(eq=False)
+class Split:
+    """One call's arguments, taken apart."""
+
+    key: Hashable
+    """What a plan depends on besides types: the static arguments."""
+    args: tuple[Any, ...]
+    """Positional arguments without static ones; donated ones are None here."""
+    kwargs: dict[str, Any]
+    given: Any
+    """Donated arguments: (positions, values, names, values), empty when none."""
+    rebuild: Callable[[Sequence[Any], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]]
+    """From dynamic arguments to the function's arguments."""
+
+
+def signature_of(
+    function: Callable[..., Any],
+    static_argnums: int | Iterable[int] | None,
+    static_argnames: str | Iterable[str] | None,
+    donate_argnums: int | Iterable[int] | None,
+    donate_argnames: str | Iterable[str] | None,
+) -> Signature:
+    """Positions from names and names from positions, as ``jax.jit`` infers them."""
+    names = _positional_names(function)
+    static = _both(names, static_argnums, static_argnames, "static")
+    donate = _both(names, donate_argnums, donate_argnames, "donated")
+    overlap = (static[0] & donate[0]) | (static[1] & donate[1])
+    if overlap:
+        raise ValueError(f"an argument cannot be static and donated: {sorted(map(str, overlap))}")
+    return Signature(*static, *donate)
+
+
+def _both(names: list[str] | None, nums: Any, given_names: Any, what: str) -> tuple[frozenset[int], frozenset[str]]:
+    numbers = set() if nums is None else {nums} if isinstance(nums, int) else set(nums)
+    called = set() if given_names is None else {given_names} if isinstance(given_names, str) else set(given_names)
+    if names is not None:
+        positional = [name for name in names if not name.startswith("*")]
+        count = len(positional)
+        for number in list(numbers):
+            if number < 0 and "*args" not in names:
+                numbers.discard(number)
+                number += count
+                numbers.add(number)
+            if "*args" not in names and not 0 <= number < count:
+                raise ValueError(f"{what} argument number {number} does not exist: the function has {count} positional parameters")
+        if "**kwargs" not in names:
+            keyword = [name.lstrip("=") for name in names]
+            for name in called:
+                if name not in keyword:
+                    raise ValueError(f"{what} argument {name!r} does not exist: the parameters are {', '.join(keyword)}")
+        if nums is None:
+            numbers |= {i for i, name in enumerate(positional) if name in called and not name.startswith("=")}
+        if given_names is None:
+            called |= {positional[i] for i in numbers if i < count and not positional[i].startswith("=")}
+    return frozenset(numbers), frozenset(called)
+
+
+def _positional_names(function: Callable[..., Any]) -> list[str] | None:
+    """Parameter names in order; ``*args``/``**kwargs`` as such, keyword-only ones with a leading ``=``."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    found = []
+    for parameter in parameters:
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            found.append("*args")
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            found.append("**kwargs")
+        elif parameter.kind is parameter.KEYWORD_ONLY:
+            found.append("=" + parameter.name)
+        else:
+            found.append(parameter.name)
+    return found
+
+
+class _ByIdentity:
+    """A Node or State as a static argument: equal only to itself."""
+
+    __slots__ = ("obj",)
+
+    def __init__(self, obj: Any) -> None:
+        self.obj = obj
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByIdentity) and self.obj is other.obj
+
+    def __hash__(self) -> int:
+        return id(self.obj)
+
+
+class _Typed:
+    """A static argument: ``1``, ``1.0`` and ``True`` are different programs."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Typed) and type(self.value) is type(other.value) and bool(self.value == other.value)
+
+    def __hash__(self) -> int:
+        return hash(self.value)
+
+
+def _static_key(value: Any, where: str) -> Hashable:
+    if isinstance(value, (Node, State)):
+        return _ByIdentity(value)
+    try:
+        hash(value)
+    except TypeError:
+        raise TraceError(
+            describe(
+                f"The static argument {where} is a {type(value).__name__}, which is not hashable.",
+                why="compiled programs are kept by the values of their static arguments",
+                fix="use a hashable value (a tuple instead of a list, a frozen dataclass), or do not mark it static",
+            )
+        ) from None
+    return _Typed(value)
+
+
+def has_objects(args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+    """Whether a Node stands among the arguments: it is static by identity."""
+    return any(isinstance(value, Node) for value in args) or any(isinstance(value, Node) for value in kwargs.values())
+
+
+def split(signature: Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Split:
+    """Take one call's arguments apart."""
+    fixed: dict[int, Any] = {}
+    fixed_named: dict[str, Any] = {}
+    key: list[Hashable] = []
+    for i, value in enumerate(args):
+        if i in signature.static_nums or i - len(args) in signature.static_nums or isinstance(value, Node):
+            fixed[i] = value
+            key.append((i, _static_key(value, f"number {i}")))
+    for name in sorted(kwargs):
+        if name in signature.static_names or isinstance(kwargs[name], Node):
+            fixed_named[name] = kwargs[name]
+            key.append((name, _static_key(kwargs[name], repr(name))))
+    dynamic = [value for i, value in enumerate(args) if i not in fixed]
+    numbers = [i for i in range(len(args)) if i not in fixed]
+    named = {name: value for name, value in kwargs.items() if name not in fixed_named}
+    positions = [p for p, i in enumerate(numbers) if i in signature.donate_nums]
+    donated_names = [name for name in named if name in signature.donate_names]
+    given: Any = ()
+    if positions or donated_names:
+        given = (positions, [dynamic[p] for p in positions], donated_names, [named[name] for name in donated_names])
+    total = len(args)
+
+    def rebuild(values: Sequence[Any], others: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        rest = iter(values)
+        return tuple(fixed[i] if i in fixed else next(rest) for i in range(total)), {**others, **fixed_named}
+
+    return Split((total, tuple(key)), tuple(dynamic), named, given, rebuild)

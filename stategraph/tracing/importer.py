@@ -1,0 +1,343 @@
+"""From a jaxpr that JAX recorded to a program.
+
+One walk over the equations. Structured primitives (scan, while, cond, jit, remat, custom derivative rules, our own transformations) become region
+ops whose bodies capture what they use; State accesses become ``state.*`` ops; every other primitive becomes ``jax.<name>`` with its parameters
+as attributes.
+
+The walk also proves that JAX moved nothing: each instance of a body must hold all accesses that the body's one run made, in order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from stategraph import _jax
+from stategraph.backends.params import encode, tree_of
+from stategraph.errors import StateAccessError, TraceError, describe
+from stategraph.ir.attributes import Opaque, RegionRef, Symbol
+from stategraph.ir.core import Constant, Op, Region, Value
+from stategraph.ir.location import Location
+from stategraph.recording import Recorder, Token
+from stategraph.tracing.rules import force_jvp, force_vjp, rule_key, rule_name
+
+Env = dict[Any, Value]
+HOST = {
+    "debug_print": "host.debug_print",
+    "debug_callback": "host.debug_callback",
+    "io_callback": "host.io_callback",
+    "pure_callback": "host.pure_callback",
+}
+
+
+class Importer:
+    """Builds regions from jaxprs. One instance serves one trace."""
+
+    def __init__(self, recorder: Recorder | None, capture: Callable[[Any], Value], symbol: Callable[[Token, bool], str]) -> None:
+        self.recorder = recorder
+        self.capture = capture
+        """The program's operand for an array that the code closed over."""
+        self.name_symbol = symbol
+        """The path of a token's State; the second argument asks for a fresh local one."""
+        self.symbols: dict[Token, str] = {}
+        self.instances: dict[int, int] = {}
+        """How often each body number was imported."""
+        self.here: Location | None = None
+        """The op whose regions are being imported: the location of inner ops that have none."""
+        self.rules: list[Any] = []
+        """The derivative rules being imported, outermost first."""
+
+    # ---------------------------------------------------------------------------------------------------------- bodies
+
+    def region(self, body: Any, captured: Sequence[Value], names: Sequence[str | None] | None = None) -> Region:
+        """A region for ``body``; its first inputs are bound to ``captured``, the others become region arguments."""
+        jaxpr, consts = _jax.body_parts(body)
+        args = jaxpr.invars[len(captured) :]
+        region = Region([_jax.type_of(var.aval) for var in args], names)
+        env: Env = dict(zip(jaxpr.invars, [*captured, *region.args], strict=True))
+        self.fill(region, jaxpr, consts, env)
+        return region
+
+    def fill(self, region: Region, jaxpr: Any, consts: Sequence[Any], env: Env) -> None:
+        """Import the equations of ``jaxpr`` into ``region`` and close it."""
+        for var, const in zip(jaxpr.constvars, consts, strict=True):
+            env[var] = self.capture(const)
+        self.check_accesses(jaxpr)
+        for eqn in jaxpr.eqns:
+            self.equation(region, eqn, env)
+        region.yield_([self.read(env, atom) for atom in jaxpr.outvars])
+
+    def read(self, env: Env, atom: Any) -> Value:
+        if type(atom) is _jax.Literal:
+            kind = _jax.type_of(atom.aval)
+            return Constant(np.asarray(atom.val, getattr(atom.aval, "dtype", None)), kind)
+        return env[atom]
+
+    # ------------------------------------------------------------------------------------------------------- equations
+
+    def equation(self, region: Region, eqn: Any, env: Env) -> None:
+        name = eqn.primitive.name
+        operands = [self.read(env, atom) for atom in eqn.invars]
+        location = _jax.location_of(eqn, self.here)
+        handler = _HANDLERS.get(name)
+        if handler is not None:
+            outer, self.here = self.here, location
+            op = handler(self, eqn, operands, location)
+            self.here = outer
+        else:
+            op = self.plain(eqn, name, operands, location)
+        region.append(op)
+        for var, result in zip(eqn.outvars, op.results, strict=True):
+            env[var] = result
+
+    def plain(self, eqn: Any, name: str, operands: list[Value], location: Location) -> Op:
+        """A primitive without structure of its own; functions among its parameters become regions without State."""
+        regions: list[Region] = []
+
+        def body(value: Any) -> RegionRef:
+            self.refuse_state(value, name, location)
+            regions.append(self.region(value, ()))
+            return RegionRef(len(regions) - 1)
+
+        attributes = {key: encode(value, body) for key, value in eqn.params.items() if key != "logging_record"}
+        _jax.remember_primitive(eqn.primitive)
+        if name in HOST:
+            name = HOST[name]
+        else:
+            name = f"jax.{name}"
+            if eqn.effects:
+                attributes["effects"] = tuple(sorted(str(type(effect).__name__) for effect in eqn.effects))
+        return Op(name, operands, [_jax.type_of(var.aval) for var in eqn.outvars], attributes, regions, location)
+
+    def refuse_state(self, body: Any, name: str, location: Location) -> None:
+        """State inside a function that only JAX understands would be lost."""
+        jaxpr, _ = _jax.body_parts(body)
+        for eqn in jaxpr.eqns:
+            if eqn.primitive.name in ("state_read", "state_write", "state_alloc"):
+                raise StateAccessError(
+                    describe(
+                        f"A State is used inside the function given to {name}.",
+                        at=_jax.location_of(eqn),
+                        why=f"{name} may call that function any number of times, in any order",
+                        fix="read the State before and pass its value; write it after",
+                    )
+                )
+            for value in eqn.params.values():
+                for inner in value if isinstance(value, (tuple, list)) else (value,):
+                    if _jax.is_body(inner):
+                        self.refuse_state(inner, name, location)
+
+    # ---------------------------------------------------------------------------------------------------- State accesses
+
+    def check_accesses(self, jaxpr: Any) -> None:
+        """Prove that this instance holds every access of its body, in order (see ``recording``)."""
+        if self.recorder is None:
+            return
+        found: dict[int, int] = {}
+        for eqn in jaxpr.eqns:
+            at = eqn.params.get("at")
+            if at is None or not eqn.primitive.name.startswith("state_"):
+                continue
+            number, ordinal = at
+            if found.get(number, 0) != ordinal:
+                self._moved(eqn)
+            found[number] = ordinal + 1
+        for number, count in found.items():
+            body = self.recorder.bodies[number]
+            if count != len(body.accesses) or not self._inlined(body, found):
+                self._moved(next(e for e in jaxpr.eqns if e.params.get("at", (None,))[0] == number))
+            self.instances[number] = self.instances.get(number, 0) + 1
+
+    def _inlined(self, body: Any, found: dict[int, int]) -> bool:
+        """Several bodies in one jaxpr: JAX inlined straight-line calls into the body that made them."""
+        if len(found) == 1:
+            return True
+        inner = [number for number in found if number != min(found)]
+        assert self.recorder is not None
+        return body.number == min(found) or all(self.recorder.bodies[number].straight for number in inner)
+
+    def _moved(self, eqn: Any) -> None:
+        raise StateAccessError(
+            describe(
+                "JAX moved an access of a State to another place in the program.",
+                state=self.symbol(eqn.params["token"]),
+                at=_jax.location_of(eqn),
+                why="a raw JAX transformation (jax.grad, jax.linearize, ...) split the function that contains it",
+                fix="use stategraph.augment.grad and the other transformations of stategraph.augment",
+            )
+        )
+
+    def symbol(self, token: Token) -> str:
+        found = self.symbols.get(token)
+        if found is None:
+            found = self.symbols[token] = self.name_symbol(token, False)
+        return found
+
+    def state_read(self, eqn: Any, operands: list[Value], location: Location) -> Op:
+        types = [_jax.type_of(var.aval) for var in eqn.outvars]
+        path = self.symbol(eqn.params["token"])
+        op = Op("state.read", (), types, {"symbol": path}, (), location)
+        short = path.rsplit(".", 1)[-1]
+        for result in op.results:
+            result.name = short
+        return op
+
+    def state_write(self, eqn: Any, operands: list[Value], location: Location) -> Op:
+        return Op("state.write", operands, (), {"symbol": self.symbol(eqn.params["token"])}, (), location)
+
+    def state_alloc(self, eqn: Any, operands: list[Value], location: Location) -> Op:
+        token = eqn.params["token"]
+        assert self.recorder is not None
+        self.symbols[token] = self.name_symbol(token, True)
+        owner = self.recorder.owners[token]
+        attributes = {"symbol": self.symbols[token], "kind": type(owner).__name__, "tree": tree_of(owner._tree)}
+        return Op("state.alloc", operands, (), attributes, (), location)
+
+    # -------------------------------------------------------------------------------------------- structured primitives
+
+    def scan(self, eqn: Any, operands: list[Value], location: Location) -> Op:
+        consts, carry = _jax.scan_counts(eqn.params)
+        body = self.region(eqn.params["jaxpr"], operands[:consts])
+        attributes = {"length": int(eqn.params["length"]), "reverse": eqn.params["reverse"], "unroll": int(eqn.params["unroll"]), "carry": carry}
+        return Op("flow.scan", operands[consts:], _types(eqn), attributes, [body], location)
+
+    def while_(self, eqn: Any, operands: list[Value], location: Location) -> Op:
+        n, m = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
+        cond = self.region(eqn.params["cond_jaxpr"], operands[:n])
+        body = self.region(eqn.params["body_jaxpr"], operands[n : n + m])
+        return Op("flow.while", operands[n + m :], _types(eqn), {}, [cond, body], location)
+
+    def cond(self, eqn: Any, operands: list[Value], location: Location) -> Op:
+        branches = [self.region(branch, operands[1:]) for branch in eqn.params["branches"]]
+        return Op("flow.cond", operands[:1], _types(eqn), {}, branches, location)
+
+    def call(self, eqn: Any, operands: list[Value], location: Location) -> Op:
+        attributes: dict[str, Any] = {"name": eqn.params.get("name") or eqn.primitive.name}
+        body = eqn.params.get("jaxpr") or eqn.params.get("call_jaxpr")
+        if eqn.primitive.name in ("jit", "pjit") and not _jax.is_plain_jit(eqn.params):
+            kept = {key: value for key, value in eqn.params.items() if key not in ("jaxpr", "name")}
+            attributes["jit"] = Opaque("jit parameters", kept)
+        return Op("flow.call", operands, _types(eqn), attributes, [self.region(body, ())], location)
+
+    def remat(self, eqn: Any, operands: list[Value], location: Location) -> Op:
+        attributes = {
+            key: encode(value, _no_body) for key, value in eqn.params.items() if key != "jaxpr"
+        }
+        return Op("xform.remat", operands, _types(eqn), attributes, [self.region(eqn.params["jaxpr"], ())], location)
+
+    def custom_jvp(self, eqn: Any, operands: list[Value], location: Location) -> Op:
+        consts = eqn.params["num_consts"]
+        call = self.region(eqn.params["call_jaxpr"], operands[:consts])
+        args = operands[consts:]
+        depth = self.enclosing(eqn)
+        if depth:
+            return Op("flow.custom_jvp", args, _types(eqn), {"name": rule_name(eqn), "recursive": depth}, [call], location)
+        with self.inside(eqn):
+            rule = force_jvp(eqn)
+            jvp = self.rule_region(rule.body, rule.consts, "custom_jvp")
+        return Op("flow.custom_jvp", args, _types(eqn), {"name": rule.name}, [call, jvp], location)
+
+    def enclosing(self, eqn: Any) -> int:
+        """A rule may call its own function (``jax.nn.relu`` does): how many rules up this function is, 0 if it is none of them."""
+        key = rule_key(eqn)
+        return len(self.rules) - self.rules.index(key) if key in self.rules else 0
+
+    @contextlib.contextmanager
+    def inside(self, eqn: Any) -> Iterator[None]:
+        self.rules.append(rule_key(eqn))
+        try:
+            yield
+        finally:
+            self.rules.pop()
+
+    def custom_vjp(self, eqn: Any, operands: list[Value], location: Location) -> Op:
+        consts = eqn.params["num_consts"]
+        call = self.region(eqn.params["call_jaxpr"], operands[:consts])
+        args = operands[consts:]
+        depth = self.enclosing(eqn)
+        if depth:
+            return Op("flow.custom_vjp", args, _types(eqn), {"name": rule_name(eqn), "recursive": depth}, [call], location)
+        with self.inside(eqn):
+            forward, backward = force_vjp(eqn)
+            fwd = self.rule_region(forward.body, forward.consts, "custom_vjp")
+            bwd = self.rule_region(backward.body, backward.consts, "custom_vjp")
+        attributes = {"name": forward.name}
+        return Op("flow.custom_vjp", args, _types(eqn), attributes, [call, fwd, bwd], location)
+
+    def rule_region(self, jaxpr: Any, consts: Sequence[Any], what: str) -> Region:
+        """The body of a derivative rule: it may read State but not write it."""
+        for inner in jaxpr.eqns:
+            if inner.primitive.name in ("state_write", "state_alloc"):
+                raise StateAccessError(
+                    describe(
+                        f"A State is written in a derivative rule of {what}.",
+                        state=self.symbol(inner.params["token"]),
+                        at=_jax.location_of(inner),
+                        why="a rule runs only when a gradient is taken, so the write would come and go with it",
+                        fix="write the State in the function itself",
+                    )
+                )
+        region = Region([_jax.type_of(var.aval) for var in jaxpr.invars])
+        env: Env = dict(zip(jaxpr.invars, region.args, strict=True))
+        self.fill(region, jaxpr, consts, env)
+        return region
+
+    def grad(self, eqn: Any, operands: list[Value], location: Location) -> Op:
+        params = eqn.params
+        consts = params["num_consts"]
+        body = self.region(params["jaxpr"], operands[:consts])
+        states = tuple(Symbol(self.symbol(token)) for token in params["tokens"])
+        attributes: dict[str, Any] = {"states": states, "allow_int": params["allow_int"], "holomorphic": params["holomorphic"]}
+        return Op("xform.grad", operands[consts:], _types(eqn), attributes, [body], location)
+
+
+def _types(eqn: Any) -> list[Any]:
+    return [_jax.type_of(var.aval) for var in eqn.outvars]
+
+
+def _no_body(value: Any) -> RegionRef:
+    raise TraceError("a parameter of jax.checkpoint is a function body; StateGraph does not know what it means")
+
+
+_HANDLERS: dict[str, Callable[[Importer, Any, list[Value], Location], Op]] = {
+    "state_read": Importer.state_read,
+    "state_write": Importer.state_write,
+    "state_alloc": Importer.state_alloc,
+    "scan": Importer.scan,
+    "while": Importer.while_,
+    "cond": Importer.cond,
+    "jit": Importer.call,
+    "pjit": Importer.call,
+    "closed_call": Importer.call,
+    "core_call": Importer.call,
+    "checkpoint": Importer.remat,
+    "remat": Importer.remat,
+    "remat2": Importer.remat,
+    "custom_jvp_call": Importer.custom_jvp,
+    "custom_vjp_call": Importer.custom_vjp,
+    "stategraph_grad": Importer.grad,
+}
+
+
+def import_inline(jaxpr: Any, consts: Sequence[Any], operands: Sequence[Value], location: Location) -> tuple[list[Op], list[Value]]:
+    """The ops of a jaxpr without State, to stand among other ops, and its results. Constants of the jaxpr become attributes of ops."""
+    importer = Importer(None, _constant, _no_symbol)
+    importer.here = location
+    holder = Region()
+    env: Env = dict(zip(jaxpr.invars, operands, strict=True))
+    importer.fill(holder, jaxpr, consts, env)
+    results = list(holder.yielded)
+    for value in results:
+        value._users.remove(holder.terminator)
+    return holder.ops[:-1], results
+
+
+def _constant(const: Any) -> Value:
+    return Constant(np.asarray(const), _jax.type_of(_jax.typeof(const)))
+
+
+def _no_symbol(token: Token, fresh: bool) -> str:
+    raise TraceError("a State where none can be")

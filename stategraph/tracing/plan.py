@@ -1,0 +1,237 @@
+"""A plan: one executable bound to live States.
+
+Calling a plan does what must be done per call and nothing else: collect the State leaves, run the executable, put the new leaves back. JAX's
+own signature cache is the guard for types; whether attributes were rebound is one comparison of integers.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from stategraph import _jax
+from stategraph.backends.xla import Executable, SignatureMiss
+from stategraph.errors import CallError, describe
+from stategraph.graph.node import _instance_dict
+from stategraph.recording import MISSING
+from stategraph.state import EPOCHS, RUNTIME_LOCK, Cell, Poisoned, State
+from stategraph.tracing.tracer import Trace
+
+_SCALARS = (int, float, complex, str, bytes, bool, type(None))
+
+
+class Plan:
+    """An executable, the cells that it reads and fills, and what must still be true for it to be used."""
+
+    def __init__(self, executable: Executable, trace: Trace, *, donate_args: bool = False) -> None:
+        self.executable = executable
+        self.name = executable.program.name
+        self.captured = list(executable.program.captured.values())
+        self.states = {path: weakref.ref(state) for path, state in {**trace.states, **trace.born}.items()}
+        self.entry_trees = {path: state._tree for path, state in trace.states.items()}
+        self.born = dict(trace.born)
+        self.replays = [(weakref.ref(node), name, value) for node, name, value in trace.replays]
+        self.guards = [(weakref.ref(node), name, _hold(value)) for node, name, value in trace.guards]
+        self.watched = [container for container, _ in trace.containers]
+        self.snapshots = [copy for _, copy in trace.containers]
+        self.types_change = any(symbol.final_types is not None for symbol in executable.program.states.values())
+        self.jitted = jax.jit(executable.call, donate_argnums=(0, 5))
+        self.epoch = -1
+        self.released = -1
+        self.lock = _NO_LOCK if executable.has_host_effects else RUNTIME_LOCK
+        self.donated: list[Cell] = []
+        self.kept: list[Cell] = []
+        self.written: list[Cell] = []
+        self.shared: list[Cell] = []
+        self.owned: list[Cell] = []
+
+    # ------------------------------------------------------------------------------------------------------- validity
+
+    def holds(self) -> bool:
+        """Whether everything that the trace read is still as it was; if so the plan is bound to the States' current cells."""
+        for node_ref, name, expected in self.guards:
+            node = node_ref()
+            if node is None or not _same(_instance_dict(node).get(name, MISSING), expected()):
+                return False
+        for path, tree in self.entry_trees.items():
+            state = self.states[path]()
+            if state is None or (state._tree is not tree and state._tree != tree):
+                return False
+        if not self.containers_hold():
+            return False
+        self._bind()
+        self.epoch = EPOCHS.structure
+        return True
+
+    def containers_hold(self) -> bool:
+        try:
+            return self.watched == self.snapshots
+        except Exception:  # elements that cannot be compared: not the same objects, or == would not have been asked
+            return False
+
+    def _bind(self) -> None:
+        for node_ref, name, value in self.replays:
+            node = node_ref()
+            if node is not None and _instance_dict(node).get(name, MISSING) is not value:
+                setattr(node, name, value)
+        live: dict[str, State[Any]] = {}
+        for path, ref in self.states.items():
+            state = ref()
+            if state is not None:
+                live[path] = state
+        for path, state in self.born.items():
+            symbol = self.executable.program.states[path]
+            if len(state._cells) != len(symbol.result_types):
+                state._cells = tuple(Cell(Poisoned("the program that creates it has not finished a call")) for _ in symbol.result_types)
+
+        def cell(leaf: tuple[str, int]) -> Cell:
+            cells: Sequence[Cell] = live[leaf[0]]._cells
+            return cells[leaf[1]]
+
+        executable = self.executable
+        self.donated = [cell(leaf) for leaf in executable.donated]
+        self.kept = [cell(leaf) for leaf in executable.kept]
+        if not self.types_change:
+            self.written = [cell(leaf) for leaf in executable.written]
+            self.owned = [c for c, own in zip(self.written, executable.ownable, strict=True) if own]
+            self.shared = [c for c, own in zip(self.written, executable.ownable, strict=True) if not own]
+        self.released = -1
+
+    def matches(self, args: Any, kwargs: Any) -> bool:
+        """Whether the types of arguments and States are those that the plan was made for."""
+        leaves, tree = jax.tree.flatten((args, kwargs))
+        executable = self.executable
+        inputs = [*(c.v for c in self.donated), *(c.v for c in self.kept), *self.captured, *leaves]
+        if tree != executable.in_tree or len(inputs) != len(executable.input_avals):
+            return False
+        for value, expected in zip(inputs, executable.input_avals, strict=True):
+            try:
+                aval = _jax.typeof(value)
+            except TypeError:
+                return False
+            if aval.shape != expected.shape or aval.dtype != expected.dtype or aval.weak_type != expected.weak_type:
+                return False
+        return True
+
+    # ----------------------------------------------------------------------------------------------------------- calls
+
+    def __call__(self, args: Any, kwargs: Any, given: Any = ()) -> Any:
+        """Run on the live States. Raises ``SignatureMiss``, with nothing changed, for types that the plan was not made for."""
+        with self.lock:
+            donated = [c.v for c in self.donated]
+            if self.released != EPOCHS.released:
+                donated = self._claim(donated)
+            try:
+                result, new = self.jitted(donated, [c.v for c in self.kept], self.captured, args, kwargs, given)
+            except SignatureMiss:
+                raise
+            except Exception as error:
+                self._failed(donated, error)
+                raise
+            if self.types_change:
+                self._refill(new)
+                return result
+            for c, v in zip(self.written, new, strict=True):
+                c.v = v
+            if self.released != EPOCHS.released:
+                self._own()
+            return result
+
+    def _claim(self, donated: list[Any]) -> list[Any]:
+        """Copies of the leaves that somebody else may hold."""
+        for c, v in zip(self.donated, donated, strict=True):
+            if type(v) is Poisoned:
+                self._lost(c)
+        for c in self.kept:
+            if type(c.v) is Poisoned:
+                self._lost(c)
+        return [v if c.owned else jnp.array(v, copy=True) for c, v in zip(self.donated, donated, strict=True)]
+
+    def _own(self) -> None:
+        for c in self.owned:
+            c.owned = True
+        for c in self.shared:
+            if c.owned:
+                c.owned = False
+                EPOCHS.released += 1
+        self.released = EPOCHS.released
+
+    def _refill(self, new: list[Any]) -> None:
+        """Put back leaves when some State changes its type in the program."""
+        groups: dict[str, list[Any]] = {}
+        for (path, _), value in zip(self.executable.written, new, strict=True):
+            groups.setdefault(path, []).append(value)
+        for path, leaves in groups.items():
+            state = self.states[path]()
+            symbol = self.executable.program.states[path]
+            if state is None:
+                continue
+            if symbol.final_types is None:
+                positions = [i for p, i in self.executable.written if p == path]
+                with RUNTIME_LOCK:
+                    for i, leaf in zip(positions, leaves, strict=True):
+                        state._cells[i].v = leaf
+                        state._cells[i].owned = False
+            else:
+                from stategraph.backends.params import treedef_of
+
+                tree = None if symbol.result_tree.is_leaf else treedef_of(symbol.result_tree)
+                state._fill(leaves, tree)
+        EPOCHS.released += 1
+
+    def _failed(self, donated: list[Any], error: BaseException) -> None:
+        """After a failure in the middle of a run: what was donated is gone, and says so."""
+        lost = [c for c, v in zip(self.donated, donated, strict=True) if isinstance(v, jax.Array) and v.is_deleted() and c.v is v]
+        for c in lost:
+            c.v = Poisoned(f"the compiled call of {self.name!r} failed ({type(error).__name__}) after it had taken the State's memory")
+            c.owned = False
+        EPOCHS.released += 1
+
+    def _lost(self, cell: Cell) -> None:
+        for path, ref in self.states.items():
+            state = ref()
+            if state is not None and cell in state._cells:
+                raise CallError(
+                    describe(
+                        f"@{path} has no value.",
+                        state=f"@{path} ({type(state).__name__})",
+                        created=state.source_location,
+                        why=cell.v.message,
+                        fix="assign a new value (`state.value = ...`) or restore the model",
+                    )
+                )
+
+
+class _NoLock:
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *exc: Any) -> None:
+        return None
+
+
+_NO_LOCK = _NoLock()
+
+
+def _hold(value: Any) -> Any:
+    """A function that gives ``value`` back, without keeping models alive."""
+    if isinstance(value, _SCALARS) or value is MISSING:
+        return lambda: value
+    try:
+        reference = weakref.ref(value)
+    except TypeError:
+        return lambda: value
+    return lambda: _DEAD if reference() is None else reference()
+
+
+_DEAD = object()
+
+
+def _same(now: Any, then: Any) -> bool:
+    if now is then:
+        return True
+    return type(now) is type(then) and isinstance(now, _SCALARS) and now == then

@@ -1,0 +1,93 @@
+"""Where a traced function gets its State from: names for symbols.
+
+A State is named by its path in the object graph: relative to the model for ``trace(model)`` and for a bound method, beginning with the
+variable's name for a closure or global. States found nowhere are named after themselves or the line that created them.
+"""
+
+from __future__ import annotations
+
+import functools
+import linecache
+import re
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+from stategraph.graph.node import Node
+from stategraph.graph.walk import path_text, walk
+from stategraph.state import State
+
+
+def function_roots(function: Callable[..., Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """(path prefix, object) for everything that a function can reach by name."""
+    seen: set[int] = set()
+    stack: list[Any] = [function]
+    while stack:
+        current = stack.pop()
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        if isinstance(current, functools.partial):
+            stack += [*current.args, *current.keywords.values(), current.func]
+        elif isinstance(current, types.MethodType):
+            yield (), current.__self__
+            stack.append(current.__func__)
+        elif isinstance(current, types.FunctionType):
+            for name, value in _names(current):
+                yield (name,), value
+                if isinstance(value, (types.FunctionType, types.MethodType, functools.partial)):
+                    stack.append(value)
+            if hasattr(current, "__wrapped__"):
+                stack.append(current.__wrapped__)
+        elif isinstance(current, (Node, State)):
+            yield (), current
+        elif hasattr(current, "__wrapped__"):
+            stack.append(current.__wrapped__)
+
+
+def _names(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    """Closure variables, then globals that the code (or code nested in it) mentions, then defaults."""
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:  # the cell is still empty
+            continue
+    codes = [function.__code__]
+    while codes:
+        code = codes.pop()
+        for name in code.co_names:
+            if name in function.__globals__:
+                yield name, function.__globals__[name]
+        codes += [const for const in code.co_consts if isinstance(const, types.CodeType)]
+    for index, value in enumerate(function.__defaults__ or ()):
+        yield f"default{index}", value
+
+
+def find_names(function: Callable[..., Any], arguments: Any = ()) -> tuple[dict[int, str], dict[int, str]]:
+    """(names of States, names of arrays) reachable from a function and its arguments, both by object id."""
+    states: dict[int, str] = {}
+    arrays: dict[int, str] = {}
+    roots = [*function_roots(function), *((("args",), argument) for argument in arguments)]
+    for prefix, root in roots:
+        if not isinstance(root, (Node, State, list, tuple, dict, jax.Array)):
+            if hasattr(root, "shape") and prefix:
+                arrays.setdefault(id(root), path_text(prefix))
+            continue
+        for path, obj in walk(root, prefix):
+            if isinstance(obj, State):
+                states.setdefault(id(obj), path_text(path))
+            elif hasattr(obj, "shape") and hasattr(obj, "dtype") and path:
+                arrays.setdefault(id(obj), path_text(path))
+    return states, arrays
+
+
+def creation_name(state: State[Any]) -> str:
+    """A name from the line that created the State: ``c`` for ``c = State(0.)``; else its class and line."""
+    code, line = state._source
+    text = linecache.getline(code.co_filename, line)
+    match = re.match(r"\s*(?:self\.)?([A-Za-z_]\w*)\s*(?::[^=]+)?=[^=]", text)
+    if match:
+        return match.group(1)
+    return f"{type(state).__name__}_{line}"

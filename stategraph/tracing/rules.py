@@ -1,0 +1,118 @@
+"""Derivative rules as bodies.
+
+``jax.custom_jvp`` and ``jax.custom_vjp`` keep their rules as Python functions that run when a gradient is taken. Here they are run once, while the
+trace is active, so that a program contains them and expanding a gradient never runs user code again.
+
+Conventions: only *differentiable* operands and results (not integers) have tangents. A jvp body takes the operands and their tangents and gives
+the results and their tangents. A forward body gives the results and the residuals; a backward body takes the residuals and the results'
+cotangents and gives the operands' cotangents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+
+from stategraph import _jax
+
+
+@attrs.frozen
+class Rule:
+    """One rule as a jaxpr, with the values of its constants."""
+
+    body: Any
+    consts: Sequence[Any]
+    name: str
+
+
+def differentiable(avals: Sequence[Any]) -> tuple[int, ...]:
+    """Positions that have tangents."""
+    return tuple(i for i, aval in enumerate(avals) if _jax.has_tangent(aval))
+
+
+def _operand_avals(eqn: Any) -> list[Any]:
+    return [atom.aval for atom in eqn.invars[eqn.params["num_consts"] :]]
+
+
+def force_jvp(eqn: Any) -> Rule:
+    """The jvp body of a ``custom_jvp_call`` equation."""
+    avals = _operand_avals(eqn)
+    active = differentiable(avals)
+    zeros = [i not in active for i in range(len(avals))]
+    jaxpr, consts, out_zeros = eqn.params["jvp_jaxpr_fun"].call_wrapped(*zeros)
+    out_avals = [var.aval for var in eqn.outvars]
+    out_active = differentiable(out_avals)
+    tangents = [_jax.tangent_aval(avals[i]) for i in active]
+
+    def run(*args: Any) -> list[Any]:
+        results = _jax.eval_body(jaxpr, consts, *args)
+        primals, given = results[: len(out_zeros)], iter(results[len(out_zeros) :])
+        outs = [None if zero else next(given) for zero in out_zeros]
+        return primals + [
+            _jax.instantiate_zero(_zero(out_avals[i]), _jax.tangent_aval(out_avals[i])) if outs[i] is None else outs[i]
+            for i in out_active
+        ]
+
+    name = rule_name(eqn)
+    body, body_consts = _jax.trace_flat(run, [*avals, *tangents], traced_for="stategraph rule", name=name)
+    return Rule(body, body_consts, name)
+
+
+def force_vjp(eqn: Any) -> tuple[Rule, Rule]:
+    """The forward and backward bodies of a ``custom_vjp_call`` equation."""
+    avals = _operand_avals(eqn)
+    out_avals = [var.aval for var in eqn.outvars]
+    jaxpr, consts = eqn.params["fwd_jaxpr_thunk"].call_wrapped(*[True] * len(avals))
+    _, residual_tree, forwarded = eqn.params["out_trees"]()
+    offset = eqn.params["num_consts"]
+
+    def forward(*args: Any) -> list[Any]:
+        results = _jax.eval_body(jaxpr, consts, *args)
+        count = len(results) - len(out_avals)
+        own = iter(results[:count])
+        residuals = [next(own) if f is None else args[f - offset] for f in forwarded]
+        return [*results[count:], *residuals]
+
+    name = rule_name(eqn)
+    fwd, fwd_consts = _jax.trace_flat(forward, avals, traced_for="stategraph rule", name=name)
+    residual_avals = [var.aval for var in fwd.outvars[len(out_avals) :]]
+    active, out_active = differentiable(avals), differentiable(out_avals)
+    cotangents = [_jax.tangent_aval(out_avals[i]) for i in out_active]
+    bwd_function = eqn.params["bwd"]
+
+    def backward(*args: Any) -> list[Any]:
+        residuals, given = args[: len(residual_avals)], iter(args[len(residual_avals) :])
+        full = [next(given) if i in out_active else _zero(out_avals[i]) for i in range(len(out_avals))]
+        for store in getattr(bwd_function, "stores", ()):
+            if store:
+                store.reset()
+        results = bwd_function.call_wrapped(*residuals, *full)
+        return [_jax.instantiate_zero(results[i], _jax.tangent_aval(avals[i])) for i in active]
+
+    bwd, bwd_consts = _jax.trace_flat(backward, [*residual_avals, *cotangents], traced_for="stategraph rule", name=name)
+    return Rule(fwd, fwd_consts, name), Rule(bwd, bwd_consts, name)
+
+
+def _zero(aval: Any) -> Any:
+    from jax.custom_derivatives import SymbolicZero
+
+    return SymbolicZero(_jax.tangent_aval(aval))
+
+
+def rule_name(eqn: Any) -> str:
+    """The name of the function that has the rule."""
+    return _source(eqn).split(" ")[0] or "rule"
+
+
+def rule_key(eqn: Any) -> tuple[Any, ...]:
+    """What tells functions with rules apart: where they are written, their types, and what they compute."""
+    jaxpr, _ = _jax.body_parts(eqn.params["call_jaxpr"])
+    return (_source(eqn), str(jaxpr))
+
+
+def _source(eqn: Any) -> str:
+    jaxpr, _ = _jax.body_parts(eqn.params["call_jaxpr"])
+    info = getattr(jaxpr, "debug_info", None)
+    return str(info.func_src_info or "") if info is not None else ""

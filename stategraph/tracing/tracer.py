@@ -1,0 +1,358 @@
+"""Tracing: one run of the user's Python becomes a program.
+
+Transactional: while the trace runs, State accesses are recorded (nothing is written), and attribute assignments on Nodes are journalled and
+undone at the end, whether it succeeded or failed. What survives is a ``Trace``: the program, the live States behind its symbols, and what the
+program depends on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+import jax
+import numpy as np
+
+from stategraph import _jax
+from stategraph.backends.params import tree_of
+from stategraph.errors import ConcretizationError, StateAccessError, StateGraphError, TraceError, describe
+from stategraph.graph.node import Node, _instance_dict, watching
+from stategraph.graph.walk import walk
+from stategraph.ir.core import Program, Region, StateSymbol, Value
+from stategraph.recording import MISSING, Recorder, Token, state_read_p
+from stategraph.state import State
+from stategraph.tracing.importer import Importer
+from stategraph.tracing.roots import creation_name, find_names
+
+
+@attrs.define(eq=False)
+class Trace:
+    """What one trace gave."""
+
+    program: Program
+    states: dict[str, State[Any]]
+    """The live State behind each symbol that existed before the trace."""
+    born: dict[str, State[Any]]
+    """States created in the trace that outlive it."""
+    replays: list[tuple[Node, str, Any]]
+    """Attribute assignments that bind trace-born States: repeated when the program is called."""
+    guards: list[tuple[Node, str, Any]]
+    """Attributes that the trace read, with the values it saw."""
+    containers: list[tuple[Any, Any]]
+    """Lists and dicts that the trace saw, with copies."""
+    in_tree: Any
+    out_tree: Any
+
+
+def trace_function(
+    function: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: dict[str, Any],
+    *,
+    name: str | None = None,
+    roots: Callable[..., Any] | None = None,
+    argument_names: Sequence[str] | None = None,
+) -> Trace:
+    """Trace ``function`` at these arguments (arrays, scalars, ``ShapeDtypeStruct``s).
+
+    ``roots`` is the callable whose closure names the States, when it differs from ``function``.
+    """
+    leaves, in_tree = jax.tree.flatten((tuple(args), dict(kwargs)))
+    avals = [_argument_aval(leaf) for leaf in leaves]
+    name = name or program_name(roots or function)
+    recorder = Recorder()
+    run = _Run(function, in_tree, recorder)
+    with recorder, watching():
+        try:
+            try:
+                jaxpr, consts = _jax.trace_flat(run, avals, traced_for="stategraph", name=name)
+            except StateGraphError:
+                raise
+            except (jax.errors.ConcretizationTypeError, jax.errors.TracerIntegerConversionError, jax.errors.TracerArrayConversionError) as error:
+                raise _concretization(error, recorder) from error
+            recorder.root = None
+            return _assemble(run, recorder, jaxpr, consts, name, roots or function, list(argument_names or _leaf_names(in_tree)))
+        finally:
+            _rollback(recorder)
+
+
+class _Run:
+    """The traced function on flat leaves; remembers the structure of the result."""
+
+    def __init__(self, function: Callable[..., Any], in_tree: Any, recorder: Recorder) -> None:
+        self.function = function
+        self.in_tree = in_tree
+        self.recorder = recorder
+        self.out_tree: Any = None
+
+    def __call__(self, *leaves: Any) -> list[Any]:
+        self.recorder.root = _jax.weak(_jax.current_trace())
+        args, kwargs = jax.tree.unflatten(self.in_tree, leaves)
+        result = self.function(*args, **kwargs)
+        flat, self.out_tree = jax.tree.flatten(result)
+        for path, leaf in zip(_leaf_names(self.out_tree, "result"), flat, strict=True):
+            if isinstance(leaf, State):
+                raise TraceError(
+                    describe(f"The traced function returns a State ({path}).", state=leaf._describe(), created=leaf.source_location, fix="return its value: `return state.value`")
+                )
+            if not isinstance(leaf, (jax.Array, np.ndarray, np.generic, bool, int, float, complex)):
+                raise TraceError(
+                    describe(
+                        f"The traced function returns a {type(leaf).__name__} ({path}), which is no array.",
+                        why="a program returns arrays, scalars and containers of these",
+                        fix="return only arrays, and keep other objects outside",
+                    )
+                )
+        return flat
+
+
+def _argument_aval(leaf: Any) -> Any:
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return _jax.array_aval(leaf.shape, leaf.dtype, bool(getattr(leaf, "weak_type", False)))
+    if isinstance(leaf, State):
+        raise TraceError(
+            describe("A State is given as an argument.", state=leaf._describe(), created=leaf.source_location, fix="pass its value, or let the function close over the State")
+        )
+    try:
+        return _jax.typeof(leaf)
+    except TypeError:
+        raise TraceError(
+            describe(
+                f"An argument is a {type(leaf).__name__}, which is no array.",
+                why="a program takes arrays, scalars and containers of these",
+                fix="mark it static (static_argnums, static_argnames) or let the function close over it",
+            )
+        ) from None
+
+
+# ------------------------------------------------------------------------------------------------------------- the program
+
+
+def _assemble(
+    run: _Run, recorder: Recorder, jaxpr: Any, consts: Sequence[Any], name: str, roots: Callable[..., Any], argument_names: list[str]
+) -> Trace:
+    state_names, array_names = find_names(roots)
+    escaping, replays = _escapes(recorder)
+    namer = _Namer(recorder, state_names, escaping)
+    body = Region([_jax.type_of(var.aval) for var in jaxpr.invars], argument_names)
+    captures = _Captures(body, array_names, set(argument_names))
+    importer = Importer(recorder, captures, namer)
+    env = dict(zip(jaxpr.invars, list(body.args), strict=True))
+    importer.fill(body, jaxpr, consts, env)
+    _check_reused(recorder, importer, escaping)
+    program = Program(
+        name=name,
+        body=body,
+        argument_names=argument_names + list(captures.arrays),
+        argument_tree=tree_of(run.in_tree),
+        captured=captures.arrays,
+        result_names=_leaf_names(run.out_tree, "result"),
+        result_tree=tree_of(run.out_tree),
+    )
+    states: dict[str, State[Any]] = {}
+    born: dict[str, State[Any]] = {}
+    for token, path in importer.symbols.items():
+        owner: State[Any] = recorder.owners[token]
+        if token in recorder.born_in and token not in escaping:
+            continue
+        program.states[path] = _symbol(recorder, token, path, owner)
+        (born if token in recorder.born_in else states)[path] = owner
+    return Trace(
+        program=program,
+        states=states,
+        born=born,
+        replays=replays,
+        guards=_final_guards(recorder, replays),
+        containers=list(recorder.containers.values()),
+        in_tree=run.in_tree,
+        out_tree=run.out_tree,
+    )
+
+
+def _symbol(recorder: Recorder, token: Token, path: str, owner: State[Any]) -> StateSymbol:
+    entry = recorder.entry[token]
+    final = tuple(_jax.type_of(aval) for aval in recorder.avals[token])
+    final_tree = tree_of(recorder.trees[token])
+    types, tree = (final, final_tree) if entry is None else (tuple(_jax.type_of(aval) for aval in entry[0]), tree_of(entry[1]))
+    changed = types != final or tree != final_tree
+    return StateSymbol(
+        path=path,
+        kind=type(owner).__name__,
+        types=types,
+        tree=tree,
+        final_types=final if changed else None,
+        final_tree=final_tree if changed else None,
+        born=entry is None,
+        attributes={"trainable": True} if _is_trainable(owner) else {},
+        location=owner.source_location,
+    )
+
+
+def _is_trainable(owner: State[Any]) -> bool:
+    from stategraph.state import ParamState
+
+    return isinstance(owner, ParamState)
+
+
+class _Captures:
+    """Arrays that the code closed over, as named operands of the program."""
+
+    def __init__(self, body: Region, names: dict[int, str], taken: set[str]) -> None:
+        self.body = body
+        self.names = names
+        self.taken = set(taken)
+        self.arrays: dict[str, Any] = {}
+        self.values: dict[int, tuple[Any, Value]] = {}
+
+    def __call__(self, array: Any) -> Value:
+        if id(array) in self.values:
+            return self.values[id(array)][1]
+        if _jax.is_tracer(array):
+            raise TraceError(
+                describe(
+                    "A derivative rule or inner function uses a value of another trace.",
+                    at=_jax.here(),
+                    why="the value exists only inside the function that computed it",
+                    fix="pass it as an argument",
+                )
+            )
+        aval = _jax.strong_aval(_jax.typeof(array))
+        name = unique(self.names.get(id(array), f"captured{len(self.arrays)}"), self.taken)
+        value = Value(_jax.type_of(aval), self.body, len(self.body.args), name)
+        self.body.args.append(value)
+        self.arrays[name] = array
+        self.values[id(array)] = (array, value)
+        return value
+
+
+class _Namer:
+    """Paths of symbols."""
+
+    def __init__(self, recorder: Recorder, names: dict[int, str], escaping: set[Token]) -> None:
+        self.recorder = recorder
+        self.names = names
+        self.escaping = escaping
+        self.taken: set[str] = set()
+        self.paths: dict[Token, str] = {}
+
+    def __call__(self, token: Token, fresh: bool) -> str:
+        if token in self.paths and (not fresh or token in self.escaping):
+            return self.paths[token]
+        owner: State[Any] = self.recorder.owners[token]
+        wanted = self.names.get(id(owner)) or owner.name or creation_name(owner)
+        path = unique(wanted, self.taken)
+        self.paths[token] = path
+        return path
+
+
+def unique(name: str, taken: set[str]) -> str:
+    """``name``, or ``name_1``, ``name_2`` … when it is taken; the result is taken from now on."""
+    candidate, count = name, 0
+    while candidate in taken:
+        count += 1
+        candidate = f"{name}_{count}"
+    taken.add(candidate)
+    return candidate
+
+
+def program_name(function: Callable[..., Any]) -> str:
+    """A program's name: the function's, without ``<lambda>`` brackets."""
+    while hasattr(function, "func"):
+        function = function.func
+    name = getattr(function, "__name__", None) or type(function).__name__
+    return name.strip("<>")
+
+
+def _leaf_names(tree: Any, root: str = "args") -> list[str]:
+    """A name for every leaf: ``args[0]``, ``result['loss']``."""
+    if tree is None:
+        return [root]
+    example = jax.tree.unflatten(tree, range(tree.num_leaves))
+    paths = jax.tree_util.tree_flatten_with_path(example)[0]
+    if root == "args":
+        return [_argument_name(path) for path, _ in paths]
+    return [root + jax.tree_util.keystr(path) for path, _ in paths]
+
+
+def _argument_name(path: Sequence[Any]) -> str:
+    which, *rest = path
+    if which.idx == 1 and rest:
+        return f"{rest[0].key}{jax.tree_util.keystr(tuple(rest[1:]))}"
+    return f"args{jax.tree_util.keystr(tuple(rest))}"
+
+
+# ---------------------------------------------------------------------------------------------- what the trace left behind
+
+
+def _rollback(recorder: Recorder) -> None:
+    for node, name, before, _ in reversed(recorder.journal):
+        if before is MISSING:
+            _instance_dict(node).pop(name, None)
+        else:
+            _instance_dict(node)[name] = before
+
+
+def _escapes(recorder: Recorder) -> tuple[set[Token], list[tuple[Node, str, Any]]]:
+    """Trace-born States that attributes hold at the end, and the assignments that bind them. Other traced values there are errors."""
+    last: dict[tuple[int, str], tuple[Node, str, Any]] = {}
+    for node, name, _, after in recorder.journal:
+        last[(id(node), name)] = (node, name, after)
+    escaping: set[Token] = set()
+    replays = []
+    for node, name, value in last.values():
+        tokens = set()
+        for path, obj in walk(value):
+            token = recorder.token(obj) if isinstance(obj, State) else None
+            if token is not None and token in recorder.born_in:
+                tokens.add(token)
+            elif _jax.is_tracer(obj):
+                raise TraceError(
+                    describe(
+                        f"A traced value was left on {type(node).__name__}.{name}{''.join(f'[{p!r}]' for p in path)}.",
+                        at=_jax.here(),
+                        why="the value exists only while the program runs; an ordinary attribute would keep a dead placeholder",
+                        fix=f"make it a State: `self.{name} = stategraph.State(...)` once, then `self.{name}.value = ...`",
+                    )
+                )
+        if tokens:
+            escaping |= tokens
+            replays.append((node, name, value))
+    return escaping, replays
+
+
+def _check_reused(recorder: Recorder, importer: Importer, escaping: set[Token]) -> None:
+    for token in escaping:
+        body = recorder.born_in[token]
+        owner: State[Any] = recorder.owners[token]
+        if not body.straight or importer.instances.get(body.number, 0) > 1:
+            raise StateAccessError(
+                describe(
+                    f"{owner._describe()} was created inside a loop, a branch or a function that runs several times, and is kept on the model.",
+                    created=owner.source_location,
+                    why="there would be one State for many runs",
+                    fix="create it once, outside of that body",
+                )
+            )
+
+
+def _final_guards(recorder: Recorder, replays: Sequence[tuple[Node, str, Any]]) -> list[tuple[Node, str, Any]]:
+    """Attributes that the trace read. One that it rebinds to a trace-born State is no guard: the program sets it."""
+    replayed = {(id(node), name) for node, name, _ in replays}
+    return [guard for key, guard in recorder.guards.items() if key not in replayed]
+
+
+def _concretization(error: BaseException, recorder: Recorder) -> StateGraphError:
+    """Name the State and the line when Python branched on a traced value."""
+    tracer = _jax.tracer_of_error(error)
+    reads = _jax.origin_reads(tracer, state_read_p) if tracer is not None else []
+    names = sorted({recorder.owners[params["token"]]._describe() for params in reads})
+    return ConcretizationError(
+        describe(
+            f"Python needs the concrete value of {' and '.join(names) if names else 'a traced value'} while tracing.",
+            state=", ".join(names),
+            at=_jax.here_of(error),
+            why="the value is known only when the program runs: `if`, `while`, `float()`, `int()` and NumPy cannot use it",
+            fix="use stategraph.compile.cond, while_loop or ifelse (or jnp.where) instead of Python control flow",
+        )
+    )

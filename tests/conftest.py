@@ -1,0 +1,84 @@
+"""Settings of the test process, and a check of every program that any test builds.
+
+Programs that come out of tracing or of a pipeline have to pass the verifier and survive their text form. Tests that break programs on
+purpose, or measure time, are marked ``no_program_checks``.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import pytest
+
+from stategraph import ir
+from stategraph.passes.manager import PassManager
+from stategraph.tracing import tracer
+from tests.support import roundtrip, verify
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_enable_compilation_cache", False)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "no_program_checks: builds broken programs on purpose, or measures time")
+
+
+class ProgramChecker:
+    """Verifies programs as they are built and remembers what is wrong; nothing is kept alive."""
+
+    def __init__(self) -> None:
+        self.enabled = False
+        self.problems: list[str] = []
+        self.seen: set[bytes] = set()
+        self.busy = False
+
+    def check(self, program: ir.Program, origin: str) -> None:
+        if not self.enabled or self.busy:
+            return
+        self.busy = True
+        try:
+            digest = hashlib.sha256(str(program).encode()).digest()
+            if digest in self.seen:
+                return
+            self.seen.add(digest)
+            verify(program)
+            roundtrip(program)
+        except Exception as error:
+            self.problems.append(f"@{program.name}, from {origin}: {type(error).__name__}: {error}")
+        finally:
+            self.busy = False
+
+    def watch(self, function: Callable[..., Any], origin: str) -> Callable[..., Any]:
+        """``function`` as it is, with a look at the program it gives."""
+
+        @functools.wraps(function)
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            outcome = function(*args, **kwargs)
+            self.check(outcome.program, origin)
+            return outcome
+
+        return watched
+
+
+CHECKER = ProgramChecker()
+tracer._assemble = CHECKER.watch(tracer._assemble, "tracing")
+PassManager.run = CHECKER.watch(PassManager.run, "a pipeline")  # type: ignore[method-assign]
+
+
+@pytest.fixture(autouse=True)
+def check_programs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every program that the test builds is verified and printed and read back."""
+    CHECKER.enabled = request.node.get_closest_marker("no_program_checks") is None
+    CHECKER.problems.clear()
+    yield
+    CHECKER.enabled = False
+    if CHECKER.problems:
+        pytest.fail("programs of this test are broken:\n" + "\n\n".join(CHECKER.problems), pytrace=False)
