@@ -1,6 +1,6 @@
 """StateGraph: stateful models as explicit, printable programs on JAX."""
 
-from stategraph import compile, ir, passes
+from stategraph import augment, compile, graph, ir, nn, passes
 from stategraph._version import __version__
 from stategraph.graph import Node
 from stategraph.state import (
@@ -26,9 +26,12 @@ __all__ = [
     "ShortTermState",
     "State",
     "__version__",
+    "augment",
     "compile",
+    "graph",
     "ir",
     "lower",
+    "nn",
     "passes",
     "trace",
 ]

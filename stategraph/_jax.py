@@ -245,6 +245,8 @@ def trace_flat(function: Callable[..., Sequence[Any]], avals: Sequence[Any], *, 
     """Trace a function of flat values: the jaxpr, and what its ``constvars`` stand for (arrays or outer tracers)."""
     wrapped = lu.wrap_init(function, debug_info=_debug_info(traced_for, name, len(avals)))
     jaxpr, _, consts = pe.trace_to_jaxpr_dynamic(wrapped, list(avals))
+    if FOLDED and consts:
+        jaxpr = jaxpr.with_consts(consts)  # else they are leading inputs
     return jaxpr, list(consts)
 
 
@@ -577,3 +579,29 @@ def rename(eqns: Iterable[Any], variables: dict[Any, Any]) -> list[Any]:
         invars = [atom if type(atom) is Literal else variables.get(atom, atom) for atom in eqn.invars]
         renamed.append(eqn.replace(invars=invars))
     return renamed
+
+
+def close_over(jaxpr: Any) -> Any:
+    """A body whose constants are its first inputs."""
+    converted = pe.convert_constvars_jaxpr(jaxpr)
+    return converted if FOLDED else core.ClosedJaxpr(converted, ())
+
+
+def equations_of(body: Any, names: Iterable[str]) -> list[Any]:
+    """All equations of these primitives in a body, nested bodies included."""
+    wanted, found, stack = set(names), [], [body_parts(body)[0]]
+    while stack:
+        for eqn in stack.pop().eqns:
+            if eqn.primitive.name in wanted:
+                found.append(eqn)
+            for value in eqn.params.values():
+                for inner in value if isinstance(value, (tuple, list)) else (value,):
+                    if is_body(inner):
+                        stack.append(body_parts(inner)[0])
+    return found
+
+
+def gradient_aval(aval: Any) -> Any:
+    """The type of the gradient with respect to a value of this type."""
+    tangent = tangent_aval(aval)
+    return tangent.update(weak_type=False) if getattr(tangent, "weak_type", False) else tangent

@@ -50,7 +50,7 @@ class Executable:
     """Avals of all inputs, in the order of the body."""
     jitted: Any = None
 
-    def call(self, donated: Sequence[Any], kept: Sequence[Any], captured: Sequence[Any], args: Any, kwargs: Any, given: Any = ()) -> Any:
+    def call(self, donated: Sequence[Any], kept: Sequence[Any], captured: Sequence[Any], args: Any, kwargs: Any, given: Any) -> Any:
         """What JAX traces: check the types, then one equation that holds the whole program."""
         if given:
             args, kwargs = merge_given(args, kwargs, given)
@@ -70,12 +70,12 @@ class Executable:
 
 
 def merge_given(args: Any, kwargs: Any, given: Any) -> tuple[Any, Any]:
-    """Put donated arguments back among the others: ``given`` is (positions, names, values)."""
-    positions, values, names, named = given
+    """Put donated arguments back among the others: ``given`` is (by position, by name)."""
+    positions, named = given
     merged = list(args)
-    for position, value in zip(positions, values, strict=True):
+    for position, value in positions.items():
         merged[position] = value
-    return tuple(merged), {**kwargs, **dict(zip(names, named, strict=True))}
+    return tuple(merged), {**kwargs, **named}
 
 
 def build(program: Program, in_tree: Any = None, out_tree: Any = None, *, donate: bool = True) -> Executable:

@@ -183,8 +183,9 @@ def _candidates(scalar: np.ndarray) -> list[str]:
         return [repr(number)]
     if scalar.dtype == np.float32:
         return [str(scalar[()]), repr(number)]
-    shorter = (f"{number:.{digits}g}" for digits in range(1, 10))
-    return [text if any(c in text for c in ".e") else text + ".0" for text in (*shorter, repr(number))]
+    if number.is_integer() and abs(number) < 1e16:
+        return [repr(number)]
+    return [*(repr(float(f"{number:.{digits}g}")) for digits in range(1, 10)), repr(number)]
 
 
 def _element(element: Any, dtype: np.dtype) -> np.ndarray:

@@ -57,7 +57,7 @@ class Frame:
 class Layout:
     """Lays out one program, showing at most about ``limit`` ops."""
 
-    def __init__(self, program: Program, limit: int = 120) -> None:
+    def __init__(self, program: Program, limit: int = 80) -> None:
         self.printer = Printer(locations=False)
         self.printer.program(program, resources=False)
         self.limit = limit

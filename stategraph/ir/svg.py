@@ -27,7 +27,7 @@ _STYLE = (
 )
 
 
-def to_svg(program: Program, limit: int = 120) -> str:
+def to_svg(program: Program, limit: int = 80) -> str:
     """An SVG document that shows about ``limit`` ops."""
     frame = Layout(program, limit).frame(program.body, "")
     legend = _legend(program)

@@ -146,7 +146,7 @@ class _Structure:
     def _wrong_users(self, value: Value, users: list[Op]) -> None:
         op = next((u for u in [*users, *value._users] if users.count(u) != value._users.count(u)), None)
         raise Defect(
-            f"the uses of value {value.index} are out of date: {len(value._users)} recorded, {len(users)} real",
+            f"the uses of value {value.index} are out of date: {len(value._users)} noted, {len(users)} real",
             op,
             "change operands through a Rewriter (set_operands, replace_uses, erase), never in place",
         )

@@ -45,7 +45,7 @@ def check_states(program: Program) -> None:
             raise Defect(f"State @{path} is born in this program, and nothing gives it a value", None, "")
         if not _agree(scope[path].types, wanted):
             raise Defect(
-                f"State @{path} ends as {_shown(scope[path].types)}, and the State table says {_shown(wanted)}",
+                f"State @{path} ends as {_shown(scope[path].types)}, and the table says {_shown(wanted)}",
                 None,
                 "set final_types of the symbol",
             )

@@ -154,7 +154,7 @@ def rule(text: str, exactness: str = "exact") -> Pattern:
     while position < len(text):
         found = _TOKEN.match(text, position)
         if found is None:
-            raise PassError(f"rule {text!r}: cannot read {text[position:]!r}")
+            raise PassError(f"rule {text!r}: cannot read {text[position:].strip()!r}")
         tokens.append(found.group(1))
         position = found.end()
     left, rest = _term(tokens, text)

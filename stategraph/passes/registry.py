@@ -244,10 +244,10 @@ def _class_of(function: Callable[..., Any], name: str | None, exactness: str) ->
         "exactness": exactness,
         "run": run,
         "__doc__": function.__doc__,
-        "__module__": function.__module__,
         "__qualname__": function.__qualname__,
     }
     made: type[Pass] = attrs.make_class(function.__name__, fields, bases=(Pass,), class_body=body, frozen=True)
+    made.__module__ = function.__module__
     return made
 
 

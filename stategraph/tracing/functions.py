@@ -37,7 +37,7 @@ class Split:
     """Positional arguments without static ones; donated ones are None here."""
     kwargs: dict[str, Any]
     given: Any
-    """Donated arguments: (positions, values, names, values), empty when none."""
+    """Donated arguments: (by position, by name), empty when none."""
     rebuild: Callable[[Sequence[Any], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]]
     """From dynamic arguments to the function's arguments."""
 
@@ -149,11 +149,6 @@ def _static_key(value: Any, where: str) -> Hashable:
     return _Typed(value)
 
 
-def has_objects(args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
-    """Whether a Node stands among the arguments: it is static by identity."""
-    return any(isinstance(value, Node) for value in args) or any(isinstance(value, Node) for value in kwargs.values())
-
-
 def split(signature: Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Split:
     """Take one call's arguments apart."""
     fixed: dict[int, Any] = {}
@@ -174,7 +169,9 @@ def split(signature: Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     donated_names = [name for name in named if name in signature.donate_names]
     given: Any = ()
     if positions or donated_names:
-        given = (positions, [dynamic[p] for p in positions], donated_names, [named[name] for name in donated_names])
+        given = ({p: dynamic[p] for p in positions}, {name: named.pop(name) for name in donated_names})
+        for p in positions:
+            dynamic[p] = None
     total = len(args)
 
     def rebuild(values: Sequence[Any], others: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -27,7 +27,7 @@ _SCALARS = (int, float, complex, str, bytes, bool, type(None))
 class Plan:
     """An executable, the cells that it reads and fills, and what must still be true for it to be used."""
 
-    def __init__(self, executable: Executable, trace: Trace, *, donate_args: bool = False) -> None:
+    def __init__(self, executable: Executable, trace: Trace) -> None:
         self.executable = executable
         self.name = executable.program.name
         self.captured = list(executable.program.captured.values())
@@ -66,6 +66,10 @@ class Plan:
         self._bind()
         self.epoch = EPOCHS.structure
         return True
+
+    def current(self) -> bool:
+        """``holds``, asked again only after something was rebound."""
+        return (self.epoch == EPOCHS.structure and self.containers_hold()) or self.holds()
 
     def containers_hold(self) -> bool:
         try:

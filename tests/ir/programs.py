@@ -1,6 +1,6 @@
 """Random valid programs: every kind of op, type, attribute, name and location that the IR knows.
 
-``random_program(seed)`` is what the oracle tests of this folder run on: round trips, verifier, clone, drawing.
+``random_program(seed)`` is what the oracle tests of this folder run on: text, JSON, verifier, clone.
 """
 
 from __future__ import annotations
@@ -14,9 +14,24 @@ import numpy as np
 from stategraph import ir
 from stategraph.ir import Constant, Location, Op, Program, Region, StateSymbol, TensorType, Tree, Type, Value
 
-DTYPES = (
-    "f32 f32 f32 i32 i32 bool f64 f16 bf16 i8 u8 i64 u64 i4 u4 i2 c64 c128 f8_e4m3fn f8_e5m2 f8_e8m0fnu f4_e2m1fn"
-).split()
+DTYPES = [
+    "f32",
+    "f32",
+    "f32",
+    "i32",
+    "i32",
+    "bool",
+    "f64",
+    "f16",
+    "bf16",
+    "i8",
+    "u8",
+    "i64",
+    "u64",
+    "i4",
+    "u4",
+]
+DTYPES += ["i2", "c64", "c128", "f8_e4m3fn", "f8_e5m2", "f8_e8m0fnu", "f4_e2m1fn"]
 STRINGS = [
     "x",
     "W",
@@ -330,7 +345,7 @@ class _Maker:
 
     def one(self, region: Region, depth: int, top: bool) -> None:
         rng = self.rng
-        kind = rng.randrange(7 if depth == 0 else 16)
+        kind = rng.randrange(7 if depth == 0 else 17)
         paths = list(self.states)
         if kind <= 1 or (kind in (2, 3) and not paths):
             name = rng.choice(["jax.add", "jax.mul", "test.widget", "test-odd op", "host.debug_print"])
@@ -426,6 +441,21 @@ class _Maker:
                 self.attributes(),
                 [body],
             )
+        elif kind == 14 and others:
+            operands = self.values(region, carry)
+            body = self.region(carry, depth, others)
+            attributes = {"states": tuple(map(ir.Symbol, self.states)), "holomorphic": False}
+            self.op(region, "xform.grad", operands, [*others, *carry], attributes, [body])
+        elif kind == 15 and others:
+            operands = self.values(region, carry)
+            call = self.region(carry, depth, others, 0)
+            fwd = self.region(carry, depth, [*others, *carry], 0)
+            bwd = self.region([*carry, *others], depth, carry, 0)
+            self.op(region, "flow.custom_vjp", operands, others, {"name": "f"}, [call, fwd, bwd])
+        elif kind == 15:
+            operands = self.values(region, carry)
+            call = self.region(carry, depth, others, 0)
+            self.op(region, "flow.custom_jvp", operands, others, {"name": "f", "recursive": 1}, [call])
         elif kind == 14:
             operands = self.values(region, carry)
             jvp = self.region([*carry, *carry], depth, [*others, *others], 0)

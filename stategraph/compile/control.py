@@ -1,0 +1,161 @@
+"""Control flow over State: ``cond``, ``switch``, ``ifelse``, ``for_loop``, ``scan``, ``while_loop``.
+
+Inside a trace they are ``jax.lax`` with conveniences: the bodies may read, write and create State either way. Called eagerly they are compiled like
+``jit`` and kept, by the code and the closure of their functions, so that a loop in a loop of plain Python is traced once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from stategraph import _jax
+from stategraph.compile.cached import run_cached
+from stategraph.errors import TraceError, describe
+from stategraph.recording import LOCAL
+
+
+def _run(name: str, functions: Sequence[Any], options: tuple[Any, ...], body: Callable[..., Any], operands: Sequence[Any]) -> Any:
+    """Inside a trace (or with jit disabled) just do it; eagerly, compile it once per functions and options."""
+    if LOCAL.recorder is not None or _jax.current_trace() is not None or jax.config.jax_disable_jit:
+        return body(*operands)
+    return run_cached(name, functions, options, body, operands)
+
+
+def _branch(branch: Any) -> Callable[..., Any]:
+    return branch if callable(branch) else lambda *operands: branch
+
+
+def cond(pred: Any, true_fun: Any, false_fun: Any, *operands: Any) -> Any:
+    """``true_fun(*operands)`` if ``pred`` else ``false_fun(*operands)``; both may read and write State.
+
+    Args:
+      pred: a scalar, true when nonzero.
+      true_fun, false_fun: functions of the operands, or plain values. Their results have the same structure and types.
+
+    Example:
+
+    >>> import stategraph as sg
+    >>> s = sg.State(1.)
+    >>> def double(): s.value = s.value * 2
+    >>> sg.compile.cond(True, double, lambda: None)
+    >>> float(s.value)
+    2.0
+    """
+    true, false = _branch(true_fun), _branch(false_fun)
+
+    def body(p: Any, *ops: Any) -> Any:
+        return jax.lax.cond(p, true, false, *ops)
+
+    return _run("cond", (true_fun, false_fun), (), body, (pred, *operands))
+
+
+def switch(index: Any, branches: Sequence[Any], *operands: Any) -> Any:
+    """Run one of ``branches``, ``index`` clamped to the valid range; all may read and write State."""
+    if not len(branches):
+        raise ValueError("switch needs at least one branch")
+    functions = [_branch(branch) for branch in branches]
+
+    def body(i: Any, *ops: Any) -> Any:
+        return jax.lax.switch(i, functions, *ops)
+
+    return _run("switch", tuple(branches), (), body, (index, *operands))
+
+
+def ifelse(conditions: Any, branches: Sequence[Any], *operands: Any, check_cond: bool = True) -> Any:
+    """The branch of the first condition that holds, like ``if``/``elif``/``else``.
+
+    Args:
+      conditions: scalars, one per branch; with one more branch than conditions the last is the ``else``.
+      branches: functions of the operands, or plain values.
+      check_cond: whether it is an error, for known conditions, that none holds. Conditions that are known only when the program runs
+        are not checked: then the last branch runs.
+    """
+    flags = list(conditions) if isinstance(conditions, (list, tuple)) else [conditions]
+    if len(branches) not in (len(flags), len(flags) + 1):
+        raise ValueError(f"ifelse has {len(flags)} conditions and needs as many branches or one more (the else), not {len(branches)}")
+    if check_cond and len(branches) == len(flags) and not any(_jax.is_tracer(flag) for flag in flags) and not any(map(bool, flags)):
+        raise ValueError("no condition of ifelse holds and there is no else branch; make the last condition True or add a branch")
+    functions = [_branch(branch) for branch in branches]
+
+    def body(given: Any, *ops: Any) -> Any:
+        last = [jnp.asarray(True)] if len(functions) == len(given) + 1 else []
+        stacked = jnp.stack([jnp.asarray(flag).astype(bool) for flag in given] + last)
+        index = jnp.where(stacked.any(), jnp.argmax(stacked), len(functions) - 1)
+        return jax.lax.switch(index, functions, *ops)
+
+    return _run("ifelse", tuple(branches), (check_cond,), body, (flags, *operands))
+
+
+def _length(name: str, xs: Sequence[Any], length: int | None) -> int | None:
+    leaves = jax.tree.leaves(xs)
+    if not leaves and length is None:
+        raise TraceError(
+            describe(f"{name} does not know how often to loop.", why="there are no inputs to loop over", fix=f"{name}(..., length=n)")
+        )
+    for leaf in leaves:
+        if not getattr(leaf, "ndim", 0):
+            raise TraceError(
+                describe(f"{name} loops over a scalar.", why="inputs are taken apart along their first axis", fix="give an array, for example jnp.arange(n)")
+            )
+    sizes = {leaf.shape[0] for leaf in leaves} | ({length} if length is not None else set())
+    if len(sizes) > 1:
+        raise TraceError(describe(f"{name} has inputs of different lengths: {sorted(map(int, sizes))}.", fix="give arrays with equal first axes"))
+    return length
+
+
+def for_loop(f: Callable[..., Any], *xs: Any, length: int | None = None, reverse: bool = False, unroll: int = 1) -> Any:
+    """Call ``f`` on each slice of ``xs`` in turn; ``f`` may read and write State.
+
+    Args:
+      f: a function of one slice of every input (of nothing, with ``length``).
+      *xs: arrays, or pytrees of arrays, looped over along their first axis.
+      length: number of trips, needed without inputs.
+      reverse: from the last slice to the first; results stand where their slice stood.
+      unroll: trips to lay out in one go.
+
+    Returns:
+      The results of ``f``, stacked along a new first axis.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> import stategraph as sg
+    >>> total = sg.State(0)
+    >>> def add(i):
+    ...     total.value += i
+    ...     return total.value
+    >>> sg.compile.for_loop(add, jnp.arange(4))
+    Array([0, 1, 3, 6], dtype=int32)
+    """
+    _length("for_loop", xs, length)
+
+    def body(*arrays: Any) -> Any:
+        def step(carry: None, slices: Any) -> tuple[None, Any]:
+            return None, f(*slices)
+
+        return jax.lax.scan(step, None, arrays, length=length, reverse=reverse, unroll=unroll)[1]
+
+    return _run("for_loop", (f,), (length, reverse, unroll), body, xs)
+
+
+def scan(f: Callable[[Any, Any], Any], init: Any, xs: Any = None, length: int | None = None, reverse: bool = False, unroll: int = 1) -> Any:
+    """``jax.lax.scan`` whose body may read and write State: ``f(carry, x) -> (carry, y)``; returns ``(carry, ys)``."""
+    _length("scan", (xs,), length)
+
+    def body(start: Any, arrays: Any) -> Any:
+        return jax.lax.scan(f, start, arrays, length=length, reverse=reverse, unroll=unroll)
+
+    return _run("scan", (f,), (length, reverse, unroll), body, (init, xs))
+
+
+def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], init_val: Any) -> Any:
+    """Repeat ``body_fun`` while ``cond_fun`` holds; both take the loop's value and may read and write State."""
+
+    def body(start: Any) -> Any:
+        return jax.lax.while_loop(cond_fun, body_fun, start)
+
+    return _run("while_loop", (cond_fun, body_fun), (), body, (init_val,))

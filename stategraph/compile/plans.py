@@ -1,0 +1,102 @@
+"""The plans of one function: found by what a call depends on, made when there is none.
+
+The plan of the last call is tried first, at the cost of one comparison of integers (``EPOCHS.structure``) and JAX's own look at the types.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from stategraph.backends.xla import SignatureMiss, build
+from stategraph.errors import CallError
+from stategraph.passes.manager import PassManager
+from stategraph.state import EPOCHS
+from stategraph.tracing.functions import Signature, Split, split
+from stategraph.tracing.plan import Plan
+from stategraph.tracing.stages import _names_of
+from stategraph.tracing.tracer import Trace, program_name, trace_function
+
+MOST_PLANS = 64
+"""How many plans are kept for the same static arguments."""
+
+
+class PlanCache:
+    """The compiled forms of one function. It does not hold the function: every call brings it."""
+
+    def __init__(self, passes: Any = "default", exactness: str = "reduction-order") -> None:
+        self.manager = PassManager(passes, exactness=exactness)
+        self.fast: Plan | None = None
+        """The plan of the last call, when it had neither static nor donated arguments."""
+        self.plans: dict[Hashable, list[Plan]] = {}
+        self.lock = threading.RLock()
+        self.trace_count = 0
+
+    def call(self, function: Callable[..., Any], signature: Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        plan = self.fast
+        if plan is not None and plan.epoch == EPOCHS.structure and plan.watched == plan.snapshots:
+            try:
+                return plan(args, kwargs)
+            except SignatureMiss:
+                pass
+        parts = split(signature, args, kwargs)
+        with self.lock:
+            plan = self._find(function, parts)
+            plain = signature.plain and parts.key == (len(parts.args), ())
+            self.fast = plan if plain else None
+        try:
+            return plan(parts.args, parts.kwargs, parts.given)
+        except SignatureMiss:
+            raise CallError(
+                f"{plan.name!r} was compiled for these types and then refused them\n  fix: please report this as a bug of StateGraph"
+            ) from None
+
+    def _find(self, function: Callable[..., Any], parts: Split) -> Plan:
+        plans = self.plans.setdefault(parts.key, [])
+        merged = merge_split(parts)
+        for position, plan in enumerate(plans):
+            if plan.current() and plan.matches(*merged):
+                plans.insert(0, plans.pop(position))
+                return plan
+        del plans[MOST_PLANS:]
+        plan = self._make(function, parts)
+        plans.insert(0, plan)
+        return plan
+
+    def _make(self, function: Callable[..., Any], parts: Split) -> Plan:
+        record = self.trace(function, parts)
+        outcome = self.manager.run(record.program, copy=False)
+        plan = Plan(build(outcome.program, record.in_tree, record.out_tree), record)
+        if not plan.holds():
+            raise CallError(f"{plan.name!r} changes, while it is traced, attributes that it depends on; keep what changes in a State")
+        return plan
+
+    def trace(self, function: Callable[..., Any], parts: Split) -> Trace:
+        """Trace the function at one call's arguments."""
+        self.trace_count += 1
+        args, kwargs = merge_split(parts)
+        rebuild = parts.rebuild
+
+        def run(*dynamic: Any, **named: Any) -> Any:
+            positional, others = rebuild(dynamic, named)
+            return function(*positional, **others)
+
+        names = _names_of(function, args, kwargs) if parts.key == (len(args), ()) else None
+        return trace_function(run, args, kwargs, roots=function, name=program_name(function), argument_names=names)
+
+    def clear(self) -> None:
+        """Forget all plans."""
+        with self.lock:
+            self.plans.clear()
+            self.fast = None
+
+
+def merge_split(parts: Split) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The dynamic arguments of a call, donated ones included."""
+    from stategraph.backends.xla import merge_given
+
+    if not parts.given:
+        return parts.args, parts.kwargs
+    merged: tuple[tuple[Any, ...], dict[str, Any]] = merge_given(parts.args, parts.kwargs, parts.given)
+    return merged

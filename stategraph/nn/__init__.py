@@ -1,0 +1,5 @@
+"""Modules: Nodes that compute."""
+
+from stategraph.nn.module import Module
+
+__all__ = ["Module"]
