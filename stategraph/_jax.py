@@ -45,14 +45,37 @@ def current_trace() -> Any | None:
     return None if trace is core.eval_trace else trace
 
 
-def trace_chain() -> list[Any]:
-    """The current trace and those it is nested in, innermost first; empty when operations run eagerly."""
-    chain = []
+def trace_chain(root: Any = None) -> list[Any]:
+    """The current trace and those it is nested in, innermost first, down to ``root``; empty when operations run eagerly.
+
+    While JAX binds a ``custom_jvp`` or ``custom_vjp`` function it puts the current trace aside, so the trace of that function does not know the
+    one it is nested in. Then the chain goes on with the trace that is processing the call, found on the Python stack.
+    """
+    chain: list[Any] = []
     trace = core.trace_ctx.trace
+    stack: Any = None
     while trace is not None and trace is not core.eval_trace:
         chain.append(trace)
+        if trace is root:
+            break
         trace = getattr(trace, "parent_trace", None)
+        if (trace is None or trace is core.eval_trace) and root is not None:
+            trace, stack = _processing(stack or sys._getframe(), chain)
     return chain
+
+
+_CUSTOM_CALLS = frozenset(("process_custom_jvp_call", "process_custom_vjp_call"))
+
+
+def _processing(frame: Any, known: Sequence[Any]) -> tuple[Any, Any]:
+    """The innermost trace on the stack that processes a function with a derivative rule and is not ``known``, and its frame."""
+    while frame is not None:
+        if frame.f_code.co_name in _CUSTOM_CALLS:
+            trace = frame.f_locals.get("self")
+            if isinstance(trace, core.Trace) and all(trace is not other for other in known):
+                return trace, frame.f_back
+        frame = frame.f_back
+    return None, None
 
 
 def frame_of(trace: Any) -> Any | None:
@@ -491,6 +514,13 @@ def has_tangent(aval: Any) -> bool:
 def instantiate_zero(value: Any, aval: Any) -> Any:
     """A symbolic zero as an array of zeros; other values as they are."""
     return jax.numpy.zeros(aval.shape, aval.dtype) if is_zero_tangent(value) else value
+
+
+def cotangents(result: Any) -> list[Any]:
+    """What a flattened backward rule returns, without the logs that JAX 0.12 adds."""
+    if isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], (list, tuple)):
+        return list(result[0])
+    return list(result)
 
 
 def eval_body(jaxpr: Any, consts: Sequence[Any], *args: Any) -> list[Any]:

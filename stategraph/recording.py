@@ -114,10 +114,11 @@ class Recorder:
 
     def body_here(self, kind: str, name: Callable[[], str]) -> Body:
         """The body that a State access made right now belongs to; refuses where it could not be recorded truthfully."""
-        chain = _jax.trace_chain()
-        frames = [(trace, _jax.frame_of(trace)) for trace in chain]
+        root = self.root() if self.root is not None else None
+        frames = [(trace, _jax.frame_of(trace)) for trace in _jax.trace_chain(root)]
         recording = [frame for _, frame in frames if frame is not None]
-        root = self.root() if self.root is not None else recording[-1] if recording else None
+        if self.root is None and recording:
+            root = recording[-1]
         if root is None or not any(frame is root for frame in recording):
             raise StateAccessError(
                 describe(

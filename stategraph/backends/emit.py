@@ -7,6 +7,7 @@ and their functions are inlined) and *differentiable* (they are kept, for ``jax.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,8 +36,8 @@ class _Emitter:
         self.env: dict[Value, Any] = {}
         self.free: dict[Value, Any] = {}
         self.eqns: list[Any] = []
-        self.rules: list[Callable[..., Any]] = parent.rules if parent is not None else []
-        """Functions with derivative rules that enclose this body, outermost first."""
+        self.rules: tuple[tuple[Callable[..., Any], list[Value]], ...] = parent.rules if parent is not None else ()
+        """Functions with derivative rules that enclose this body, outermost first, and the values that each captures."""
 
     # ---------------------------------------------------------------------------------------------------------- bodies
 
@@ -206,7 +207,7 @@ class _Emitter:
             self.inline(op, op.regions[0], op.operands)
             return
         if "recursive" in op.attributes:
-            self.traced(op, self.rules[-op.attributes["recursive"]])
+            self.traced(op, *self.rules[-op.attributes["recursive"]])
             return
         call, jvp = op.regions
         captured = list(dict.fromkeys([*captures(call), *captures(jvp)]))
@@ -214,9 +215,7 @@ class _Emitter:
         out_active = _active(op.results)
         count = len(op.results)
 
-        @jax.custom_jvp
-        def function(outer: Any, args: Any) -> Any:
-            return self.run(call, captured, outer, args)
+        function = jax.custom_jvp(_named(op, lambda outer, args: self.run(call, captured, outer, args)))
 
         @function.defjvp
         def rule(primals: Any, tangents: Any) -> Any:
@@ -232,16 +231,14 @@ class _Emitter:
             self.inline(op, op.regions[0], op.operands)
             return
         if "recursive" in op.attributes:
-            self.traced(op, self.rules[-op.attributes["recursive"]])
+            self.traced(op, *self.rules[-op.attributes["recursive"]])
             return
         call, fwd, bwd = op.regions
         captured = list(dict.fromkeys([*captures(call), *captures(fwd), *captures(bwd)]))
         active, out_active = _active(op.operands), _active(op.results)
         count = len(op.results)
 
-        @jax.custom_vjp
-        def function(outer: Any, args: Any) -> Any:
-            return self.run(call, captured, outer, args)
+        function = jax.custom_vjp(_named(op, lambda outer, args: self.run(call, captured, outer, args)))
 
         def forward(outer: Any, args: Any) -> Any:
             flat = self.run(fwd, captured, outer, args, function)
@@ -255,15 +252,12 @@ class _Emitter:
         function.defvjp(forward, backward)
         self.traced(op, function, captured)
 
-    def run(self, region: Region, captured: Sequence[Value], outer: Sequence[Any], args: Sequence[Any], rule: Any = None) -> list[Any]:
-        """Evaluate a region under JAX's current trace."""
+    def run(self, region: Region, captured: list[Value], outer: Sequence[Any], args: Sequence[Any], rule: Any = None) -> list[Any]:
+        """Evaluate a region under JAX's current trace; ``rule`` is the function whose derivative rule the region is."""
+        emitter = _Emitter(self.differentiable, self)
         if rule is not None:
-            self.rules.append(rule)
-        try:
-            body, _ = self.body(region, region.args, order=captured)
-        finally:
-            if rule is not None:
-                self.rules.pop()
+            emitter.rules = (*self.rules, (rule, captured))
+        body, _ = emitter.body(region, region.args, order=captured)
         return _jax.body_as_function(body)(*outer, *args)
 
     def traced(self, op: Op, function: Callable[..., Any], captured: Sequence[Value] = ()) -> None:
@@ -299,6 +293,15 @@ def _capture(region: Region, inside: set[Value], found: dict[Value, None]) -> No
         for nested in op.regions:
             _capture(nested, inside, found)
         inside.update(op.results)
+
+
+_TAGS = itertools.count()
+
+
+def _named(op: Op, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a function the op's name and a tag, by which the importer recognises it inside its own rule."""
+    function.__name__ = f"{op.attributes.get('name', 'rule')}#{next(_TAGS)}"
+    return function
 
 
 def _active(values: Sequence[Value]) -> tuple[int, ...]:

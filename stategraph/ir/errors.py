@@ -19,10 +19,8 @@ class ParseError(StateGraphError):
         self.filename = filename
         self.line = before.count("\n") + 1
         self.column = position - (before.rfind("\n") + 1) + 1
-        text = source.splitlines()[self.line - 1] if self.line <= len(source.splitlines()) else ""
-        super().__init__(
-            f"{filename}:{self.line}:{self.column}: {message}\n{caret(text, self.column, str(self.line))}"
-        )
+        view = f"\n{caret(source.split(chr(10))[self.line - 1], self.column, str(self.line))}" if source else ""
+        super().__init__(f"{filename}:{self.line}:{self.column}: {message}{view}")
 
 
 class VerifyError(StateGraphError):

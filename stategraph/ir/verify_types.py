@@ -121,9 +121,10 @@ def _while(op: Op) -> None:
     carries = _types(op.operands)
     _match(op, "the condition's arguments", _types(condition.args), "the initial carries", carries)
     _match(op, "the body's arguments", _types(body.args), "the initial carries", carries)
-    _match(
-        op, "what the condition yields", _types(condition.yielded), "a single bool[]", [TensorType("bool")]
-    )
+    # A batched loop has one condition per lane: it runs while any holds, and a lane whose condition fails keeps its carries.
+    test = _types(condition.yielded)
+    if len(test) != 1 or not isinstance(test[0], TensorType) or test[0].dtype != "bool":
+        _match(op, "what the condition yields", test, "a single bool[]", [TensorType("bool")])
     _match(op, "the carries that the body yields", _types(body.yielded), "the initial carries", carries)
     _match(op, "the results", _types(op.results), "the carries", carries)
 
@@ -195,12 +196,13 @@ def _grad(op: Op) -> None:
     _match(op, "the body's arguments", _types(body.args), "the operands", _types(op.operands))
     values = _types(body.yielded)
     _match(op, "the first results", _types(op.results[: len(values)]), "what the body yields", values)
-    if len(op.results) != len(values) + len(op.operands):
+    known = len(values) + len(op.operands)
+    if len(op.results) < known or (len(op.results) > known and not op.attributes.get("states")):
         counts = f"{len(op.results)} results for {len(values)} values and {len(op.operands)} gradients"
         raise Defect(
             f"xform.grad has {counts}",
             op,
-            "its results are what the body yields, then one gradient per operand",
+            "its results are what the body yields, then one gradient per operand and per leaf of its states",
         )
     states = op.attributes.get("states", ())
     if not isinstance(states, tuple) or not all(isinstance(state, (Symbol, str)) for state in states):

@@ -41,23 +41,26 @@ class _Need:
         self._inside: dict[Op, list[Op]] = {}  # writes that matter only if this op is needed
         self._stack: list[Value] = [*program.body.yielded]
         self._born = {path for path, symbol in program.states.items() if symbol.born}
-        self._roots(program.body, {})
+        for root in self._roots(program.body, {}):
+            self._need(root)
         self._spread()
 
-    def _roots(self, region: Region, local: dict[str, Op]) -> None:
-        """Start from every effect but reading; ``local`` says in which op a State lives and dies."""
+    def _roots(self, region: Region, local: dict[str, Op]) -> list[Op]:
+        """Every op with an effect but reading; ``local`` says in which op a State lives and dies."""
         rules = EFFECTS_OF
+        roots: list[Op] = []
         for op in region.ops:
             for inner in op.regions:
                 born = {o.symbol: op for o in inner.ops if o.name == "state.alloc" and o.symbol not in self._born}
-                self._roots(inner, {**local, **born} if born else local)
+                roots += self._roots(inner, {**local, **born} if born else local)
             for effect in rules[op.name](op):
                 if effect.kind == READ:
                     continue
                 if effect.symbol in local:
                     self._inside.setdefault(local[effect.symbol], []).append(op)
-                elif op not in self.ops:
-                    self._need(op)
+                else:
+                    roots.append(op)
+        return roots
 
     def _need(self, op: Op | Program) -> None:
         """``op`` and the ops around it are needed, with what they take in any case."""

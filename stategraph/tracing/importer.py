@@ -47,8 +47,8 @@ class Importer:
         """How often each body number was imported."""
         self.here: Location | None = None
         """The op whose regions are being imported: the location of inner ops that have none."""
-        self.rules: list[Any] = []
-        """The derivative rules being imported, outermost first."""
+        self.rules: list[tuple[Any, list[str]]] = []
+        """The derivative rules being imported, outermost first: which function, and the types of its operands."""
 
     # ---------------------------------------------------------------------------------------------------------- bodies
 
@@ -229,12 +229,12 @@ class Importer:
         return Op("xform.remat", operands, _types(eqn), attributes, [self.region(eqn.params["jaxpr"], ())], location)
 
     def custom_jvp(self, eqn: Any, operands: list[Value], location: Location) -> Op:
+        depth = self.enclosing(eqn)
+        if depth:
+            return self.recursive("flow.custom_jvp", eqn, operands, depth, location)
         consts = eqn.params["num_consts"]
         call = self.region(eqn.params["call_jaxpr"], operands[:consts])
         args = operands[consts:]
-        depth = self.enclosing(eqn)
-        if depth:
-            return Op("flow.custom_jvp", args, _types(eqn), {"name": rule_name(eqn), "recursive": depth}, [call], location)
         with self.inside(eqn):
             rule = force_jvp(eqn)
             jvp = self.rule_region(rule.body, rule.consts, "custom_jvp")
@@ -243,23 +243,35 @@ class Importer:
     def enclosing(self, eqn: Any) -> int:
         """A rule may call its own function (``jax.nn.relu`` does): how many rules up this function is, 0 if it is none of them."""
         key = rule_key(eqn)
-        return len(self.rules) - self.rules.index(key) if key in self.rules else 0
+        avals = [str(atom.aval) for atom in eqn.invars]
+        for depth, (known, args) in enumerate(reversed(self.rules), start=1):
+            if known == key and avals[len(avals) - len(args) :] == args:
+                return depth
+        return 0
+
+    def recursive(self, name: str, eqn: Any, operands: list[Value], depth: int, location: Location) -> Op:
+        """A call of a function inside its own rule. What the function closes over comes first among the operands."""
+        consts = len(operands) - len(self.rules[-depth][1])
+        call = self.region(eqn.params["call_jaxpr"], operands[:consts])
+        attributes = {"name": rule_name(eqn), "recursive": depth}
+        return Op(name, operands[consts:], _types(eqn), attributes, [call], location)
 
     @contextlib.contextmanager
     def inside(self, eqn: Any) -> Iterator[None]:
-        self.rules.append(rule_key(eqn))
+        args = eqn.invars[eqn.params["num_consts"] :]
+        self.rules.append((rule_key(eqn), [str(atom.aval) for atom in args]))
         try:
             yield
         finally:
             self.rules.pop()
 
     def custom_vjp(self, eqn: Any, operands: list[Value], location: Location) -> Op:
+        depth = self.enclosing(eqn)
+        if depth:
+            return self.recursive("flow.custom_vjp", eqn, operands, depth, location)
         consts = eqn.params["num_consts"]
         call = self.region(eqn.params["call_jaxpr"], operands[:consts])
         args = operands[consts:]
-        depth = self.enclosing(eqn)
-        if depth:
-            return Op("flow.custom_vjp", args, _types(eqn), {"name": rule_name(eqn), "recursive": depth}, [call], location)
         with self.inside(eqn):
             forward, backward = force_vjp(eqn)
             fwd = self.rule_region(forward.body, forward.consts, "custom_vjp")

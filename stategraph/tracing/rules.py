@@ -88,7 +88,7 @@ def force_vjp(eqn: Any) -> tuple[Rule, Rule]:
         for store in getattr(bwd_function, "stores", ()):
             if store:
                 store.reset()
-        results = bwd_function.call_wrapped(*residuals, *full)
+        results = _jax.cotangents(bwd_function.call_wrapped(*residuals, *full))
         return [_jax.instantiate_zero(results[i], _jax.tangent_aval(avals[i])) for i in active]
 
     bwd, bwd_consts = _jax.trace_flat(backward, [*residual_avals, *cotangents], traced_for="stategraph rule", name=name)
@@ -103,13 +103,12 @@ def _zero(aval: Any) -> Any:
 
 def rule_name(eqn: Any) -> str:
     """The name of the function that has the rule."""
-    return _source(eqn).split(" ")[0] or "rule"
+    return _source(eqn).split(" ")[0].split("#")[0] or "rule"
 
 
 def rule_key(eqn: Any) -> tuple[Any, ...]:
-    """What tells functions with rules apart: where they are written, their types, and what they compute."""
-    jaxpr, _ = _jax.body_parts(eqn.params["call_jaxpr"])
-    return (_source(eqn), str(jaxpr))
+    """What tells functions with rules apart: where they are written, and the types of their results."""
+    return (_source(eqn), tuple(str(var.aval) for var in eqn.outvars))
 
 
 def _source(eqn: Any) -> str:

@@ -57,9 +57,9 @@ ERRORS = [
         33,
         "yields f32[3] here, not i32[]",
     ),
-    (STEP.replace('"AACAPwAAAEA="', '"AACAPw=="'), 52, 8, "do not fit: f32[2] takes 8 bytes, found 4"),
-    (STEP.replace('"AACAPwAAAEA="', '"!"'), 52, 8, "the bits of resource $0 do not fit"),
-    (STEP + "x", 55, 1, "expected the end of the text, found 'x'"),
+    (STEP.replace('"AACAPwAAAEA="', '"AACAPw=="'), 50, 8, "do not fit: f32[2] takes 8 bytes, found 4"),
+    (STEP.replace('"AACAPwAAAEA="', '"!"'), 50, 8, "the bits of resource $0 do not fit"),
+    (STEP + "x", 53, 1, "expected the end of the text, found 'x'"),
 ]
 
 
@@ -107,7 +107,8 @@ def test_operands_begin_on_the_line_of_the_op() -> None:
 
 
 def test_sibling_regions_may_use_the_same_names() -> None:
-    text = "flow.cond true:bool[] branch 0 { %a = jax.k : f32[] flow.yield } branch 1 { %a = jax.k : f32[] flow.yield }"
+    branch = "{ %a = jax.k : f32[] flow.yield }"
+    text = f"flow.cond true:bool[] branch 0 {branch} branch 1 {branch}"
     ir.verify(parse(HEAD + text + " flow.yield }"))
 
 

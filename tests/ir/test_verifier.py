@@ -28,7 +28,7 @@ def test_random_programs_are_valid(seed: int) -> None:
     verify(random_program(seed))
 
 
-# ------------------------------------------------------------------------------------------------ defects in the text
+# ---------------------------------------------------------------------------------------- defects in the text
 
 TEXT_DEFECTS = [
     ("xs(%e = %x : f32[])", "xs(%e = %x : i32[])", "flow.scan: number 0 of the stacked inputs is f32[3]"),
@@ -91,7 +91,7 @@ def test_a_defect_is_named(old: str, new: str, message: str) -> None:
     assert message in refused(program).message
 
 
-# --------------------------------------------------------------------------------------- defects that text cannot hold
+# ------------------------------------------------------------------------------ defects that text cannot hold
 
 
 def use_before_definition(program: Program) -> None:
@@ -218,7 +218,7 @@ def test_a_broken_object_is_named(step: Program, break_it: Callable[[Program], N
     assert message in refused(step).message
 
 
-# ------------------------------------------------------------------------------------------------------ States in order
+# -------------------------------------------------------------------------------------------- States in order
 
 HEAD = "stategraph 1\nprogram @p(%x : f32[], %y : i32[]) -> () {\n"
 
@@ -243,10 +243,12 @@ LEGAL = {
         flow.call @f() { state.write @s, %y flow.yield }""",
     "a type may change alike in all branches": """
         state @s : State<f32[]> -> <i32[]>
-        flow.cond true:bool[] branch 0 { state.write @s, %y flow.yield } branch 1 { state.write @s, 1:i32[] flow.yield }
+        flow.cond true:bool[] branch 0 { state.write @s, %y flow.yield }
+                               branch 1 { state.write @s, 1:i32[] flow.yield }
         %0 = state.read @s : i32[]""",
     "a local State may change its type in its own loop body": """
-        flow.scan [length = 2] { state.alloc @s = %x state.write @s, %y %0 = state.read @s : i32[] flow.yield }""",
+        flow.scan [length = 2] { state.alloc @s = %x state.write @s, %y
+                                 %0 = state.read @s : i32[] flow.yield }""",
     "a State may be born": """
         state born @s : State<f32[]>
         state.alloc @s = %x
@@ -256,7 +258,8 @@ LEGAL = {
         state.write @s, %x""",
     "a State may be born in all branches": """
         state born @s : State<f32[]>
-        flow.cond true:bool[] branch 0 { state.write @s, %x flow.yield } branch 1 { state.write @s, %x flow.yield }""",
+        flow.cond true:bool[] branch 0 { state.write @s, %x flow.yield }
+                               branch 1 { state.write @s, %x flow.yield }""",
     "a derivative rule may have States of its own": """
         %0 = flow.custom_jvp %x : f32[] call(%a : f32[]) { flow.yield %a } jvp(%b : f32[], %c : f32[]) {
           state.alloc @t = %b state.write @t, %c flow.yield %b, %c }""",
@@ -269,7 +272,8 @@ ILLEGAL = {
     """ state @s : State<f32[]> -> <i32[]>
         flow.scan [length = 2] { state.write @s, %y flow.yield }""": "in a body that may run many times",
     """ state @s : State<f32[]> -> <i32[]>
-        flow.while cond { flow.yield true:bool[] } body { state.write @s, %y flow.yield }""": "may run many times",
+        flow.while cond { flow.yield true:bool[] }
+                   body { state.write @s, %y flow.yield }""": "may run many times",
     """ state @s : State<f32[]> -> <i32[]>
         flow.cond true:bool[] branch 0 { state.write @s, %y flow.yield } branch 1 { flow.yield }""": (
         "branch 0 leaves State @s as i32[], branch 1 as f32[]"
@@ -295,16 +299,16 @@ ILLEGAL = {
         %0 = flow.custom_jvp %x : f32[] call(%a : f32[]) { flow.yield %a } jvp(%b : f32[], %c : f32[]) {
           state.write @s, %b flow.yield %b, %c }""": "a derivative rule writes State @s",
     """ %0 = flow.custom_jvp %x : f32[] call(%a : f32[]) { flow.yield %a }""": "has 1 regions and needs 2",
-    """ %0 = flow.custom_vjp %x : f32[] call(%a : f32[]) { flow.yield %a } fwd { flow.yield %x } bwd { flow.yield }""": (
-        "the forward rule's arguments are 0"
-    ),
+    """ %0 = flow.custom_vjp %x : f32[] call(%a : f32[]) { flow.yield %a }
+          fwd { flow.yield %x } bwd { flow.yield }""": ("the forward rule's arguments are 0"),
     """ %0 = xform.grad (%a = %x : f32[]) : f32[] { flow.yield %a }""": (
         "xform.grad has 1 results for 1 values and 1 gradients"
     ),
     """ flow.cond %y""": "has 0 branches and needs a branch",
     """ flow.cond true:bool[] branch 0 { flow.yield }""": "has 1 branches and needs two branches",
     """ flow.cond %y, %y branch 0 { flow.yield }""": "has 2 operands and needs one",
-    """ "flow.scan" {carry = 3, length = 1, reverse = false, unroll = 1} region { flow.yield }""": "carries 3 values",
+    """ "flow.scan" {carry = 3, length = 1, reverse = false, unroll = 1}
+          region { flow.yield }""": "carries 3 values",
     """ "flow.while" region { flow.yield }""": "flow.while has 1 regions and needs 2",
     """ %0 = state.alloc @s = %x : f32[]""": "state.alloc has no results",
 }
@@ -320,7 +324,7 @@ def test_misused_states_and_ops(body: str) -> None:
     assert ILLEGAL[body] in check(body)
 
 
-# ------------------------------------------------------------------------------------------------------------ messages
+# --------------------------------------------------------------------------------------------------- messages
 
 
 def test_the_message_shows_the_op_the_users_line_and_a_hint(tmp_path) -> None:

@@ -1,0 +1,502 @@
+"""Random stateful Python programs, as source text.
+
+``generate(seed)`` gives a module whose ``make()`` builds fresh States and returns ``(program, arguments, states)``: a plain Python function
+over State, as a user would write it. Everything is legal JAX; values stay small, loops short, conditions harmless, so that every way to run
+the program has to agree on it.
+
+A program is *exact* (only operations whose every rounding is fixed) or *loose* (sums, products, gradients, whose order of summation is open).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+F, V, M, I, B = "f32", "f32[3]", "f32[2,3]", "i32", "bool"
+SHAPES = {F: "()", V: "(3,)", M: "(2, 3)", I: "()", B: "()"}
+FLOATS = (F, V, M)
+DICT = "dict"
+"""{'a': f32[3], 'n': (i32, bool)}"""
+PAIR = "pair"
+"""(f32, f32[3])"""
+FIELDS = {DICT: {V: "['a']", I: "['n'][0]", B: "['n'][1]"}, PAIR: {F: "[0]", V: "[1]"}}
+
+HEADER = '''\
+"""{title}"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import stategraph as sg
+import stategraph.augment
+import stategraph.compile
+from stategraph import ParamState, State
+
+LOG = []
+EXACT = {exact}
+checkpoint = jax.checkpoint
+value_and_grad = sg.augment.value_and_grad
+
+
+def double(x):
+    return np.asarray(x) * 2
+
+
+def note(x):
+    LOG.append(np.asarray(x).tolist())
+    return np.asarray(x) + 1
+
+
+@jax.custom_jvp
+def soft(x):
+    return jnp.where(x > 0, x, x * 0.25)
+
+
+@soft.defjvp
+def soft_jvp(primals, tangents):
+    return soft(primals[0]), tangents[0] * 0.5
+
+
+@jax.custom_vjp
+def clip(x):
+    return jnp.minimum(x, 1.0)
+
+
+clip.defvjp(lambda x: (clip(x), x), lambda x, g: (jnp.where(x < 2.0, g, 0.0),))
+
+
+'''
+
+
+@attrs.define
+class Scope:
+    """What code at one place may use."""
+
+    names: list[tuple[str, str]] = attrs.Factory(list)
+    states: list[tuple[str, str]] = attrs.Factory(list)
+    depth: int = 0
+    straight: bool = True
+    """Whether this runs exactly once per call, and not inside a gradient or checkpoint."""
+    pure: bool = False
+    """No writes, no effects."""
+    smooth: bool = False
+    """Inside a gradient: no callbacks."""
+    quiet: bool = False
+    """No prints (a checkpoint repeats them)."""
+
+    def inner(self, **changes: Any) -> Scope:
+        return attrs.evolve(self, names=list(self.names), states=list(self.states), depth=self.depth + 1, **{"straight": False, **changes})
+
+
+@attrs.define
+class Generator:
+    rng: random.Random
+    exact: bool
+    gradients: bool
+    lines: list[str] = attrs.Factory(list)
+    indent: int = 0
+    counter: int = 0
+    budget: int = 40
+
+    # ----------------------------------------------------------------------------------------------------------- writing
+
+    def put(self, text: str) -> None:
+        self.lines.append("    " * self.indent + text)
+
+    def fresh(self, prefix: str) -> str:
+        self.counter += 1
+        return f"{prefix}{self.counter}"
+
+    def chance(self, probability: float) -> bool:
+        return self.rng.random() < probability
+
+    # -------------------------------------------------------------------------------------------------------- expressions
+
+    def expr(self, type: str, scope: Scope, depth: int = 2) -> str:
+        """An expression of this type."""
+        leaves = self.leaves(type, scope)
+        if depth <= 0 or self.chance(0.25):
+            return self.rng.choice(leaves)
+        e = lambda t: self.expr(t, scope, depth - 1)
+        return self.rng.choice(self.compound(type))(e)
+
+    def leaves(self, type: str, scope: Scope) -> list[str]:
+        found = [name for name, t in scope.names if t == type]
+        for name, t in scope.states:
+            if t == type:
+                found += [f"{name}.value"] * 2
+            elif t in FIELDS and type in FIELDS[t]:
+                found.append(f"{name}.value{FIELDS[t][type]}")
+        if not found or self.chance(0.2):
+            found.append(self.literal(type))
+        return found
+
+    def literal(self, type: str) -> str:
+        number = self.rng.choice((0.5, 1.5, -0.75, 2.0, -1.0, 0.0, 0.1))
+        if type == F:
+            return f"{number}" if self.chance(0.5) else f"jnp.float32({number})"
+        if type in (V, M):
+            return f"jnp.full({SHAPES[type]}, {number})"
+        if type == I:
+            return str(self.rng.randrange(5)) if self.chance(0.5) else f"jnp.int32({self.rng.randrange(5)})"
+        return f"jnp.array({self.chance(0.5)})"
+
+    def compound(self, type: str) -> list[Callable[[Callable[[str], str]], str]]:
+        t = type
+        if t in FLOATS:
+            found: list[Callable[[Callable[[str], str]], str]] = [
+                lambda e: f"({e(t)} + {e(t)})",
+                lambda e: f"({e(t)} - {e(t)})",
+                lambda e: f"({e(t)} * {e(F)})",
+                lambda e: f"({e(t)} * 0.5)",
+                lambda e: f"jnp.tanh({e(t)})",
+                lambda e: f"jnp.abs({e(t)})",
+                lambda e: f"jnp.minimum({e(t)}, {e(F)})",
+                lambda e: f"jnp.where({e(B)}, {e(t)}, {e(t)})",
+                lambda e: f"soft({e(t)})",
+                lambda e: f"jax.nn.relu({e(t)})",
+                lambda e: f"clip({e(t)})",
+            ]
+        if t == F:
+            found += [
+                lambda e: f"{e(V)}[{self.rng.randrange(3)}]",
+                lambda e: f"{e(M)}[1, {self.rng.randrange(3)}]",
+                lambda e: f"jnp.max({e(V)})",
+                lambda e: f"jnp.asarray({e(I)}, jnp.float32)",
+                lambda e: f"{e(V)}[jnp.abs({e(I)}) % 3]",
+            ]
+            if not self.exact:
+                found += [lambda e: f"jnp.sum({e(V)})", lambda e: f"jnp.mean({e(M)})", lambda e: f"({e(V)} @ {e(V)})"]
+        elif t == V:
+            found += [
+                lambda e: f"{e(V)}[::-1]",
+                lambda e: f"{e(M)}[{self.rng.randrange(2)}]",
+                lambda e: f"jnp.stack([{e(F)}, {e(F)}, {e(F)}])",
+                lambda e: f"{e(M)}.max(0)",
+                lambda e: f"{e(V)}.at[{self.rng.randrange(3)}].set({e(F)})",
+                lambda e: f"jax.vmap(lambda q: q * 0.5 + {e(F)})({e(V)})",
+            ]
+            if not self.exact:
+                found += [lambda e: f"jnp.sum({e(M)}, 0)", lambda e: f"({e(M)}[:, :2] @ {e(M)})[0]", lambda e: f"jnp.cumsum({e(V)})"]
+        elif t == M:
+            found += [lambda e: f"jnp.stack([{e(V)}, {e(V)}])", lambda e: f"({e(M)} * {e(V)})", lambda e: f"{e(M)}[:, ::-1]"]
+        elif t == I:
+            return [
+                lambda e: f"({e(I)} + {e(I)})",
+                lambda e: f"({e(I)} * 3 % 7)",
+                lambda e: f"jnp.minimum({e(I)}, {e(I)})",
+                lambda e: f"jnp.where({e(B)}, {e(I)}, {e(I)})",
+                lambda e: f"jnp.asarray({e(B)}, jnp.int32)",
+                *([lambda e: f"jnp.argmax({e(V)}).astype(jnp.int32)"] if self.exact else []),
+            ]
+        elif t == B:
+            return [
+                lambda e: f"({e(I)} < {e(I)})",
+                lambda e: f"({e(I)} % 2 == 0)",
+                lambda e: f"jnp.logical_not({e(B)})",
+                lambda e: f"jnp.logical_and({e(B)}, {e(B)})",
+                *([lambda e: f"({e(F)} < {e(F)})", lambda e: f"jnp.any({e(V)} > {e(F)})"] if self.exact else []),
+            ]
+        return found
+
+    def type(self, *among: str) -> str:
+        return self.rng.choice(among or (F, F, V, V, M, I, B))
+
+    # --------------------------------------------------------------------------------------------------------- statements
+
+    def block(self, scope: Scope, size: int) -> None:
+        for _ in range(size):
+            self.statement(scope)
+
+    def statement(self, scope: Scope) -> None:
+        self.budget -= 1
+        options: list[tuple[float, Callable[[Scope], None]]] = [(3, self.assign)]
+        if scope.states and not scope.pure:
+            options += [(5, self.write), (1, self.swap), (0.5, self.alias)]
+        if not scope.pure:
+            options += [(1.2, self.local_state)]
+            if not scope.quiet:
+                options += [(1, self.print_)]
+            if not scope.smooth and not scope.quiet:
+                options += [(0.4, self.callback)]
+        if scope.depth < 3 and self.budget > 0:
+            options += [(1.5, self.scan), (1, self.while_loop), (0.8, self.fori_loop), (1.5, self.cond), (0.7, self.switch)]
+            options += [(0.7, self.inner_jit), (0.5, self.checkpoint), (0.4, self.promoted)]
+            options += [(0.5, self.compiled_loop), (0.5, self.compiled_cond)]
+            if self.gradients and scope.depth < 2 and not scope.pure:
+                options += [(1.5, self.gradient)]
+        weights, functions = zip(*options, strict=True)
+        self.rng.choices(functions, weights)[0](scope)
+
+    def assign(self, scope: Scope) -> None:
+        type, name = self.type(), self.fresh("v")
+        self.put(f"{name} = {self.expr(type, scope)}")
+        scope.names.append((name, type))
+
+    def write(self, scope: Scope) -> None:
+        name, type = self.rng.choice(scope.states)
+        e = lambda t: self.expr(t, scope)
+        if type == DICT:
+            self.put(
+                self.rng.choice(
+                    [
+                        f"{name}.value = {{**{name}.value, 'a': {self.bounded(V, scope)}}}",
+                        f"{name}.value = {{'a': {self.bounded(V, scope)}, 'n': ({e(I)}, {e(B)})}}",
+                        f"{name}.value = {{'a': {name}.value['a'], 'n': ({e(I)} % 7, {name}.value['n'][1])}}",
+                    ]
+                )
+            )
+        elif type == PAIR:
+            self.put(self.rng.choice([f"{name}.value = ({self.bounded(F, scope)}, {name}.value[1])", f"{name}.value = ({e(F)}, {self.bounded(V, scope)})"]))
+        elif type in FLOATS and self.chance(0.3):
+            self.put(f"{name}.value {self.rng.choice('+-')}= {self.bounded(type, scope)}")
+        elif type == I and self.chance(0.5):
+            self.put(f"{name}.value += {self.rng.randrange(1, 3)}")
+        else:
+            self.put(f"{name}.value = {self.bounded(type, scope)}")
+
+    def bounded(self, type: str, scope: Scope) -> str:
+        """An expression that cannot grow without bound when it is fed back."""
+        text = self.expr(type, scope)
+        if type in FLOATS:
+            return f"jnp.tanh({text})" if self.chance(0.4) else f"{text} * 0.5"
+        return f"{text} % 5" if type == I else text
+
+    def swap(self, scope: Scope) -> None:
+        name, type = self.rng.choice(scope.states)
+        others = [n for n, t in scope.states if t == type and n != name]
+        if not others:
+            self.write(scope)
+            return
+        other = self.rng.choice(others)
+        self.put(f"{name}.value, {other}.value = {other}.value, {name}.value")
+
+    def alias(self, scope: Scope) -> None:
+        name, type = self.rng.choice(scope.states)
+        new = self.fresh("alias")
+        self.put(f"{new} = {name}")
+        scope.states.append((new, type))
+
+    def local_state(self, scope: Scope) -> None:
+        type, name = self.type(F, V, I, B, PAIR), self.fresh("t")
+        if type == PAIR:
+            self.put(f"{name} = State(({self.expr(F, scope)}, {self.expr(V, scope)}))")
+        else:
+            self.put(f"{name} = State({self.expr(type, scope)})")
+        scope.states.append((name, type))
+
+    def print_(self, scope: Scope) -> None:
+        number = self.fresh("p")
+        ordered = self.chance(0.5) and not scope.smooth
+        value = self.expr(self.type(F, I, V, B), scope, 1)
+        self.put(f'jax.debug.print("{"o" if ordered else "u"} {number} {{}}", {value}, ordered={ordered})')
+
+    def callback(self, scope: Scope) -> None:
+        name = self.fresh("v")
+        value = self.expr(F, scope, 1)
+        if self.chance(0.5):
+            self.put(f"{name} = jax.pure_callback(double, jax.ShapeDtypeStruct((), jnp.float32), jnp.asarray({value}, jnp.float32))")
+        else:
+            struct = "jax.ShapeDtypeStruct((), jnp.float32)"
+            self.put(f"{name} = jax.experimental.io_callback(note, {struct}, jnp.asarray({value}, jnp.float32), ordered=True)")
+        scope.names.append((name, F))
+
+    def function(self, prefix: str, parameters: list[tuple[str, str]], returns: list[str], scope: Scope, size: int | None = None) -> str:
+        """A nested function with statements; returns its name."""
+        name = self.fresh(prefix)
+        self.put(f"def {name}({', '.join(n for n, _ in parameters)}):")
+        self.indent += 1
+        scope.names += parameters
+        self.block(scope, self.rng.randrange(1, 4) if size is None else size)
+        values = [self.bounded(t, scope) for t in returns]
+        self.put(f"return {', '.join(values)}" if values else "return None")
+        self.indent -= 1
+        return name
+
+    def scan(self, scope: Scope) -> None:
+        carry, out, n = self.type(F, V, I), self.type(F, V, I, B), self.rng.choice((1, 2, 3))
+        c, x = self.fresh("c"), self.fresh("e")
+        with_xs = self.chance(0.6)
+        element = F if with_xs else ""
+        body = self.function("body", [(c, carry), (x, element)], [carry, out], scope.inner())
+        init = self.strong(carry, scope)
+        reverse = ", reverse=True" if self.chance(0.2) else ""
+        xs = f"jnp.arange({n}.0) * 0.25" if with_xs else f"None, length={n}"
+        a, b = self.fresh("v"), self.fresh("v")
+        self.put(f"{a}, {b} = jax.lax.scan({body}, {init}, {xs}{reverse})")
+        scope.names.append((a, carry))
+        if out in (F, I, B):
+            last = self.fresh("v")
+            self.put(f"{last} = {b}[-1]")
+            scope.names.append((last, out))
+
+    def strong(self, type: str, scope: Scope) -> str:
+        text = self.expr(type, scope)
+        if self.chance(0.3):
+            return text  # maybe weakly typed: JAX promotes it
+        return f"jnp.asarray({text}, jnp.{ {I: 'int32', B: 'bool_'}.get(type, 'float32') })"
+
+    def while_loop(self, scope: Scope) -> None:
+        type, c = self.type(F, V, I), self.fresh("c")
+        inner = scope.inner(pure=True)
+        limit = f"jnp.minimum({self.expr(I, inner, 1)}, 3)" if self.chance(0.5) else str(self.rng.randrange(4))
+        extra = f" & {self.expr(B, inner, 1)}" if self.chance(0.3) else ""
+        condition = f"lambda {c}: ({c}[0] < {limit}){extra}"
+        if self.chance(0.25) and not scope.pure and [n for n, t in scope.states if t == I]:
+            counted = self.rng.choice([n for n, t in scope.states if t == I])
+            name = self.fresh("condition")
+            self.put(f"def {name}({c}):")
+            self.put(f"    {counted}.value = ({counted}.value + 1) % 6")
+            self.put(f"    return ({c}[0] < {limit}){extra}")
+            condition = name
+        name = self.fresh("body")
+        self.put(f"def {name}({c}):")
+        self.indent += 1
+        k, value = self.fresh("k"), self.fresh("v")
+        self.put(f"{k}, {value} = {c}")
+        body = scope.inner()
+        body.names += [(k, I), (value, type)]
+        self.block(body, self.rng.randrange(1, 4))
+        self.put(f"return {k} + 1, {self.bounded(type, body)}")
+        self.indent -= 1
+        out = self.fresh("v")
+        self.put(f"{out} = jax.lax.while_loop({condition}, {name}, (0, {self.strong(type, scope)}))[1]")
+        scope.names.append((out, type))
+
+    def fori_loop(self, scope: Scope) -> None:
+        type, k, c = self.type(F, V, I), self.fresh("k"), self.fresh("c")
+        body = self.function("body", [(k, I), (c, type)], [type], scope.inner())
+        low, high = self.rng.randrange(2), self.rng.randrange(4)
+        top = str(high) if self.chance(0.7) else f"jnp.minimum({self.expr(I, scope, 1)}, 3)"
+        out = self.fresh("v")
+        self.put(f"{out} = jax.lax.fori_loop({low}, {top}, {body}, {self.strong(type, scope)})")
+        scope.names.append((out, type))
+
+    def cond(self, scope: Scope) -> None:
+        type = self.type()
+        yes = self.function("yes", [], [type], scope.inner())
+        no = self.function("no", [], [type], scope.inner(), self.rng.randrange(2))
+        out = self.fresh("v")
+        self.put(f"{out} = jax.lax.cond({self.expr(B, scope)}, {yes}, {no})")
+        scope.names.append((out, type))
+
+    def switch(self, scope: Scope) -> None:
+        type, q = self.type(), self.fresh("q")
+        branches = [self.function("branch", [(q, F)], [type], scope.inner(), self.rng.randrange(3)) for _ in range(3)]
+        out = self.fresh("v")
+        operand = self.expr(F, scope, 1)
+        self.put(f"{out} = jax.lax.switch({self.expr(I, scope)}, [{', '.join(branches)}], {operand})")
+        scope.names.append((out, type))
+
+    def inner_jit(self, scope: Scope) -> None:
+        type, q = self.type(F, V), self.fresh("q")
+        name = self.function("f", [(q, type)], [type], scope.inner())
+        a, b = self.fresh("v"), self.fresh("v")
+        self.put(f"{name} = jax.jit({name})")
+        self.put(f"{a} = {name}({self.strong(type, scope)})")
+        scope.names.append((a, type))
+        if self.chance(0.6):
+            self.put(f"{b} = {name}({a})")
+            scope.names.append((b, type))
+
+    def checkpoint(self, scope: Scope) -> None:
+        type, q, out = self.type(F, V), self.fresh("q"), self.fresh("v")
+        name = self.function("f", [(q, type)], [type], scope.inner(quiet=True))
+        self.put(f"{out} = checkpoint({name})({self.strong(type, scope)})")
+        scope.names.append((out, type))
+
+    def promoted(self, scope: Scope) -> None:
+        """A carry that starts as a Python int and becomes a float: JAX traces the body twice."""
+        c, out = self.fresh("c"), self.fresh("v")
+        name = self.function("body", [(c, F), ("_", "")], [], scope.inner(), self.rng.randrange(1, 3))
+        self.lines[-1] = self.lines[-1].replace("return None", f"return {c} * 0.5 + {self.expr(F, scope, 1)}, None")
+        self.put(f"{out} = jax.lax.scan({name}, 0, None, length=2)[0]")
+        scope.names.append((out, F))
+
+    def compiled_loop(self, scope: Scope) -> None:
+        x = self.fresh("x")
+        body = self.function("body", [(x, F)], [], scope.inner())
+        self.put(f"sg.compile.for_loop({body}, jnp.arange({self.rng.randrange(1, 4)}.0))")
+
+    def compiled_cond(self, scope: Scope) -> None:
+        type, out = self.type(F, V, I), self.fresh("v")
+        yes = self.function("yes", [], [type], scope.inner())
+        no = self.function("no", [], [type], scope.inner(), 0)
+        self.put(f"{out} = sg.compile.cond({self.expr(B, scope)}, {yes}, {no})")
+        scope.names.append((out, type))
+
+    def gradient(self, scope: Scope) -> None:
+        """A gradient with respect to parameters, an argument, or both; the loss may write State."""
+        params = [(n, t) for n, t in scope.states if n.startswith("w")]
+        q, type = self.fresh("q"), self.type(F, V)
+        wanted = self.rng.choice(["argument", "states", "both"]) if params else "argument"
+        loss = self.function("loss", [(q, type)], [F], scope.inner(smooth=True), self.rng.randrange(1, 4))
+        argument = self.strong(type, scope)
+        chosen = self.rng.sample(params, self.rng.randrange(1, len(params) + 1)) if params else []
+        states = "" if wanted == "argument" else f", grad_states=[{', '.join(n for n, _ in chosen)}]"
+        argnums = "" if wanted == "states" else ", argnums=0"
+        value, g = self.fresh("v"), self.fresh("g")
+        self.put(f"{value}, {g} = value_and_grad({loss}{states}{argnums})(jnp.asarray({argument}, jnp.float32))")
+        scope.names.append((value, F))
+        if wanted in ("argument", "both"):
+            self.put(f"{g}a = {g}{'[1]' if wanted == 'both' else ''}")
+            scope.names.append((f"{g}a", type))
+        if wanted in ("states", "both"):
+            leaves = f"jax.tree.leaves({g}{'[0]' if wanted == 'both' else ''})"
+            self.put(f"{g}s = sum(jnp.sum(leaf) for leaf in {leaves})")
+            scope.names.append((f"{g}s", F))
+
+    # ------------------------------------------------------------------------------------------------------------- module
+
+    def module(self, title: str) -> str:
+        scope = Scope()
+        self.put("def make():")
+        self.indent = 1
+        kinds = [F, V, I, B, *self.rng.choices([F, V, M, I, DICT, PAIR], k=self.rng.randrange(1, 4))]
+        for type in kinds:
+            name = self.fresh("s")
+            self.put(f"{name} = State({self.initial(type)})")
+            scope.states.append((name, type))
+        for type in self.rng.choices([F, V, M], k=self.rng.randrange(1, 3)):
+            name = self.fresh("w")
+            self.put(f"{name} = ParamState({self.initial(type)})")
+            scope.states.append((name, type))
+        given = dict(scope.states)
+        captured = self.fresh("k")
+        self.put(f"{captured} = jnp.array([0.5, -0.25, 1.5])")
+        scope.names.append((captured, V))
+        self.put("")
+        self.put("def program(x, y, n):")
+        self.indent = 2
+        scope.names += [("x", F), ("y", V), ("n", I)]
+        self.block(scope, self.rng.randrange(3, 8))
+        results = ", ".join(self.expr(t, scope) for t in self.rng.choices([F, V, I], k=2))
+        self.put(f"return {results}")
+        self.indent = 1
+        self.put("")
+        self.put(f"states = {{{', '.join(f'{n!r}: {n}' for n in given)}}}")
+        number = self.rng.choice((0.5, -1.25, 2.0))
+        self.put(f"return program, (jnp.float32({number}), jnp.array([1.0, {number}, -0.5]), jnp.int32({self.rng.randrange(4)})), states")
+        return HEADER.format(title=title, exact=self.exact) + "\n".join(self.lines) + "\n"
+
+    def initial(self, type: str) -> str:
+        if type == DICT:
+            return "{'a': jnp.array([0.1, -0.2, 0.3]), 'n': (jnp.int32(1), jnp.array(True))}"
+        if type == PAIR:
+            return "(jnp.float32(0.75), jnp.array([1.0, 2.0, -0.5]))"
+        number = self.rng.choice((0.3, -1.1, 0.0, 1.7))
+        if type in (V, M):
+            return f"jnp.linspace({number}, 1.0, {3 if type == V else 6}).reshape({SHAPES[type]})"
+        return self.literal(type) if type in (I, B) else f"jnp.float32({number})"
+
+
+def generate(seed: int, *, gradients: bool = True) -> str:
+    """The source of a random program; ``gradients`` allows ``augment``."""
+    rng = random.Random(seed)
+    exact = rng.random() < 0.65
+    generator = Generator(rng, exact, gradients and not exact)
+    return generator.module(f"Generated by tests/fuzz/generator.py from seed {seed}.")

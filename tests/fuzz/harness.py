@@ -1,0 +1,227 @@
+"""One generated program, run in every way, and what differs.
+
+(a) plain Python under ``jax.disable_jit``; (b) the reference interpreter on the traced program; (c) compiled, with the default passes;
+(d) the reference interpreter after random pipelines. Results, States and printed output have to agree.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import linecache
+import random
+import re
+import traceback
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+import jax
+import jax.numpy as jnp
+
+from stategraph.backends import reference
+from stategraph.backends.reference_compare import EXACT, FAST_MATH, REDUCTION_ORDER, differs
+from stategraph.ir.core import Program
+from stategraph.passes import DEFAULT, Verify, run_passes
+from stategraph.tracing.tracer import trace_function
+from tests.support import contraction_free, roundtrip, verify
+
+
+@attrs.frozen
+class Failure:
+    """What went wrong, and in which way of running."""
+
+    stage: str
+    message: str
+    pipeline: str = ""
+    program: str = ""
+    """The text of the traced program, if it got so far."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What a reduced program has to keep: the stage and the kind of trouble, without names and numbers."""
+        first = self.message.split("\n")[0]
+        return (self.stage, re.sub(r"[\d.]+|'[^']*'|@\w+|%\w+|\[.*\]", "", first)[:60])
+
+    def __str__(self) -> str:
+        return f"{self.stage}{f' after {self.pipeline}' if self.pipeline else ''}: {self.message}"
+
+
+class Invalid(Exception):
+    """The generated program is no legal Python or JAX: not our fault."""
+
+
+@attrs.define
+class Outcome:
+    """All that one run shows."""
+
+    results: list[Any]
+    states: dict[str, list[Any]]
+    ordered: list[str]
+    unordered: list[str]
+    log: list[Any]
+
+
+_COUNT = 0
+
+
+def load(source: str) -> dict[str, Any]:
+    """Execute a generated module."""
+    global _COUNT
+    _COUNT += 1
+    filename = f"generated_{_COUNT}.py"
+    linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
+    namespace: dict[str, Any] = {"__name__": "generated"}
+    exec(compile(source, filename, "exec"), namespace)
+    return namespace
+
+
+@contextlib.contextmanager
+def printed() -> Iterator[io.StringIO]:
+    stream = io.StringIO()
+    with contextlib.redirect_stdout(stream):
+        yield stream
+        jax.effects_barrier()
+
+
+def outcome(results: Any, states: dict[str, Any], text: str, log: list[Any]) -> Outcome:
+    lines = re.findall(r"^[ou] p\d+ (?:(?!^[ou] p).)*", text, re.MULTILINE | re.DOTALL)
+    ordered = [line.strip() for line in lines if line.startswith("o")]
+    unordered = sorted(line.strip() for line in lines if line.startswith("u"))
+    leaves = {name: [jnp.asarray(leaf) for leaf in jax.tree.leaves(value)] for name, value in states.items()}
+    return Outcome([jnp.asarray(leaf) for leaf in jax.tree.leaves(results)], leaves, ordered, unordered, list(log))
+
+
+def run_eagerly(source: str) -> Outcome:
+    module = load(source)
+    module["checkpoint"] = lambda function: function  # jax.checkpoint traces even under disable_jit
+    program, args, states = module["make"]()
+    with printed() as stream, jax.disable_jit(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        results = program(*args)
+    return outcome(results, {name: state.value for name, state in states.items()}, stream.getvalue(), module["LOG"])
+
+
+class Traced:
+    """A traced program and what the reference interpreter needs to run it."""
+
+    def __init__(self, source: str) -> None:
+        self.module = load(source)
+        self.function, self.args, self.states = self.module["make"]()
+        self.trace = trace_function(self.function, self.args, {})
+        self.names = {path: next(n for n, s in self.states.items() if s is live) for path, live in self.trace.states.items()}
+
+    @property
+    def program(self) -> Program:
+        return self.trace.program
+
+    def interpret(self, program: Program) -> Outcome:
+        self.module["LOG"].clear()
+        values = {path: tuple(jax.tree.leaves(state.value)) for path, state in self.trace.states.items()}
+        with printed() as stream:
+            results, after = reference.run(program, jax.tree.leaves((self.args, {})), values)
+        final = {name: state.value for name, state in self.states.items()}
+        final.update({self.names[path]: leaves for path, leaves in after.items() if path in self.names})
+        return outcome(results, final, stream.getvalue(), self.module["LOG"])
+
+
+def run_compiled(source: str, passes: Any = "default") -> Outcome:
+    from stategraph.compile import jit
+
+    module = load(source)
+    program, args, states = module["make"]()
+    with printed() as stream:
+        results = jit(program, passes=passes)(*args)
+    return outcome(results, {name: state.value for name, state in states.items()}, stream.getvalue(), module["LOG"])
+
+
+def difference(expected: Outcome, found: Outcome, exactness: str) -> str:
+    """What differs first; empty if nothing does."""
+    for i, (a, b) in enumerate(zip(expected.results, found.results, strict=True)):
+        if text := differs(a, b, exactness):
+            return f"result {i} {text}"
+    for name, leaves in expected.states.items():
+        for i, (a, b) in enumerate(zip(leaves, found.states[name], strict=True)):
+            if text := differs(a, b, exactness):
+                return f"State {name!r} leaf {i} {text}"
+    for kind in ("ordered", "unordered"):
+        a, b = getattr(expected, kind), getattr(found, kind)
+        if exactness != EXACT:
+            a, b = _tags(a), _tags(b)
+        if a != b:
+            return f"{kind} prints are {b} instead of {a}"
+    if len(expected.log) != len(found.log) or (exactness == EXACT and str(expected.log) != str(found.log)):
+        return f"the callbacks saw {found.log} instead of {expected.log}"
+    return ""
+
+
+def _tags(lines: list[str]) -> list[str]:
+    return [" ".join(line.split()[:2]) for line in lines]
+
+
+def random_pipeline(rng: random.Random) -> str:
+    """Passes of the default pipeline in any order, any number of times."""
+    names = list(dict.fromkeys(DEFAULT))
+    style = rng.random()
+    if style < 0.3:
+        return ",".join(DEFAULT[: rng.randrange(1, len(DEFAULT) + 1)])
+    return ",".join(rng.choice(names) for _ in range(rng.randrange(1, 8)))
+
+
+def check(source: str, seed: int = 0, *, pipelines: int = 2, compiled: bool = True, only: str = "") -> Failure | None:
+    """Run a program in every way; None if all agree. Raises ``Invalid`` if the program itself is wrong."""
+    try:
+        expected = run_eagerly(source)
+    except Exception as error:
+        raise Invalid(f"{type(error).__name__}: {error}") from error
+    exact = "EXACT = True" in source
+    loose = FAST_MATH
+    try:
+        traced = Traced(source)
+    except Exception as error:
+        return Failure("trace", _explain(error))
+    text = ""
+    try:
+        verify(traced.program)
+        text = str(traced.program)
+        roundtrip(traced.program)
+    except Exception as error:
+        return Failure("text", _explain(error), program=text)
+    try:
+        found = traced.interpret(traced.program)
+    except Exception as error:
+        return Failure("reference", _explain(error), program=text)
+    if message := difference(expected, found, EXACT if exact else loose):
+        return Failure("reference", message, program=text)
+    rng = random.Random(seed)
+    for pipeline in [only] if only else ["default", *(random_pipeline(rng) for _ in range(pipelines))]:
+        try:
+            after = run_passes(traced.program, pipeline, instruments=[Verify()]).program
+        except Exception as error:
+            return Failure("passes", _explain(error), pipeline, text)
+        try:
+            changed = traced.interpret(after)
+        except Exception as error:
+            return Failure("rewritten", _explain(error), pipeline, text)
+        if message := difference(found, changed, EXACT if exact else loose):
+            return Failure("rewritten", message, pipeline, text)
+    if compiled:
+        try:
+            ran = run_compiled(source)
+        except Exception as error:
+            return Failure("compiled", _explain(error), program=text)
+        if message := difference(found, ran, EXACT if exact and contraction_free() else loose):
+            return Failure("compiled", message, program=text)
+    return None
+
+
+def _explain(error: BaseException) -> str:
+    """The error in one line, then where it came from."""
+    notes = "\n".join(getattr(error, "__notes__", []))
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "/stategraph/" in f.filename][-4:]
+    places = "\n".join(f"    {f.filename.split('/stategraph/', 1)[1]}:{f.lineno} in {f.name}: {f.line}" for f in frames)
+    return f"{type(error).__name__}: {error}\n{notes}\n{places}"
+
+
+__all__ = ["REDUCTION_ORDER", "Failure", "Invalid", "check"]
