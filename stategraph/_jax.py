@@ -17,7 +17,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax._src import core, dtypes, effects, source_info_util
+from jax._src import config, core, dtypes, effects, source_info_util
 from jax._src import linear_util as lu
 from jax._src.interpreters import ad, batching
 from jax._src.interpreters import partial_eval as pe
@@ -37,6 +37,12 @@ Literal = core.Literal
 register_exclusion(__file__.rsplit("/", 1)[0])
 
 # ---------------------------------------------------------------------------------------------------------------- traces
+
+
+TRACE_STATE = core.trace_state_strong_ref
+"""``TRACE_STATE.value is EAGER``: operations run now. For the one path where a function call is too much."""
+EAGER = core.eval_trace
+DISABLE_JIT = config.disable_jit
 
 
 def current_trace() -> Any | None:
@@ -296,6 +302,14 @@ def jit_call(body: Any, name: str, inputs: int, outputs: int) -> tuple[Any, dict
         params[key] = (eqn.params[key][0],) * outputs
     params.update(jaxpr=body, name=name)
     return eqn.primitive, params
+
+
+def inline_call(body: Any, name: str, inputs: int, outputs: int) -> tuple[Any, dict[str, Any]]:
+    """Like ``jit_call``, for a body that JAX is to dissolve when it records it; transformations still treat equal ones once."""
+    primitive, params = jit_call(body, name, inputs, outputs)
+    flag = params["inline"]
+    params["inline"] = True if isinstance(flag, bool) else type(flag)("jax_early")
+    return primitive, params
 
 
 def is_plain_jit(params: dict[str, Any]) -> bool:

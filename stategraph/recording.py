@@ -32,14 +32,18 @@ class Token(int):
 class Body:
     """One run of one function that JAX traced: the accesses it made, in order."""
 
-    __slots__ = ("accesses", "frame", "number", "parent", "straight")
+    __slots__ = ("accesses", "error", "frame", "number", "once", "parent", "straight")
 
-    def __init__(self, number: int, frame: Any, parent: Body | None, straight: bool) -> None:
+    def __init__(self, number: int, frame: Any, parent: Body | None, once: bool) -> None:
         self.number = number
         self.frame = _jax.weak(frame)
         self.parent = parent
-        self.straight = straight
+        self.once = once
+        """Whether it runs exactly when the code around it does: no loop body or branch."""
+        self.straight: bool = once and (parent is None or parent.straight)
         self.accesses: list[tuple[str, Token]] = []
+        self.error: StateTypeError | None = None
+        """What is wrong with this run; raised when the body is part of the program (JAX may discard the run and trace again)."""
 
     def next(self, kind: str, token: Token) -> tuple[int, int]:
         self.accesses.append((kind, token))
@@ -148,8 +152,8 @@ class Recorder:
         if found is not None and found.frame() is frames[0]:
             return found
         parent = None if frames[0] is root else self._body(frames[1:], root)
-        straight = parent is None or (parent.straight and _jax.traced_for(frames[0]).startswith(STRAIGHT))
-        body = Body(len(self.bodies), frames[0], parent, straight)
+        once = parent is None or _jax.traced_for(frames[0]).startswith(STRAIGHT)
+        body = Body(len(self.bodies), frames[0], parent, once)
         self.bodies.append(body)
         self._body_of[id(frames[0])] = body
         return body
@@ -188,22 +192,44 @@ class Recorder:
         self._check_scope(token, body, name)
         avals = tuple(map(_jax.strong_aval, leaves))
         if tree != self.trees[token] or not same_avals(avals, self.avals[token]):
-            if not body.straight:
-                raise StateTypeError(
-                    describe(
-                        f"{name()} changes its type inside a loop or branch: it is {render(self.trees[token], self.avals[token])} "
-                        f"and is given {render(tree, avals)}.",
-                        state=name(),
-                        created=created,
-                        at=_jax.here(),
-                        why="every trip of a loop and every branch must leave a State with the type that it had",
-                        fix="convert the value, for example `s.value = new.astype(s.value.dtype)`, or create the State with that type",
-                    )
-                )
-            self.avals[token] = avals
-            self.trees[token] = tree
-            self.advance()
+            if not self._in_line(body, token):
+                body.error = body.error or self._type_change(token, avals, tree, name, created)
+            else:
+                self.avals[token] = avals
+                self.trees[token] = tree
+                self.advance()
         state_write_p.bind(*leaves, token=token, at=body.next("write", token))
+
+    def _in_line(self, body: Body | None, token: Token) -> bool:
+        """Whether ``body`` runs exactly once each time that the State's own body does."""
+        home = self.born_in.get(token)
+        while body is not None and body is not home:
+            if not body.once:
+                return False
+            body = body.parent
+        return True
+
+    def _type_change(
+        self, token: Token, avals: Sequence[Any], tree: Any, name: Callable[[], str], created: Location | None
+    ) -> StateTypeError:
+        return StateTypeError(
+            describe(
+                f"{name()} changes its type inside a loop or branch: it is {render(self.trees[token], self.avals[token])} "
+                f"and is given {render(tree, avals)}.",
+                state=name(),
+                created=created,
+                at=_jax.here(),
+                why="every trip of a loop and every branch must leave a State with the type that it had",
+                fix="convert the value, for example `s.value = new.astype(s.value.dtype)`, or create the State with that type",
+            )
+        )
+
+    def pending_error(self) -> StateTypeError | None:
+        """What is wrong with the body that was being traced last, or with one around it."""
+        body = self.bodies[-1] if self.bodies else None
+        while body is not None and body.error is None:
+            body = body.parent
+        return body.error if body is not None else None
 
     def alloc(self, owner: Any, leaves: Sequence[Any], tree: Any, name: Callable[[], str]) -> Token:
         """A State created in this trace."""

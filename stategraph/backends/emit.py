@@ -38,6 +38,8 @@ class _Emitter:
         self.eqns: list[Any] = []
         self.rules: tuple[tuple[Callable[..., Any], list[Value]], ...] = parent.rules if parent is not None else ()
         """Functions with derivative rules that enclose this body, outermost first, and the values that each captures."""
+        self.calls: dict[Any, Any] = parent.calls if parent is not None else {}
+        """Bodies of calls by what they compute: equal calls share one, so that JAX differentiates and lowers it once."""
 
     # ---------------------------------------------------------------------------------------------------------- bodies
 
@@ -115,9 +117,29 @@ class _Emitter:
             params["logging_record"] = None
         operands = [self.read(operand) for operand in op.operands]
         effects = None
+        if self.differentiable and not op.regions and op.name not in HOST and "effects" not in op.attributes:
+            self.differentiated_once(op, operands, primitive, params)
+            return
         if op.name in HOST or "effects" in op.attributes:
             effects = _jax.effects_of_primitive(primitive, [_jax.aval_of(operand.type) for operand in op.operands], params)
         self.equation(op, operands, primitive, params, effects)
+
+    def differentiated_once(self, op: Op, operands: Sequence[Any], primitive: Any, params: dict[str, Any]) -> None:
+        """Wrap an op in a call of its own, shared by all equal ones: JAX keeps the derivative of a call, not of an equation."""
+        types = tuple(operand.type for operand in op.operands)
+        try:
+            key = (op.name, types, tuple(op.attributes.items()))
+            body = self.calls.get(key)
+        except TypeError:  # parameters that cannot be compared
+            self.equation(op, operands, primitive, params)
+            return
+        if body is None:
+            invars = [_jax.new_var(_jax.aval_of(type)) for type in types]
+            outvars = [_jax.new_var(_jax.aval_of(result.type)) for result in op.results]
+            equation = _jax.new_eqn(invars, outvars, primitive, params, None, _jax.source_of(op.location))
+            body = self.calls[key] = _jax.make_body(invars, outvars, [equation], name=primitive.name)
+        call, parameters = _jax.inline_call(body, primitive.name, len(operands), len(op.results))
+        self.equation(op, operands, call, parameters)
 
     # -------------------------------------------------------------------------------------------- structured operations
 
@@ -169,7 +191,11 @@ class _Emitter:
 
     def call(self, op: Op) -> None:
         region = op.regions[0]
-        body, captured = self.body(region, region.args, str(op.attributes.get("name", "call")))
+        key = region_key(region)
+        shared = self.calls.get(key) if key is not None else None
+        body, captured = (shared, []) if shared is not None else self.body(region, region.args, str(op.attributes.get("name", "call")))
+        if key is not None and not captured:
+            self.calls[key] = body
         operands = [self.read(value) for value in (*captured, *op.operands)]
         primitive, params = _jax.jit_call(body, str(op.attributes.get("name", "call")), len(operands), len(op.results))
         kept = op.attributes.get("jit")
@@ -274,6 +300,30 @@ class _Emitter:
         self.eqns += _jax.rename(jaxpr.eqns, variables)
         for result, atom in zip(op.results, jaxpr.outvars, strict=True):
             self.env[result] = atom if type(atom) is _jax.Literal else variables.get(atom, atom)
+
+
+def region_key(region: Region) -> Any | None:
+    """What a region computes, as a hashable key; None when it captures values or has parameters that cannot be compared."""
+    numbers: dict[Value, int] = {}
+    try:
+        key = _region_key(region, numbers)
+        hash(key)
+    except (KeyError, TypeError):
+        return None
+    return key
+
+
+def _region_key(region: Region, numbers: dict[Value, int]) -> Any:
+    for arg in region.args:
+        numbers[arg] = len(numbers)
+    ops = []
+    for op in region.ops:
+        operands = tuple(value.key() if type(value) is Constant else numbers[value] for value in op.operands)
+        inner = tuple(_region_key(nested, numbers) for nested in op.regions)
+        ops.append((op.name, operands, tuple(op.attributes.items()), inner, tuple(result.type for result in op.results)))
+        for result in op.results:
+            numbers[result] = len(numbers)
+    return (tuple(arg.type for arg in region.args), tuple(ops))
 
 
 def captures(region: Region) -> list[Value]:

@@ -343,7 +343,7 @@ class _Machine:
             context, residuals = kept
             given = [cotangents[0][i] for i in out_active]
             moved = iter(machine.isolated(backward, context, [*residuals, *given], function)[0])
-            return ([None] * len(context[0]), cotangents[1]), [next(moved) if i in active else None for i in range(len(op.operands))]
+            return (None, cotangents[1]), [next(moved) if i in active else None for i in range(len(op.operands))]
 
         function.defvjp(fwd, bwd)
         return self.with_rule(function, op, operands)

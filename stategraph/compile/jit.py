@@ -14,12 +14,15 @@ from typing import Any
 import jax
 
 from stategraph import _jax
+from stategraph.backends.xla import SignatureMiss
 from stategraph.compile.plans import PlanCache
 from stategraph.recording import LOCAL
+from stategraph.state import EPOCHS
 from stategraph.tracing.functions import signature_of, split
 from stategraph.tracing.stages import Compiled, Lowered, Traced
 
 _MISSING: Any = object()
+_TRACE, _EAGER, _DISABLE_JIT = _jax.TRACE_STATE, _jax.EAGER, _jax.DISABLE_JIT
 
 
 class JittedFunction:
@@ -52,8 +55,14 @@ class JittedFunction:
         return self.function
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if LOCAL.recorder is not None or _jax.current_trace() is not None or jax.config.jax_disable_jit:
+        if _TRACE.value is not _EAGER or _DISABLE_JIT.value or LOCAL.recorder is not None:
             return self.function(*args, **kwargs)
+        plan = self.plans.fast
+        if plan is not None and plan.epoch == EPOCHS.structure and (not plan.watched or plan.containers_hold()):
+            try:
+                return plan.run(args, kwargs, ())
+            except SignatureMiss:
+                pass
         return self.plans.call(self.function, self.signature, args, kwargs)
 
     @property

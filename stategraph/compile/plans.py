@@ -35,7 +35,7 @@ class PlanCache:
 
     def call(self, function: Callable[..., Any], signature: Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         plan = self.fast
-        if plan is not None and plan.epoch == EPOCHS.structure and plan.watched == plan.snapshots:
+        if plan is not None and plan.epoch == EPOCHS.structure and plan.containers_hold():
             try:
                 return plan(args, kwargs)
             except SignatureMiss:

@@ -8,6 +8,9 @@ package needs no JAX.
 from __future__ import annotations
 
 import base64
+import functools
+import hashlib
+import weakref
 from typing import Any
 
 import attrs
@@ -56,6 +59,7 @@ def host_data(array: Any) -> np.ndarray:
     return np.asarray(array if key_impl(array) is None else array._base_array)
 
 
+@functools.cache
 def dtype_name(dtype: np.dtype) -> str:
     """The short name of a NumPy dtype; JAX's ``float0`` is NumPy's empty record."""
     return "f0" if dtype.kind == "V" and dtype.itemsize == 0 else short_dtype(dtype.name)
@@ -82,15 +86,36 @@ def size_text(size: float) -> str:
     return f"{size:.0f} B" if unit == "B" else f"{size:.3g} {unit}"
 
 
-class Resources:
-    """The arrays that a text refers to as ``$0``, ``$1``, …; equal arrays share a number."""
+def digest(array: Any) -> tuple[str | None, str, tuple[int, ...], str]:
+    """Key implementation, dtype, shape and a hash of the bits. That of an immutable array is computed once."""
+    known = _DIGESTS.get(id(array))
+    if known is not None and known[0]() is array:
+        return known[1]
+    impl, dtype, shape, bits = array_key(array)
+    found = (impl, dtype, shape, hashlib.sha256(bits).hexdigest())
+    if len(bits) > 4096 and not (isinstance(array, np.ndarray) and array.flags.writeable):
+        key = id(array)
+        _DIGESTS[key] = (weakref.ref(array, lambda _: _DIGESTS.pop(key, None)), found)
+    return found
 
-    def __init__(self) -> None:
+
+_DIGESTS: dict[int, tuple[Any, tuple[str | None, str, tuple[int, ...], str]]] = {}
+
+
+class Resources:
+    """The arrays that a text refers to as ``$0``, ``$1``, …
+
+    Equal arrays share a number. Without ``bits``, where the text will not hold them, only an array itself does: the
+    data of large arrays is not looked at.
+    """
+
+    def __init__(self, bits: bool = True) -> None:
+        self.bits = bits
         self.arrays: list[Any] = []
-        self._numbers: dict[tuple[Any, ...], int] = {}
+        self._numbers: dict[Any, int] = {}
 
     def reference(self, array: Any) -> str:
-        key = array_key(array)
+        key = digest(array) if self.bits else id(array)
         number = self._numbers.setdefault(key, len(self.arrays))
         if number == len(self.arrays):
             self.arrays.append(array)
@@ -143,6 +168,7 @@ def from_elements(elements: list[Any], dtype: str, shape: tuple[int, ...]) -> np
     return array
 
 
+@functools.cache
 def _family(dtype: np.dtype) -> str:
     short = short_dtype(dtype.name)
     if short == "bool":

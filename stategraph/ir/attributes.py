@@ -1,7 +1,8 @@
 """Attribute values: the compile-time parameters of an op.
 
-An attribute is plain data: ``None``, ``bool``, ``int``, ``float``, ``complex``, ``str``, ``bytes``, a tuple, a dict, a ``Tree``, a tensor type, or
-one of the classes here. Everything but ``Opaque`` can be written as text and read back.
+An attribute is plain data: ``None``, ``bool``, ``int``, ``float``, ``complex``, ``str``, ``bytes``, a tuple,
+a dict, a ``Tree``, a tensor type, or one of the classes here. Everything but ``Opaque`` can be written as
+text and read back.
 """
 
 from __future__ import annotations

@@ -12,10 +12,11 @@ ValueMap = dict[Value, Value]
 
 
 def clone_op(op: Op, values: ValueMap) -> Op:
-    """A copy of ``op`` whose operands are looked up in ``values`` (kept when absent); results are added to ``values``."""
+    """A copy of ``op`` whose operands are looked up in ``values`` (kept when absent); results are added to
+    ``values``."""
     new = Op(
         op.name,
-        [values.get(operand, operand) if type(operand) is not Constant else operand for operand in op.operands],
+        [_copied(operand, values) for operand in op.operands],
         (),
         dict(op.attributes),
         (),
@@ -30,8 +31,17 @@ def clone_op(op: Op, values: ValueMap) -> Op:
     return new
 
 
+def _copied(operand: Value, values: ValueMap) -> Value:
+    """The copy's operand. Constants are copied too (not their arrays): a value shared by two programs would
+    keep the users of one alive in the other."""
+    if isinstance(operand, Constant):
+        return Constant(operand.data, operand.type)
+    return values.get(operand, operand)
+
+
 def clone_region(region: Region, values: ValueMap) -> Region:
-    """A copy of ``region``; values defined outside of it are looked up in ``values`` and shared when absent."""
+    """A copy of ``region``; values defined outside of it are looked up in ``values`` and shared when
+    absent."""
     new = Region((arg.type for arg in region.args), (arg.name for arg in region.args))
     values.update(zip(region.args, new.args, strict=True))
     for op in region.ops:
@@ -48,7 +58,10 @@ def clone_program(program: Program) -> Program:
     return Program(
         name=program.name,
         body=clone_region(program.body, {}),
-        states={path: attrs.evolve(symbol, attributes=dict(symbol.attributes)) for path, symbol in program.states.items()},
+        states={
+            path: attrs.evolve(symbol, attributes=dict(symbol.attributes))
+            for path, symbol in program.states.items()
+        },
         argument_names=list(program.argument_names),
         argument_tree=program.argument_tree,
         captured=dict(program.captured),

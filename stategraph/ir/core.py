@@ -3,11 +3,13 @@
 Vocabulary, in the sense of MLIR:
 
 - a **value** is defined once, by an op or as an argument of a region, and has a type;
-- an **op** has a name, operands, results, attributes, regions, effects (declared per op name, see ``registry``) and a location;
-- a **region** is one straight list of ops with arguments; its last op, ``flow.yield``, names what it returns. A region may use
-  every value visible where its op stands (it *captures* them), so a loop body lists only what changes from trip to trip;
-- a **State symbol** ``@net.h`` is one State of the model. State is touched only by ``state.read``, ``state.write`` and
-  ``state.alloc``; a symbol is no pointer, so there is no aliasing;
+- an **op** has a name, operands, results, attributes, regions, effects (declared per op name, see
+  ``registry``) and a location;
+- a **region** is one straight list of ops with arguments; its last op, ``flow.yield``, names what it returns.
+  A region may use every value visible where its op stands (it *captures* them), so a loop body lists only
+  what changes from trip to trip;
+- a **State symbol** ``@net.h`` is one State of the model. State is touched only by ``state.read``,
+  ``state.write`` and ``state.alloc``; a symbol is no pointer, so there is no aliasing;
 - a **program** is a region with named arguments, named results and a table of State symbols.
 
 ``Op`` and ``Value`` compare by identity; programs compare by structure. Edit with ``rewriter.Rewriter``.
@@ -36,7 +38,9 @@ class Value:
 
     __slots__ = ("_users", "index", "name", "owner", "type")
 
-    def __init__(self, type: Type, owner: Op | Region | None = None, index: int = 0, name: str | None = None) -> None:
+    def __init__(
+        self, type: Type, owner: Op | Region | None = None, index: int = 0, name: str | None = None
+    ) -> None:
         self.type = type
         self.owner = owner
         self.index = index
@@ -85,7 +89,8 @@ class Constant(Value):
 
 
 class Op:
-    """One operation. Build with ``Op(...)`` and place it with a ``Rewriter`` or by appending to ``region.ops`` of a new region."""
+    """One operation. Build with ``Op(...)`` and place it with a ``Rewriter`` or by appending to
+    ``region.ops`` of a new region."""
 
     __slots__ = ("attributes", "location", "name", "operands", "parent", "regions", "results")
 
@@ -188,8 +193,8 @@ class Region:
 class StateSymbol:
     """One State of the model, as the program knows it.
 
-    ``types`` are the leaf types at entry (for a State born in the trace: when it is born) and ``tree`` how they nest.
-    ``final_types``/``final_tree`` differ from them only when the program changes the State's type.
+    ``types`` are the leaf types at entry (for a State born in the trace: when it is born) and ``tree`` how
+    they nest. ``final_types``/``final_tree`` differ from them only when the program changes the State's type.
     """
 
     path: str
@@ -225,8 +230,9 @@ class StateSymbol:
 class Program:
     """A named program over State.
 
-    ``body.args`` are the leaves of the arguments, then the captured arrays. ``argument_names`` names each of them; ``captured`` maps
-    the names of captured ones to their arrays. ``body.yielded`` are the leaves of the results, named by ``result_names``.
+    ``body.args`` are the leaves of the arguments, then the captured arrays. ``argument_names`` names each of
+    them; ``captured`` maps the names of captured ones to their arrays. ``body.yielded`` are the leaves of the
+    results, named by ``result_names``.
     """
 
     name: str
@@ -245,7 +251,8 @@ class Program:
         self.body.owner = self
 
     def walk(self, *names: str) -> Iterator[Op]:
-        """Every op of the program, outermost first, optionally only those with one of ``names``: ``program.walk('flow.scan')``."""
+        """Every op of the program, outermost first, optionally only those with one of ``names``:
+        ``program.walk('flow.scan')``."""
         return self.body.walk(*names)
 
     @property
@@ -274,11 +281,12 @@ class Program:
 
         return clone_program(self)
 
-    def to_text(self, *, locations: bool = True) -> str:
-        """The text form; ``stategraph.ir.parse`` reads it back."""
+    def to_text(self, *, locations: bool = True, resources: bool = True) -> str:
+        """The text form; ``stategraph.ir.parse`` reads it back. Without ``locations`` or ``resources`` (the bits of
+        large arrays) it is for reading only."""
         from stategraph.ir.printer import print_program
 
-        return print_program(self, locations=locations)
+        return print_program(self, locations=locations, resources=resources)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Program):

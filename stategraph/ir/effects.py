@@ -1,14 +1,16 @@
 """Effects: what an op does besides computing its results.
 
-An effect has a *kind* and, for State, the symbol it touches. ``unknown`` is the answer for everything that was not declared: such
-an op is neither moved, nor duplicated, nor removed.
+An effect has a *kind* and, for State, the symbol it touches. ``unknown`` is the answer for everything that
+was not declared: such an op is neither moved, nor duplicated, nor removed.
 """
 
 from __future__ import annotations
 
 import attrs
 
-READ, WRITE, ALLOC, HOST, HOST_ORDERED, UNKNOWN_EFFECT = "read", "write", "alloc", "host", "host_ordered", "unknown"
+READ, WRITE, ALLOC = "read", "write", "alloc"
+HOST, HOST_ORDERED = "host", "host_ordered"
+UNKNOWN_EFFECT = "unknown"
 
 
 @attrs.frozen(slots=True, cache_hash=True)

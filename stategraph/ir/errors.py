@@ -19,8 +19,10 @@ class ParseError(StateGraphError):
         self.filename = filename
         self.line = before.count("\n") + 1
         self.column = position - (before.rfind("\n") + 1) + 1
-        view = f"\n{caret(source.split(chr(10))[self.line - 1], self.column, str(self.line))}" if source else ""
-        super().__init__(f"{filename}:{self.line}:{self.column}: {message}{view}")
+        text = f"{filename}:{self.line}:{self.column}: {message}"
+        if source:
+            text += "\n" + caret(source.split("\n")[self.line - 1], self.column, str(self.line))
+        super().__init__(text)
 
 
 class VerifyError(StateGraphError):

@@ -1,7 +1,8 @@
 """The two forms of a program.
 
-*Stateful*, as traced: State ops stand anywhere. *Functional*, after hoisting: every ``state.read`` stands before, and every
-``state.write`` after, all other ops of the program's body, one each per State; no region contains a State op.
+*Stateful*, as traced: State ops stand anywhere. *Functional*, after hoisting: every ``state.read`` stands
+before, and every ``state.write`` after, all other ops of the program's body, one each per State; no region
+contains a State op.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Locations: the line of the user's program that an op comes from, and its name scope.
 
-Finding the user's frame in a traceback costs more than making the op, so a location is resolved when first looked at.
+Finding the user's frame in a traceback costs more than making the op, so a location is resolved when first
+looked at.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from typing import Any
 class Location:
     """File, line, function and name scope (``jax.named_scope``); empty fields when unknown.
 
-    ``source`` is what the tracer recorded (kept so that the compiler below can be told the same thing); it takes no part in
-    comparison.
+    ``source`` is what the tracer recorded (kept so that the compiler below can be told the same thing); it
+    takes no part in comparison.
     """
 
     __slots__ = ("_fallback", "_fields", "_resolve", "source")
 
-    def __init__(self, file: str = "", line: int = 0, function: str = "", scope: str = "", source: Any = None) -> None:
+    def __init__(
+        self, file: str = "", line: int = 0, function: str = "", scope: str = "", source: Any = None
+    ) -> None:
         self._fields: tuple[str, int, str, str] | None = (file, line, function, scope)
         self._resolve: Callable[[Any], tuple[str, int, str, str]] | None = None
         self._fallback: Location | None = None
@@ -26,9 +29,13 @@ class Location:
 
     @classmethod
     def deferred(
-        cls, source: Any, resolve: Callable[[Any], tuple[str, int, str, str]], fallback: Location | None = None
+        cls,
+        source: Any,
+        resolve: Callable[[Any], tuple[str, int, str, str]],
+        fallback: Location | None = None,
     ) -> Location:
-        """A location whose fields are computed by ``resolve(source)`` when first needed; ``fallback``'s when that finds no file."""
+        """A location whose fields are computed by ``resolve(source)`` when first needed; ``fallback``'s when
+        that finds no file."""
         self = object.__new__(cls)
         self._fields = None
         self._resolve = resolve

@@ -44,29 +44,29 @@ def print_program(program: Program, locations: bool = True, resources: bool = Tr
     Without ``locations`` or ``resources`` (the table of places, the bits of large arrays) the text is
     shorter, for reading; the parser wants both.
     """
-    return Printer(locations).program(program, resources)
+    return Printer(locations, resources).program(program)
 
 
 class Printer:
     """Writes one program. After that ``op_lines`` tells which line (of ``lines``) each op begins on."""
 
-    def __init__(self, locations: bool = True) -> None:
+    def __init__(self, locations: bool = True, resources: bool = True) -> None:
         self.lines: list[str] = []
         self.op_lines: dict[Op, int] = {}
         self.show_locations = locations
-        self.resources = Resources()
+        self.resources = Resources(resources)
         self.write = AttributeWriter(self.resources)
         self._names: dict[Value, str] = {}
         self._taken: set[str] = set()
         self._suffixes: dict[str, int] = {}
         self._unnamed = 0
-        self._locations: dict[Location, str] = {}
+        self._locations: dict[tuple[str, int, str, str], str] = {}
         self._location_ids: dict[int, str] = {id(UNKNOWN): ""}
         self._heads: dict[str, str] = {}
 
     # -------------------------------------------------------------------------------------------- the program
 
-    def program(self, program: Program, resources: bool = True) -> str:
+    def program(self, program: Program) -> str:
         self._head(program)
         for symbol in program.states.values():
             self.lines.append("  " + self.symbol(symbol))
@@ -74,9 +74,9 @@ class Printer:
         self.lines.append("}")
         if self._locations:
             self.lines += ["", "locations {"]
-            self.lines += [f"  {number} = {_place(location)}" for location, number in self._locations.items()]
+            self.lines += [f"  {number} = {_place(*fields)}" for fields, number in self._locations.items()]
             self.lines.append("}")
-        if resources and self.resources.arrays:
+        if self.resources.bits and self.resources.arrays:
             self.lines += ["", "{-#"]
             for number in range(len(self.resources.arrays)):
                 self.lines.append(self._resource(number))
@@ -197,9 +197,10 @@ class Printer:
         return text
 
     def _new_location(self, location: Location) -> str:
-        if location == UNKNOWN:
+        fields = location.fields
+        if fields == UNKNOWN.fields:
             return ""
-        number = self._locations.setdefault(location, f"#{len(self._locations)}")
+        number = self._locations.setdefault(fields, f"#{len(self._locations)}")
         self._location_ids[id(location)] = f" {number}"  # the program keeps it alive while we print
         return f" {number}"
 
@@ -212,6 +213,7 @@ class Printer:
     def _op(self, op: Op, indent: str) -> None:
         lines, regions = self.lines, op.regions
         self.op_lines[op] = len(lines)
+        results = ", ".join(map(self.define, op.results))
         form = form_of(op) if op.name in FORMS else None
         bound: list[str] | None = None
         if form is None:
@@ -224,9 +226,8 @@ class Printer:
             text, bound = self._bound(op, form)
         else:
             text = self._headed(op, form)
-        if op.results:
-            results = [self.define(result) for result in op.results]
-            text = f"{', '.join(results)} = {text} : {self.write.types([r.type for r in op.results])}"
+        if results:
+            text = f"{results} = {text} : {self.write.types([result.type for result in op.results])}"
         text = indent + text + self.location(op.location)
         if not regions:
             lines.append(text)
@@ -246,7 +247,7 @@ class Printer:
     def _op_name(self, name: str) -> str:
         text = self._heads.get(name)
         if text is None:
-            bare = is_word(name) and name not in FORMS and name not in ("locations", "state", "program")
+            bare = "." in name and is_word(name) and name not in FORMS
             text = self._heads[name] = name if bare else quote(name)
         return text
 
@@ -307,8 +308,7 @@ def _listed(items: list[str]) -> str:
     return text if len(text) <= WIDTH - 20 else "(\n" + "".join(f"  {item},\n" for item in items) + ")"
 
 
-def _place(location: Location) -> str:
-    file, line, function, scope = location.fields
+def _place(file: str, line: int, function: str, scope: str) -> str:
     text = f"{quote(file)}:{line}"
     if function:
         text += f" in {quote(function)}"

@@ -1,7 +1,8 @@
 """The op registry: what every op name means to the compiler.
 
-An op is registered with its effects; without them it cannot be registered. ``jax.<primitive>`` names share one definition: pure
-unless the importer marked the op (attribute ``effects``) because JAX reported an effect that this compiler does not know.
+An op is registered with its effects; without them it cannot be registered. ``jax.<primitive>`` names share
+one definition: pure unless the importer marked the op (attribute ``effects``) because JAX reported an effect
+that this compiler does not know.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ def register_op(
     if name in _DEFINITIONS:
         raise ValueError(f"op {name!r} is already registered")
     if not callable(effects):
-        raise TypeError(f"op {name!r} needs an effect rule, a function of the op; use no_effects for a pure op")
+        raise TypeError(
+            f"op {name!r} needs an effect rule, a function of the op; use no_effects for a pure op"
+        )
     definition = OpDefinition(name, summary, effects, verify)
     _DEFINITIONS[name] = definition
     return definition
@@ -92,7 +95,9 @@ def effects_of(op: Op) -> tuple[Effect, ...]:
     for region in op.regions:
         inner = [effect for nested in region.ops for effect in effects_of(nested)]
         local = {effect.symbol for effect in inner if effect.kind == ALLOC}
-        found.update(dict.fromkeys(effect for effect in inner if effect.symbol is None or effect.symbol not in local))
+        found.update(
+            dict.fromkeys(effect for effect in inner if effect.symbol is None or effect.symbol not in local)
+        )
     return tuple(found)
 
 
@@ -118,7 +123,9 @@ _JAX_OP = OpDefinition("jax.*", "a JAX primitive; its parameters are attributes"
 
 register_op("state.read", summary="the leaves of a State", effects=lambda op: (Effect(READ, op.symbol),))
 register_op("state.write", summary="give a State new leaves", effects=lambda op: (Effect(WRITE, op.symbol),))
-register_op("state.alloc", summary="create a State with these leaves", effects=lambda op: (Effect(ALLOC, op.symbol),))
+register_op(
+    "state.alloc", summary="create a State with these leaves", effects=lambda op: (Effect(ALLOC, op.symbol),)
+)
 for _name, _summary in {
     "flow.yield": "the results of a region",
     "flow.scan": "loop a known number of times over carried values and stacked inputs",

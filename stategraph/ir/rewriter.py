@@ -1,7 +1,7 @@
 """Edits that keep a program consistent: uses, owners and locations.
 
-All edits of a placed op go through here. Single edits are methods of ``Rewriter``; a pass that removes many ops collects
-them and calls ``erase_all`` once, which is linear in the size of the region.
+All edits of a placed op go through here. Single edits are methods of ``Rewriter``; a pass that removes many
+ops collects them and calls ``erase_all`` once, which is linear in the size of the region.
 """
 
 from __future__ import annotations
@@ -85,10 +85,13 @@ class Rewriter:
             op.parent = None
             for result in op.results:
                 if result._users:
-                    raise ValueError(f"{op!r} was erased, but its result is still taken by {result._users[0]!r}")
+                    raise ValueError(
+                        f"{op!r} was erased, but its result is still taken by {result._users[0]!r}"
+                    )
 
     def detach(self, op: Op) -> None:
-        """Let go of the operands of ``op`` and of everything inside it, without removing it from its region."""
+        """Let go of the operands of ``op`` and of everything inside it, without removing it from its
+        region."""
         for operand in op.operands:
             operand._users.remove(op)
         op.operands = []

@@ -6,6 +6,7 @@ cannot disagree.
 
 from __future__ import annotations
 
+import functools
 import re
 
 WORD = r"[^\W\d]\w*(?:\.\w+)*"
@@ -59,11 +60,13 @@ def _unescape(match: re.Match[str]) -> str:
     return _LETTERS[letter]
 
 
+@functools.lru_cache(4096)
 def word(text: str) -> str:
     """``text`` bare where possible, quoted otherwise."""
     return text if is_word(text) else quote(text)
 
 
+@functools.lru_cache(4096)
 def path(text: str) -> str:
     """A State path or function name with its ``@``."""
     return f"@{text}" if _path(text) else f"@{quote(text)}"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from stategraph.ir.arrays import array_key
+from stategraph.ir.arrays import digest
 from stategraph.ir.attributes import Dense, DType, EnumValue, Opaque, Record, RegionRef, Symbol
 from stategraph.ir.core import Constant, Op, Program, Region, StateSymbol, Value
 from stategraph.ir.tree import Tree
@@ -60,9 +60,8 @@ def _symbol(symbol: StateSymbol) -> tuple[Any, ...]:
 
 
 def _array(array: Any) -> tuple[Any, ...]:
-    """Key implementation, dtype, shape and a digest of the bits of an array."""
-    impl, dtype, shape, bits = array_key(array)
-    return (impl, dtype, shape, hashlib.sha256(bits).hexdigest())
+    """An array as comparable data."""
+    return digest(array)
 
 
 def _attributes(attributes: dict[str, Any]) -> tuple[Any, ...]:

@@ -56,7 +56,7 @@ def to_svg(program: Program, limit: int = 80) -> str:
 
 
 def _legend(program: Program) -> list[tuple[str, str]]:
-    printer = Printer(locations=False)
+    printer = Printer(locations=False, resources=False)
     symbols = list(program.states.values())
     rows = []
     for symbol in symbols[:MAX_STATES]:

@@ -1,8 +1,8 @@
 """Tree structures: how a nested Python value is laid out as a flat list of leaves.
 
-A State may hold a nested value (a dict of weight and bias), and a program takes and returns nested values. The IR sees their
-leaves; a ``Tree`` remembers the nesting, independently of JAX. It prints like the value it stands for, with ``*`` for a leaf:
-``{'bias': *, 'weight': *}``.
+A State may hold a nested value (a dict of weight and bias), and a program takes and returns nested values.
+The IR sees their leaves; a ``Tree`` remembers the nesting, independently of JAX. It prints like the value it
+stands for, with ``*`` for a leaf: ``{'bias': *, 'weight': *}``.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ TREE_KINDS = ("leaf", "none", "tuple", "list", "dict", "custom")
 class Tree:
     """One node of a structure.
 
-    ``kind`` is one of ``TREE_KINDS``. ``keys`` are a dict's keys, ``name`` names a custom node (a namedtuple or registered class)
-    and ``payload`` is whatever the front end needs to rebuild that class; it takes no part in comparison.
+    ``kind`` is one of ``TREE_KINDS``. ``keys`` are a dict's keys, ``name`` names a custom node (a namedtuple
+    or registered class) and ``payload`` is whatever the front end needs to rebuild that class; it takes no
+    part in comparison.
     """
 
     kind: str
@@ -59,9 +60,13 @@ class Tree:
         if self.kind == "list":
             return f"[{', '.join(inner)}]"
         if self.kind == "dict":
-            return "{" + ", ".join(f"{key!r}: {text}" for key, text in zip(self.keys, inner, strict=True)) + "}"
+            return (
+                "{" + ", ".join(f"{key!r}: {text}" for key, text in zip(self.keys, inner, strict=True)) + "}"
+            )
         names = self.keys or range(len(inner))
-        return f"{self.name}(" + ", ".join(f"{key}={text}" for key, text in zip(names, inner, strict=True)) + ")"
+        return (
+            f"{self.name}(" + ", ".join(f"{key}={text}" for key, text in zip(names, inner, strict=True)) + ")"
+        )
 
 
 LEAF = Tree("leaf")

@@ -1,8 +1,8 @@
 """Types of IR values.
 
-A *tensor type* is a dtype, a shape and JAX's weak-type flag, written ``f32[3,4]`` (``f32[]*`` when weak). PRNG keys have a
-type of their own, ``key<fry>[2]``. Anything else that a JAX program may carry (references, tokens) is an *opaque type* with a
-name: it can be printed, but no pass looks inside.
+A *tensor type* is a dtype, a shape and JAX's weak-type flag, written ``f32[3,4]`` (``f32[]*`` when weak).
+PRNG keys have a type of their own, ``key<fry>[2]``. Anything else that a JAX program may carry (references,
+tokens) is an *opaque type* with a name: it can be printed, but no pass looks inside.
 
 dtypes are short strings (``f32``, ``bf16``, ``i32``, ``bool``) so that this package needs no JAX.
 """
@@ -19,12 +19,13 @@ import numpy as np
 from stategraph.ir.spelling import is_simple_word, quote
 
 _PREFIXES = {"float": "f", "int": "i", "uint": "u", "complex": "c"}
-_SPECIAL = {"bfloat16": "bf16", "bool": "bool", "float0": "f0"}
+_SPECIAL = {"bfloat16": "bf16", "bool": "bool", "float0": "f0", "void": "f0"}
 
 
 @functools.cache
 def short_dtype(name: str) -> str:
-    """The short spelling of a NumPy dtype name: ``float32`` -> ``f32``, ``float8_e4m3fn`` -> ``f8_e4m3fn``."""
+    """The short spelling of a NumPy dtype name: ``float32`` -> ``f32``, ``float8_e4m3fn`` ->
+    ``f8_e4m3fn``."""
     if name in _SPECIAL:
         return _SPECIAL[name]
     for prefix in ("uint", "int", "complex", "float"):

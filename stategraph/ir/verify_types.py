@@ -121,7 +121,8 @@ def _while(op: Op) -> None:
     carries = _types(op.operands)
     _match(op, "the condition's arguments", _types(condition.args), "the initial carries", carries)
     _match(op, "the body's arguments", _types(body.args), "the initial carries", carries)
-    # A batched loop has one condition per lane: it runs while any holds, and a lane whose condition fails keeps its carries.
+    # A batched loop has one condition per lane: it runs while any holds, and a lane whose condition fails
+    # keeps its carries.
     test = _types(condition.yielded)
     if len(test) != 1 or not isinstance(test[0], TensorType) or test[0].dtype != "bool":
         _match(op, "what the condition yields", test, "a single bool[]", [TensorType("bool")])

@@ -1,10 +1,12 @@
-"""Passes: rewrites of programs, and the machinery that finds, runs and watches them. Imports the IR and no JAX.
+"""Passes: rewrites of programs, and the machinery that finds, runs and watches them. Imports the IR and no
+JAX.
 
     from stategraph.passes import run_passes
     outcome = run_passes(program, "default,my-pass{x=1}")
 
-``base`` says what a pass is, ``registry`` how it gets a name, ``pipeline`` how pipelines are written, ``manager`` and ``instruments``
-how they run. One file is one pass; ``docs/write-a-pass.md`` builds one from nothing.
+``base`` says what a pass is, ``registry`` how it gets a name, ``pipeline`` how pipelines are written,
+``manager`` and ``instruments`` how they run. One file is one pass; ``docs/write-a-pass.md`` builds one from
+nothing.
 """
 
 from stategraph.passes import hooks

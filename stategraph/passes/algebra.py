@@ -1,7 +1,8 @@
 """Algebra that keeps every bit: the rules below hold for NaN, infinities, signed zeros and wrapping integers.
 
-Rules for floats are few. ``x + 0`` turns -0.0 into 0.0, ``x - x`` is NaN for NaN and infinity, and ``x * 1`` flushes subnormal
-numbers to zero on backends that do: these are ``fast-math`` and run only where the user allowed it.
+Rules for floats are few. ``x + 0`` turns -0.0 into 0.0, ``x - x`` is NaN for NaN and infinity, and ``x * 1``
+flushes subnormal numbers to zero on backends that do: these are ``fast-math`` and run only where the user
+allowed it.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ FAST_MATH = rules(
 
 
 class SameType(Pattern):
-    """An op that only changes the type, to the type it has: convert(x) -> x, reshape(x) -> x, broadcast(x) -> x."""
+    """An op that only changes the type, to the type it has: convert(x) -> x, reshape(x) -> x, broadcast(x) ->
+    x.
+    """
 
     name = "change of type to the same type"
     ops = ("jax.convert_element_type", "jax.reshape", "jax.broadcast_in_dim")
@@ -63,7 +66,12 @@ class SameType(Pattern):
     def rewrite(self, op: Op, rewriter: PatternRewriter) -> bool:
         operand = op.operands[0]
         reordered = op.name == "jax.reshape" and op.attributes.get("dimensions") is not None
-        if len(op.operands) != 1 or operand.type != op.result.type or reordered or op.attributes.get("sharding") is not None:
+        if (
+            len(op.operands) != 1
+            or operand.type != op.result.type
+            or reordered
+            or op.attributes.get("sharding") is not None
+        ):
             return False
         rewriter.replace(op, [operand])
         return True
@@ -77,7 +85,12 @@ class ReshapeOfReshape(Pattern):
 
     def rewrite(self, op: Op, rewriter: PatternRewriter) -> bool:
         inner = op.operands[0].defining_op
-        if inner is None or inner.name not in ("jax.reshape", "jax.expand_dims") or not _is_plain(op) or not _is_plain(inner):
+        if (
+            inner is None
+            or inner.name not in ("jax.reshape", "jax.expand_dims")
+            or not _is_plain(op)
+            or not _is_plain(inner)
+        ):
             return False
         source, type_ = inner.operands[0], op.result.type
         if source.type == type_:
@@ -102,8 +115,13 @@ class SqueezeOfBroadcast(Pattern):
         source, wide = inner.operands[0], inner.result.type
         if len(inner.operands) != 1 or source.type != op.result.type:
             return False
-        if not isinstance(source.type, TensorType) or not isinstance(wide, TensorType) or source.type.size != wide.size:
-            return False  # then every dimension that is new or was stretched has size 1, and the order is that of the source
+        if (
+            not isinstance(source.type, TensorType)
+            or not isinstance(wide, TensorType)
+            or source.type.size != wide.size
+        ):
+            return False
+        # of equal size: dimensions that are new or stretched have size 1, and the order is that of the source
         rewriter.replace(op, [source])
         return True
 
@@ -136,7 +154,11 @@ class ReverseOfReverse(Pattern):
 
     def rewrite(self, op: Op, rewriter: PatternRewriter) -> bool:
         inner = op.operands[0].defining_op
-        if inner is None or inner.name != "jax.rev" or set(inner.attributes["dimensions"]) != set(op.attributes["dimensions"]):
+        if (
+            inner is None
+            or inner.name != "jax.rev"
+            or set(inner.attributes["dimensions"]) != set(op.attributes["dimensions"])
+        ):
             return False
         rewriter.replace(op, [inner.operands[0]])
         return True
@@ -167,4 +189,6 @@ class Algebra(Pass):
 
 
 def _is_plain(op: Op) -> bool:
-    return op.attributes.get("sharding") is None and (op.name != "jax.reshape" or op.attributes.get("dimensions") is None)
+    return op.attributes.get("sharding") is None and (
+        op.name != "jax.reshape" or op.attributes.get("dimensions") is None
+    )

@@ -11,20 +11,20 @@
 
         def run(self, program: Program, context: Context) -> None: ...
 
-``name`` is its spelling in a pipeline, the fields are its options, ``drop-prints{ordered=true}``. A pass says nothing about what it
-changed: the manager compares fingerprints where somebody wants to know. What is worth telling the user goes through
-``context.report`` and ``context.explain``.
+``name`` is its spelling in a pipeline, the fields are its options, ``drop-prints{ordered=true}``. A pass says
+nothing about what it changed: the manager compares fingerprints where somebody wants to know. What is worth
+telling the user goes through ``context.report`` and ``context.explain``.
 
-*Exactness* is what a pass promises about the values of the program, of the IR evaluated op by op: ``exact`` (the same bits for all
-inputs, NaN, infinities and signed zeros included), ``reduction-order`` (only reorders sums whose order the backend leaves open),
-``fast-math`` (equal in real arithmetic).
+*Exactness* is what a pass promises about the values of the program, of the IR evaluated op by op: ``exact``
+(the same bits for all inputs, NaN, infinities and signed zeros included), ``reduction-order`` (only reorders
+sums whose order the backend leaves open), ``fast-math`` (equal in real arithmetic).
 """
 
 from __future__ import annotations
 
 import ast
-import functools
 import inspect
+import itertools
 import json
 import re
 import textwrap
@@ -71,7 +71,7 @@ class Option:
 
 @attrs.frozen
 class Pass:
-    """Base class of passes. Subclasses are frozen attrs classes; every field is an option and has a default."""
+    """Base class of passes. Subclasses are frozen attrs classes; every field is an option with a default."""
 
     name: ClassVar[str] = ""
     """How a pipeline spells the pass."""
@@ -96,7 +96,9 @@ class Pass:
 
     def __str__(self) -> str:
         """The spelling: ``name{option=value}`` with the options that differ from their defaults."""
-        given = [(o.name, getattr(self, o.name)) for o in self.options() if getattr(self, o.name) != o.default]
+        given = [
+            (o.name, getattr(self, o.name)) for o in self.options() if getattr(self, o.name) != o.default
+        ]
         return self.name + ("{" + " ".join(f"{k}={spell(v)}" for k, v in given) + "}" if given else "")
 
 
@@ -130,11 +132,20 @@ def type_name(type_: Any) -> str:
     return type_.__name__ if type_ in SCALARS else str(type_).replace("NoneType", "none")
 
 
-@functools.cache
+_OPTIONS: dict[type[Pass], tuple[Option, ...]] = {}
+
+
 def options_of(cls: type[Pass]) -> tuple[Option, ...]:
     """The options of a pass class. Raises ``PassError`` for a field that no pipeline could spell."""
-    if not attrs.has(cls) or "__attrs_attrs__" not in vars(cls):
-        raise PassError(f"{cls.__name__} is no attrs class: put @attrs.frozen above it, so that its fields are its options")
+    if cls not in _OPTIONS:
+        _OPTIONS[cls] = _read_options(cls)
+    return _OPTIONS[cls]
+
+
+def _read_options(cls: type[Pass]) -> tuple[Option, ...]:
+    if "__attrs_attrs__" not in vars(cls):
+        why = "put @attrs.frozen above it, so that its fields are its options"
+        raise PassError(f"{cls.__name__} is no attrs class: {why}")
     try:
         hints = typing.get_type_hints(cls)
     except NameError:
@@ -180,8 +191,12 @@ def _field_docs(cls: type) -> dict[str, str]:
         return {}
     found: dict[str, str] = {}
     body = getattr(node, "body", [])
-    for field, doc in zip(body, body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(doc, ast.Expr):
+    for field, doc in itertools.pairwise(body):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(doc, ast.Expr)
+        ):
             if isinstance(doc.value, ast.Constant) and isinstance(doc.value.value, str):
                 found[field.target.id] = " ".join(doc.value.value.split())
     return found

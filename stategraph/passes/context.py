@@ -1,7 +1,7 @@
 """What a running pass has at hand: reports, explanations, analyses, and the exactness that the user chose.
 
-An *explanation* records one decision: what was decided, about which State or op, where in the user's code, by which pass, why, with
-which figures, and how to change it. ``.explain()`` and the statistics show them.
+An *explanation* records one decision: what was decided, about which State or op, where in the user's code, by
+which pass, why, with which figures, and how to change it. ``.explain()`` and the statistics show them.
 """
 
 from __future__ import annotations
@@ -99,7 +99,15 @@ class Context:
         subject, found = subject_of(what)
         by = self.current.name if self.current is not None else ""
         self.explanations.append(
-            Explanation(by, subject, found if location is None else location, decision, reason, dict(numbers or {}), advice)
+            Explanation(
+                by,
+                subject,
+                found if location is None else location,
+                decision,
+                reason,
+                dict(numbers or {}),
+                advice,
+            )
         )
 
     def allows(self, exactness: str) -> bool:

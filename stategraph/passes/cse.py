@@ -1,8 +1,9 @@
 """Common subexpressions: of two pure ops that compute the same, the first stays.
 
-Two ops are the same when name, operands, attributes and result types are; constants count by type and bits, attributes by type and
-value (1, 1.0 and true differ, as do 0.0 and -0.0). A region sees the ops computed before it in the regions around it, except in
-bodies that are meant to be on their own: rematerialised ones compute again on purpose, and derivative rules must not look outside.
+Two ops are the same when name, operands, attributes and result types are; constants count by type and bits,
+attributes by type and value (1, 1.0 and true differ, as do 0.0 and -0.0). A region sees the ops computed
+before it in the regions around it, except in bodies that are meant to be on their own: rematerialised ones
+compute again on purpose, and derivative rules must not look outside.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from stategraph.ir.attributes import Opaque, Record
 from stategraph.ir.core import Constant, Op, Program, Region
 from stategraph.passes.base import Pass
 from stategraph.passes.context import Context
-from stategraph.passes.edit import EFFECTS_OF, LOOPS, REWRITER, erase_all, is_gradient
+from stategraph.passes.edit import EFFECTS_OF, LOOPS, REWRITER, erase_all, is_gradient, is_plain_body
 from stategraph.passes.registry import register
 
 Key = tuple[Any, ...]
 Table = dict[Key, Op]
-_SHARING = (*LOOPS, "flow.cond", "flow.call", "xform.grad")
-"""Ops whose bodies may use what was computed before them."""
+_SHARING = (*LOOPS, "flow.cond", "xform.grad")
+"""Ops whose bodies may use what was computed before them, as may plain calls."""
 
 
 @register
@@ -42,10 +43,12 @@ def _visit(region: Region, known: Table, doomed: list[Op], context: Context) -> 
     added: list[Key] = []
     for op in region.ops:
         if op.regions:
-            # merging a value in a differentiated body adds up what its uses send back before it is multiplied, not after
+            # merging a value in a differentiated body adds up what its uses send back before it is
+            # multiplied, not after
             if not is_gradient(op) or context.allows("fast-math"):
+                shares = op.name in _SHARING or (op.name == "flow.call" and is_plain_body(op))
                 for inner in op.regions:
-                    _visit(inner, known if op.name in _SHARING else {}, doomed, context)
+                    _visit(inner, known if shares else {}, doomed, context)
             continue
         results = op.results
         if not results or rules[op.name](op):
@@ -67,17 +70,21 @@ def _visit(region: Region, known: Table, doomed: list[Op], context: Context) -> 
 
 def _same(a: Op, b: Op) -> bool:
     """Whether two ops of one name and with equal operands compute the same."""
-    return same_attribute(a.attributes, b.attributes) and [r.type for r in a.results] == [r.type for r in b.results]
+    if [result.type for result in a.results] != [result.type for result in b.results]:
+        return False
+    return same_attribute(a.attributes, b.attributes)
 
 
 def same_attribute(a: Any, b: Any) -> bool:
-    """Whether two attribute values are the same data; things that cannot be looked into are the same only when identical."""
+    """Whether two attribute values are the same data; things that cannot be looked into are the same only
+    when identical.
+    """
     if a is b:
         return True
     if type(a) is not type(b):
         return False
     if isinstance(a, float):
-        return a.hex() == b.hex()
+        return bool(a.hex() == b.hex())
     if isinstance(a, (tuple, list)):
         return len(a) == len(b) and all(map(same_attribute, a, b))
     if isinstance(a, dict):
@@ -86,4 +93,4 @@ def same_attribute(a: Any, b: Any) -> bool:
         return a.name == b.name and same_attribute(a.fields, b.fields)
     if isinstance(a, Opaque):
         return a.name == b.name and a.payload is b.payload and a.payload is not None
-    return (a == b) is True
+    return bool(a == b)

@@ -1,9 +1,10 @@
 """Dead-code elimination: what nobody needs goes, down to single carries of loops and results of branches.
 
-*Needed* are ops with effects that someone outside can notice, and whatever they take. Need flows through region ops value by value:
-a result of a branch needs what the branches yield there, a carry of a loop its initial value and what the body yields there. So a
-carry that only feeds itself is never reached. Reading State keeps no op; writing does, in nested bodies too, except to a State that
-is born and dies inside an op that nobody needs.
+*Needed* are ops with effects that someone outside can notice, and whatever they take. Need flows through
+region ops value by value: a result of a branch needs what the branches yield there, a carry of a loop its
+initial value and what the body yields there. So a carry that only feeds itself is never reached. Reading
+State keeps no op; writing does, in nested bodies too, except to a State that is born and dies inside an op
+that nobody needs.
 """
 
 from __future__ import annotations
@@ -14,14 +15,24 @@ from stategraph.ir.core import Op, Program, Region, Value
 from stategraph.ir.effects import READ
 from stategraph.passes.base import Pass
 from stategraph.passes.context import Context
-from stategraph.passes.edit import EFFECTS_OF, erase_all, is_plain_body, keep_args, keep_carries, keep_operands, keep_results
+from stategraph.passes.edit import (
+    EFFECTS_OF,
+    erase_all,
+    is_plain_body,
+    keep_args,
+    keep_carries,
+    keep_operands,
+    keep_results,
+)
 from stategraph.passes.registry import register
 
 
 @register
 @attrs.frozen
 class Dce(Pass):
-    """Remove what nobody needs: ops, carries of loops, stacked outputs, results of branches, unused region arguments."""
+    """Remove what nobody needs: ops, carries of loops, stacked outputs, results of branches, unused region
+    arguments.
+    """
 
     name = "dce"
 
@@ -51,7 +62,9 @@ class _Need:
         roots: list[Op] = []
         for op in region.ops:
             for inner in op.regions:
-                born = {o.symbol: op for o in inner.ops if o.name == "state.alloc" and o.symbol not in self._born}
+                born = {
+                    o.symbol: op for o in inner.ops if o.name == "state.alloc" and o.symbol not in self._born
+                }
                 roots += self._roots(inner, {**local, **born} if born else local)
             for effect in rules[op.name](op):
                 if effect.kind == READ:
@@ -82,14 +95,14 @@ class _Need:
                 if owner not in ops:
                     ops.add(owner)
                     stack += owner.operands
-                    if owner.parent.owner not in ops:  # type: ignore[union-attr]
+                    if _around(owner) not in ops:
                         self._need(_around(owner))
             elif value not in values:
                 values.add(value)
                 if type(owner) is Op:
                     self._need(owner)
                     stack += _behind_result(owner, value.index)
-                elif isinstance(owner.owner, Op):
+                elif isinstance(owner, Region) and isinstance(owner.owner, Op):
                     stack += _behind_arg(owner.owner, value.index)
 
 
@@ -157,7 +170,9 @@ def _narrow(op: Op, needed: set[Value], context: Context) -> None:
 def _narrow_loop(loop: Op, needed: set[Value], context: Context) -> None:
     columns = zip(loop.results, *(region.args for region in loop.regions), strict=False)
     count = loop.attributes["carry"] if loop.name == "flow.scan" else len(loop.operands)
-    kept = [any(value in needed for value in column) for column, _ in zip(columns, range(count), strict=False)]
+    kept = [
+        any(value in needed for value in column) for column, _ in zip(columns, range(count), strict=False)
+    ]
     if not all(kept):
         keep_carries(loop, kept)
         context.report(loop, "dropped carries that nobody reads", carries=kept.count(False))

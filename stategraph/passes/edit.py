@@ -1,4 +1,5 @@
-"""Edits that several passes share: erasing many ops, dropping results and arguments, splicing a region into its parent.
+"""Edits that several passes share: erasing many ops, dropping results and arguments, splicing a region into
+its parent.
 
 They keep uses, owners and positions consistent, as ``ir.Rewriter`` does, and are linear in what they touch.
 """
@@ -15,7 +16,9 @@ REWRITER = Rewriter()
 
 
 class _EffectRules(dict[str, EffectRule]):
-    """``own_effects`` with the look-up of the definition done once per op name: what long programs can afford."""
+    """``own_effects`` with the look-up of the definition done once per op name: what long programs can
+    afford.
+    """
 
     def __missing__(self, name: str) -> EffectRule:
         definition = definition_of(name)
@@ -31,7 +34,9 @@ LOOPS = ("flow.scan", "flow.while")
 
 
 def erase_all(doomed: Sequence[Op]) -> None:
-    """Remove ops, in whichever regions they stand, and what is inside them. Nobody else may take their results."""
+    """Remove ops, in whichever regions they stand, and what is inside them. Nobody else may take their
+    results.
+    """
     if not doomed:
         return
     dead: set[Op] = set(doomed)
@@ -60,7 +65,9 @@ def erase_all(doomed: Sequence[Op]) -> None:
 
 
 def keep_results(op: Op, keep: Sequence[bool]) -> None:
-    """Drop the results of ``op`` that are not kept; nobody may take them. Its regions' yields are left to the caller."""
+    """Drop the results of ``op`` that are not kept; nobody may take them. Its regions' yields are left to the
+    caller.
+    """
     op.results = [result for result, kept in zip(op.results, keep, strict=True) if kept]
     for i, result in enumerate(op.results):
         result.index = i
@@ -111,13 +118,16 @@ def carries(loop: Op) -> int:
 
 
 def is_plain_body(op: Op) -> bool:
-    """Whether the op runs one body once with its operands as arguments, and nothing else refers to their positions."""
+    """Whether the op runs one body once with its operands as arguments, and nothing else refers to their
+    positions.
+    """
     return op.name == "xform.remat" or (op.name == "flow.call" and op.attributes.keys() <= {"name"})
 
 
 def is_gradient(op: Op) -> bool:
-    """Whether the regions of the op are transformed before they run (differentiated, mapped), so that rounding inside may show
-    elsewhere. Rematerialised bodies only run again."""
+    """Whether the regions of the op are transformed before they run (differentiated, mapped), so that
+    rounding inside may show elsewhere. Rematerialised bodies only run again.
+    """
     return op.name.startswith("xform.") and op.name != "xform.remat"
 
 
@@ -135,7 +145,9 @@ def same_value(a: Value, b: Value) -> bool:
 
 
 def visible_outside(value: Value, regions: Sequence[Region]) -> bool:
-    """Whether ``value``, taken somewhere inside ``regions`` (directly or below), is defined outside of all of them."""
+    """Whether ``value``, taken somewhere inside ``regions`` (directly or below), is defined outside of all of
+    them.
+    """
     region = home(value)
     while region is not None:
         if region in regions:
@@ -147,8 +159,9 @@ def visible_outside(value: Value, regions: Sequence[Region]) -> bool:
 def splice(op: Op, region: Region, arguments: Iterable[Value]) -> list[Op]:
     """Dissolve ``op`` into the ops of its ``region``: returns these, to stand in its place.
 
-    The region's arguments become ``arguments``, the results of ``op`` what the region yields. ``op`` lets go of everything; the
-    caller puts the returned ops into the parent region, whose ops they now are, where ``op`` was.
+    The region's arguments become ``arguments``, the results of ``op`` what the region yields. ``op`` lets go
+    of everything; the caller puts the returned ops into the parent region, whose ops they now are, where
+    ``op`` was.
     """
     for arg, argument in zip(list(region.args), arguments, strict=True):
         REWRITER.replace_uses(arg, argument)

@@ -1,8 +1,9 @@
 """Constant folding: what is known while compiling is computed while compiling.
 
-A pure ``jax.*`` op on constants is evaluated by the backend's hook (``hooks.evaluate``) when its results are small; a branch whose
-index is a constant becomes the branch taken; a loop of no trips becomes its initial values. No algebra happens here: ``x - x``,
-``x * 0`` and ``0 + x`` are no constants, as x may be NaN, infinite or -0.0.
+A pure ``jax.*`` op on constants is evaluated by the backend's hook (``hooks.evaluate``) when its results are
+small; a branch whose index is a constant becomes the branch taken; a loop of no trips becomes its initial
+values. No algebra happens here: ``x - x``, ``x * 0`` and ``0 + x`` are no constants, as x may be NaN,
+infinite or -0.0.
 """
 
 from __future__ import annotations
@@ -82,7 +83,9 @@ class FoldConstants(Pass):
 
 def _names_an_axis(op: Op) -> bool:
     """Whether the op speaks of a mapped or mesh axis: then its value depends on where it runs."""
-    return any("axis_name" in key or key in ("axes_names", "axis_index_groups") for key in op.attributes) or any(
+    return any(
+        "axis_name" in key or key in ("axes_names", "axis_index_groups") for key in op.attributes
+    ) or any(
         key == "axes" and isinstance(value, tuple) and any(isinstance(axis, str) for axis in value)
         for key, value in op.attributes.items()
     )
@@ -91,7 +94,9 @@ def _names_an_axis(op: Op) -> bool:
 def _without_trips(op: Op, context: Context) -> list[Op] | None:
     """What a scan of length 0 leaves: its initial values, and outputs without elements."""
     count = op.attributes["carry"]
-    if any(init.type != result.type for init, result in zip(op.operands[:count], op.results[:count], strict=True)):
+    if any(
+        init.type != result.type for init, result in zip(op.operands[:count], op.results[:count], strict=True)
+    ):
         return None  # the initial value is weakly typed, the result is not
     if not all(isinstance(result.type, TensorType) for result in op.results[count:]):
         return None

@@ -1,7 +1,7 @@
 """What passes borrow from a backend: running one op on constants, and comparing two programs by running them.
 
-This package knows no array library but NumPy. A backend installs what it can do when it is imported; without it constants are not
-evaluated, and validation says that nobody can do it.
+This package knows no array library but NumPy. A backend installs what it can do when it is imported; without
+it constants are not evaluated, and validation says that nobody can do it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ _validator: Validator | None = None
 def install(*, evaluate: Evaluator | None = None, validate: Validator | None = None) -> None:
     """Offer hooks; those not given stay as they are.
 
-    ``evaluate(op)`` gets an op whose operands are all constants and returns its results, or None when it cannot know them;
-    ``validate(before, after, pass_name)`` raises when the programs compute different things.
+    ``evaluate(op)`` gets an op whose operands are all constants and returns its results, or None when it
+    cannot know them; ``validate(before, after, pass_name)`` raises when the programs compute different
+    things.
     """
     global _evaluator, _validator
     _evaluator = evaluate if evaluate is not None else _evaluator

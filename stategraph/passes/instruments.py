@@ -1,7 +1,8 @@
 """Instruments: what can be done around each pass without the passes knowing.
 
-An instrument overrides some of five methods. It may keep a pass from running (``Bisect``), look at the program before and after
-(``Verify``, ``Validate``, ``PrintProgram``), or measure (``Timing``, ``Statistics``).
+An instrument overrides some of five methods. It may keep a pass from running (``Bisect``), look at the
+program before and after (``Verify``, ``Validate``, ``PrintProgram``), or measure (``Timing``,
+``Statistics``).
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ class Validate(Instrument):
 
     def before_pipeline(self, pipeline: tuple[Pass, ...], context: Context) -> None:
         if context.validator is None:
-            raise PassError("nobody can validate programs: import stategraph.backends first, or pass validator=")
+            raise PassError(
+                "nobody can validate programs: call stategraph.backends.reference_compare.install(), or pass validator="
+            )
 
     def before_pass(self, pass_: Pass, context: Context) -> None:
         self._before = context.program.copy()
@@ -76,7 +79,9 @@ class Validate(Instrument):
 
 
 class Bisect(Instrument):
-    """Run only the first ``limit`` passes, and say which was the last: to find the pass that breaks a program."""
+    """Run only the first ``limit`` passes, and say which was the last: to find the pass that breaks a
+    program.
+    """
 
     def __init__(self, limit: int, stream: TextIO | None = None) -> None:
         self.limit = limit
@@ -97,8 +102,8 @@ class Bisect(Instrument):
 class PrintProgram(Instrument):
     """Print the program before or after passes, to stderr unless ``stream`` is given.
 
-    ``before`` and ``after`` hold names of passes; ``after_all`` and ``before_all`` mean every pass, ``after_change`` every pass that
-    changed something.
+    ``before`` and ``after`` hold names of passes; ``after_all`` and ``before_all`` mean every pass,
+    ``after_change`` every pass that changed something.
     """
 
     def __init__(
@@ -124,7 +129,9 @@ class PrintProgram(Instrument):
     def before_pipeline(self, pipeline: tuple[Pass, ...], context: Context) -> None:
         missing = (self._before | self._after) - {pass_.name for pass_ in pipeline}
         if missing:
-            raise PassError(f"nothing to print at {', '.join(sorted(missing))}: no such pass in the pipeline {pipeline}")
+            raise PassError(
+                f"nothing to print at {', '.join(sorted(missing))}: no such pass in the pipeline {pipeline}"
+            )
 
     def before_pass(self, pass_: Pass, context: Context) -> None:
         if self._after_change:
@@ -217,7 +224,9 @@ class PassStatistics:
 
 
 class Statistics(Instrument):
-    """The size of the program before and after each pass, whether the pass changed it, and what the pass reported."""
+    """The size of the program before and after each pass, whether the pass changed it, and what the pass
+    reported.
+    """
 
     def __init__(self) -> None:
         self.program = ""
@@ -235,7 +244,9 @@ class Statistics(Instrument):
         print_before, counts_before, told = self._before
         changed = context.analysis(fingerprint) != print_before
         reports = [explanation.as_json() for explanation in context.explanations[told:]]
-        self.passes.append(PassStatistics(str(pass_), changed, counts_before, context.analysis(count), reports))
+        self.passes.append(
+            PassStatistics(str(pass_), changed, counts_before, context.analysis(count), reports)
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Plain data for ``json.dump``."""
@@ -258,7 +269,8 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     lines = []
     for row in (head, *rows):
         first, *others = (
-            cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         lines.append("  ".join([first, *others]).rstrip())
     return "\n".join(lines)
@@ -267,4 +279,6 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 def _report(report: dict[str, Any]) -> str:
     figures = ", ".join(f"{key} = {value}" for key, value in report["numbers"].items())
     place = f"{report['location']}: " if report["location"] else ""
-    return f"{report['pass']}: {place}{report['subject']}: {report['decision']}" + (f" ({figures})" if figures else "")
+    return f"{report['pass']}: {place}{report['subject']}: {report['decision']}" + (
+        f" ({figures})" if figures else ""
+    )

@@ -1,7 +1,8 @@
 """Loop-invariant code motion: a pure op whose operands come from outside of the loop runs once, before it.
 
-Not moved are ops with effects, ops that may run forever (the loop may have no trips), whatever stands in a branch (it may not be
-taken), and large arrays filled with one number: they cost nothing inside, where the compiler below fuses them, and memory outside.
+Not moved are ops with effects, ops that may run forever (the loop may have no trips), whatever stands in a
+branch (it may not be taken), and large arrays filled with one number: they cost nothing inside, where the
+compiler below fuses them, and memory outside.
 """
 
 from __future__ import annotations
@@ -32,12 +33,15 @@ class Licm(Pass):
         self._visit(program.body, False, context)
 
     def _visit(self, region: Region, is_loop: bool, context: Context) -> list[Op]:
-        """Tidy the loops in ``region``; when it is a loop body itself, take out its invariant ops and return them."""
+        """Tidy the loops in ``region``; when it is a loop body itself, take out its invariant ops and return
+        them.
+        """
         kept: list[Op] = []
         moved: list[Op] = []
         for op in region.ops:
             placed = [op]
-            # in a differentiated body, a value moved out of a loop collects what all trips send back before it is multiplied
+            # in a differentiated body, a value moved out of a loop collects what all trips send back before
+            # it is multiplied
             if op.regions and (not is_gradient(op) or context.allows("fast-math")):
                 placed = [*self._out_of(op, context), op]
             for candidate in placed:

@@ -75,9 +75,15 @@ def _takes_last(taker: Op, output: Value, loop: Op) -> bool:
     last = 0 if loop.attributes["reverse"] else length - 1
     shape: tuple[int, ...] = output.type.shape  # type: ignore[union-attr]
     if taker.name == "jax.slice":
-        start, limit, strides = (taker.attributes.get(key) for key in ("start_indices", "limit_indices", "strides"))
+        start, limit, strides = (
+            taker.attributes.get(key) for key in ("start_indices", "limit_indices", "strides")
+        )
         zeros = (0,) * (len(shape) - 1)
-        return start == (last, *zeros) and limit == (last + 1, *shape[1:]) and (not strides or set(strides) == {1})
+        return (
+            start == (last, *zeros)
+            and limit == (last + 1, *shape[1:])
+            and (not strides or set(strides) == {1})
+        )
     if taker.name == "jax.dynamic_slice" and isinstance(taker.operands[1], Constant):
         index = min(max(int(taker.operands[1].data), 0), length - 1)  # as JAX clamps it
         return index == last and taker.attributes.get("slice_sizes") == (1, *shape[1:])

@@ -3,8 +3,8 @@
     outcome = PassManager("default,my-pass", instruments=[VerifyEach(), Timing()]).run(program)
     outcome.program, outcome.explanations
 
-The manager itself does nothing but call the passes; everything that costs time (verifying, printing, counting) is an instrument
-that somebody asked for.
+The manager itself does nothing but call the passes; everything that costs time (verifying, printing,
+counting) is an instrument that somebody asked for.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Outcome:
 class PassManager:
     """Runs passes in order.
 
-    ``passes`` is anything ``parse_pipeline`` takes. ``exactness`` limits the default pipeline and the rules of passes. ``validator``
-    replaces the comparison of programs that a backend has installed (see ``hooks``). Instruments nest like context managers:
-    the first sees a pass earliest before and latest after.
+    ``passes`` is anything ``parse_pipeline`` takes. ``exactness`` limits the default pipeline and the rules
+    of passes. ``validator`` replaces the comparison of programs that a backend has installed (see ``hooks``).
+    Instruments nest like context managers: the first sees a pass earliest before and latest after.
     """
 
     def __init__(
@@ -53,7 +53,9 @@ class PassManager:
         self.validator = validator
 
     def run(self, program: Program, *, copy: bool = True) -> Outcome:
-        """Run the pipeline on a copy of ``program`` (on itself with ``copy=False``, for programs nobody else holds)."""
+        """Run the pipeline on a copy of ``program`` (on itself with ``copy=False``, for programs nobody else
+        holds).
+        """
         program = program.copy() if copy else program
         context = Context(program, self.exactness, self.validator or hooks.validator())
         for instrument in self.instruments:
@@ -72,7 +74,10 @@ class PassManager:
                 instrument.before_pass(pass_, context)
             returned: object = pass_.run(context.program, context)  # type: ignore[func-returns-value]
             if returned is not None:
-                raise PassError(f"pass {pass_.name!r} returned {type(returned).__name__}; a pass edits its program and returns nothing")
+                what = type(returned).__name__
+                raise PassError(
+                    f"pass {pass_.name!r} returned {what}; a pass edits its program and returns nothing"
+                )
             context.invalidate(pass_.preserves)
             for instrument in reversed(self.instruments):
                 instrument.after_pass(pass_, context)

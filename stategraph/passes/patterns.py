@@ -2,13 +2,14 @@
 
 Three ways to write a rule:
 
-1. a line of algebra, ``rule("jax.neg(jax.neg(x)) -> x")``. Names stand for values (the same name, the same value), ``x:int`` limits
-   the dtype to a kind, a number matches a constant of exactly that value in every element (``~0`` is all bits set);
+1. a line of algebra, ``rule("jax.neg(jax.neg(x)) -> x")``. Names stand for values (the same name, the same
+   value), ``x:int`` limits the dtype to a kind, a number matches a constant of exactly that value in every
+   element (``~0`` is all bits set);
 2. a table of such lines, ``rules("exact", '''…''')``;
 3. a subclass of ``Pattern``, for what depends on attributes.
 
-A rewrite never changes a type: a line that would is not applied. Every pattern declares its exactness. Anything that makes
-``Pattern`` objects can feed the driver, so further notations need no change here.
+A rewrite never changes a type: a line that would is not applied. Every pattern declares its exactness.
+Anything that makes ``Pattern`` objects can feed the driver, so further notations need no change here.
 """
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ def apply_patterns(
 ) -> Counter[str]:
     """Apply patterns, those of the chosen exactness, until none applies; returns how often each did.
 
-    After ``max_rewrites`` (four for each op that could match, and 64) the driver stops with a warning that names the patterns which
-    were still at it: they undo each other. The program is correct all the same.
+    After ``max_rewrites`` (four for each op that could match, and 64) the driver stops with a warning that
+    names the patterns which were still at it: they undo each other. The program is correct all the same.
     """
     table: dict[str, list[Pattern]] = {}
     for pattern in patterns:
@@ -104,11 +105,14 @@ def _complain(program: Program, applied: list[str], context: Context) -> None:
     warnings.warn(f"program @{program.name}: {message}", stacklevel=3)
 
 
-# ------------------------------------------------------------------------------------------------------- lines of algebra
+# -------------------------------------------------------------------------------------------------------
+# lines of algebra
 
 KINDS = {"int": ("i", "u"), "float": ("f", "bf"), "complex": ("c",), "bool": ("bool",)}
 """The kinds of dtypes, and how the short names of their dtypes begin."""
-COMMUTATIVE = frozenset(f"jax.{name}" for name in ("add", "mul", "and", "or", "xor", "max", "min", "eq", "ne"))
+COMMUTATIVE = frozenset(
+    f"jax.{name}" for name in ("add", "mul", "and", "or", "xor", "max", "min", "eq", "ne")
+)
 _TOKEN = re.compile(r"\s*(->|[(),]|~0|-?\d+(?:\.\d+)?|[a-z_]+\.\w+|[a-z]\w*(?::[a-z|]+)?)")
 
 
@@ -145,7 +149,8 @@ _Bindings = dict[str, Value]
 
 
 def rule(text: str, exactness: str = "exact") -> Pattern:
-    """A pattern from one line: ``rule("jax.sub(0, x:int) -> jax.neg(x)")``. New ops have the type and attributes of the op replaced.
+    """A pattern from one line: ``rule("jax.sub(0, x:int) -> jax.neg(x)")``. New ops have the type and
+    attributes of the op replaced.
 
     Raises ``PassError`` when the line cannot be read.
     """
@@ -163,7 +168,10 @@ def rule(text: str, exactness: str = "exact") -> Pattern:
     right, rest = _term(rest[1:], text)
     unbound = _names(right) - _names(left)
     if rest or unbound:
-        raise PassError(f"rule {text!r}: " + (f"{', '.join(sorted(unbound))} is not bound" if unbound else f"{rest} is left over"))
+        raise PassError(
+            f"rule {text!r}: "
+            + (f"{', '.join(sorted(unbound))} is not bound" if unbound else f"{rest} is left over")
+        )
     return _Rule(text, left, right, check_exactness(exactness))
 
 
@@ -218,7 +226,7 @@ def _term(tokens: list[str], text: str) -> tuple[_Term, list[str]]:
     if not tokens:
         raise PassError(f"rule {text!r} ends too early")
     head, rest = tokens[0], tokens[1:]
-    if head == "~0" or head[-1].isdigit() and head.lstrip("-")[0].isdigit():
+    if head == "~0" or head.lstrip("-")[:1].isdigit():
         return _Number(head), rest
     if "." not in head:
         name, _, kinds = head.partition(":")
@@ -246,7 +254,11 @@ def _names(term: _Term) -> set[str]:
 def _matches_op(term: _Apply, op: Op, bound: _Bindings) -> bool:
     if op.name != term.op or len(op.operands) != len(term.operands):
         return False
-    orders = [op.operands, op.operands[::-1]] if op.name in COMMUTATIVE and len(op.operands) == 2 else [op.operands]
+    orders = (
+        [op.operands, op.operands[::-1]]
+        if op.name in COMMUTATIVE and len(op.operands) == 2
+        else [op.operands]
+    )
     for operands in orders:
         trial = dict(bound)
         if all(_matches(part, value, trial) for part, value in zip(term.operands, operands, strict=True)):
@@ -273,7 +285,11 @@ def _is_kind(value: Value, kinds: tuple[str, ...]) -> bool:
 @functools.cache
 def kind_of(dtype: str) -> str:
     """One of ``KINDS`` for a short dtype name."""
-    return "bool" if dtype == "bool" else next(kind for kind, letters in KINDS.items() if dtype.startswith(letters))
+    return (
+        "bool"
+        if dtype == "bool"
+        else next(kind for kind, letters in KINDS.items() if dtype.startswith(letters))
+    )
 
 
 def is_filled_with(value: Value, number: _Number) -> bool:

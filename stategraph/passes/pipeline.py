@@ -2,8 +2,9 @@
 
     'inline-calls,simplify-loops{last=false},my-pass{sizes=(1, 2) label="a b"},default'
 
-Passes are separated by commas, options stand in braces as ``name=value``. Values are ``true``/``false``, numbers, words or quoted
-strings, tuples, and ``none`` where an option allows it; the type is that of the option. ``default`` stands for the default pipeline.
+Passes are separated by commas, options stand in braces as ``name=value``. Values are ``true``/``false``,
+numbers, words or quoted strings, tuples, and ``none`` where an option allows it; the type is that of the
+option. ``default`` stands for the default pipeline.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ DEFAULT = (
     "forward-state",
     "eliminate-local-state",
     "expand-transforms",  # gradients become ordinary ops
+    "inline-calls",  # the calls in them, which were kept because equal calls are differentiated once
     "fold-constants",
     "algebra",
     "simplify-branches",
@@ -37,7 +39,7 @@ DEFAULT = (
 
 
 class Pipeline(tuple[Pass, ...]):
-    """Passes in the order in which they run; ``str`` gives the spelling that ``parse_pipeline`` reads back."""
+    """Passes in the order in which they run; ``str`` is the spelling that ``parse_pipeline`` reads back."""
 
     __slots__ = ()
 
@@ -46,7 +48,9 @@ class Pipeline(tuple[Pass, ...]):
 
 
 Passes = str | Pass | type[Pass] | Iterable[Any] | None
-"""What the user may give: text, a pass (object, class, registered function), a sequence of these, or None for the default."""
+"""What the user may give: text, a pass (object, class, registered function), a sequence of these, or None for
+the default.
+"""
 
 
 def default_pipeline(exactness: str = "reduction-order") -> Pipeline:
@@ -58,8 +62,8 @@ def default_pipeline(exactness: str = "reduction-order") -> Pipeline:
 def parse_pipeline(passes: Passes, *, exactness: str = "reduction-order") -> Pipeline:
     """Turn text or passes into a ``Pipeline``.
 
-    Passes of the default pipeline beyond ``exactness`` are left out; naming such a pass yourself is an error, as are unknown
-    passes, unknown options and values of the wrong type, each with the place in the text.
+    Passes of the default pipeline beyond ``exactness`` are left out; naming such a pass yourself is an error,
+    as are unknown passes, unknown options and values of the wrong type, each with the place in the text.
     """
     check_exactness(exactness)
     if passes is None:
@@ -68,7 +72,8 @@ def parse_pipeline(passes: Passes, *, exactness: str = "reduction-order") -> Pip
     for item in found:
         if not allows(exactness, item.exactness):
             raise PassError(
-                f"pass {item.name!r} is {item.exactness}, but only {exactness} is allowed; allow it with exactness={item.exactness!r}"
+                f"pass {item.name!r} is {item.exactness}, but only {exactness} is allowed; "
+                f"allow it with exactness={item.exactness!r}"
             )
     return Pipeline(found)
 
@@ -131,7 +136,11 @@ class _Parser:
             if name is None:
                 self.fail("expected an option as name=value, or '}'")
             if name not in known:
-                offered = "; its options are: " + ", ".join(map(str, known.values())) if known else "; it has no options"
+                offered = (
+                    "; its options are: " + ", ".join(map(str, known.values()))
+                    if known
+                    else "; it has no options"
+                )
                 self.fail(f"pass {cls.name!r} has no option {name!r}{closest(name, known)}{offered}", start)
             if name in values:
                 self.fail(f"option {name!r} is given twice", start)
@@ -142,8 +151,8 @@ class _Parser:
             try:
                 values[name] = _convert(raw, known[name].type)
             except ValueError:
-                wanted = known[name].type_name
-                self.fail(f"option {name!r} of {cls.name!r} is of type {wanted}, and {self.text[start : self.position]} is not", start)
+                wanted, given = known[name].type_name, self.text[start : self.position]
+                self.fail(f"option {name!r} of {cls.name!r} is of type {wanted}, and {given} is not", start)
             self.take(",")
         return values
 

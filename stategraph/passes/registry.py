@@ -1,8 +1,9 @@
-"""Where passes are found by name: the built-in ones, those registered in this process, and those of installed packages.
+"""Where passes are found by name: the built-in ones, those registered in this process, and those of installed
+packages.
 
-Nothing is imported before it is asked for. Built-in passes live in the module that is called like them; a package offers passes
-through entry points of the group ``stategraph.passes``, whose name is the pass's name and whose object is a pass class or a
-registered function:
+Nothing is imported before it is asked for. Built-in passes live in the module that is called like them; a
+package offers passes through entry points of the group ``stategraph.passes``, whose name is the pass's name
+and whose object is a pass class or a registered function:
 
     [project.entry-points."stategraph.passes"]
     my-pass = "my_package.passes:MyPass"
@@ -60,9 +61,10 @@ def register(*, name: str | None = None, exactness: str = "exact") -> Callable[[
 def register(target: Any = None, /, *, name: str | None = None, exactness: str | None = None) -> Any:
     """Make a pass known by its name: a decorator for pass classes and for functions.
 
-    A function takes ``(program)`` or ``(program, context)``, and options as further parameters with defaults. It is called like
-    the function, with dashes, unless ``name`` says otherwise; it stays a plain function. The same definition may be registered
-    again (a notebook cell that is re-run); another one under a taken name is a ``PassError``.
+    A function takes ``(program)`` or ``(program, context)``, and options as further parameters with defaults.
+    It is called like the function, with dashes, unless ``name`` says otherwise; it stays a plain function.
+    The same definition may be registered again (a notebook cell that is re-run); another one under a taken
+    name is a ``PassError``.
 
         @register
         def count_ops(program, context):
@@ -135,7 +137,9 @@ _LOADED = "stategraph_loaded_"
 
 
 def load_file(path: str | Path) -> list[type[Pass]]:
-    """Import a Python file and return the passes that it registers. Raises ``PassError`` when it cannot be imported."""
+    """Import a Python file and return the passes that it registers. Raises ``PassError`` when it cannot be
+    imported.
+    """
     file = Path(path).resolve()
     if not file.is_file():
         raise PassError(f"no such file: {path}")
@@ -167,17 +171,26 @@ def _unknown(name: str) -> str:
 
 def _add(cls: type[Pass]) -> None:
     if not cls.name or any(character in cls.name for character in " ,{}=()"):
-        raise PassError(f"{cls.__name__} needs a name that a pipeline can spell, such as name = 'my-pass', not {cls.name!r}")
+        spelt = f"such as name = 'my-pass', not {cls.name!r}"
+        raise PassError(f"{cls.__name__} needs a name that a pipeline can spell, {spelt}")
     if cls.name == "default":
         raise PassError("'default' is the name of the default pipeline")
     check_exactness(cls.exactness)
     options_of(cls)
     old = _PASSES.get(cls.name)
-    if old is not None and (old.__module__, old.__qualname__) != (cls.__module__, cls.__qualname__):
+    if old is not None and _definition(old) != _definition(cls):
         raise PassError(f"the pass name {cls.name!r} is taken by {old.__module__}.{old.__qualname__}")
     if cls.name in BUILTIN and cls.__module__ != _module_of(cls.name):
         raise PassError(f"the pass name {cls.name!r} is taken by a built-in pass")
     _PASSES[cls.name] = cls
+
+
+def _definition(cls: type[Pass]) -> tuple[str, str]:
+    """What makes two registrations the same: the file (a module may be loaded under two names) and the name
+    in it.
+    """
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    return (file or cls.__module__, cls.__qualname__)
 
 
 def _module_of(name: str) -> str:
@@ -208,7 +221,8 @@ def _import_plugin(name: str) -> type[Pass] | None:
             _add(cls)
         except Exception as error:  # a plugin may fail in any way, and must not take the tool with it
             warnings.warn(
-                f"the pass {name!r} of {point.value} cannot be loaded: {type(error).__name__}: {error}", stacklevel=3
+                f"the pass {name!r} of {point.value} cannot be loaded: {type(error).__name__}: {error}",
+                stacklevel=3,
             )
             continue
         return cls
@@ -246,8 +260,8 @@ def _class_of(function: Callable[..., Any], name: str | None, exactness: str) ->
         "__doc__": function.__doc__,
         "__qualname__": function.__qualname__,
     }
-    made: type[Pass] = attrs.make_class(function.__name__, fields, bases=(Pass,), class_body=body, frozen=True)
+    made: type[Pass] = attrs.make_class(
+        function.__name__, fields, bases=(Pass,), class_body=body, frozen=True
+    )
     made.__module__ = function.__module__
     return made
-
-

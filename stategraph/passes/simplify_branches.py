@@ -1,7 +1,7 @@
 """Branches return only what depends on the branch.
 
-A result that is the same outer value (or constant) in all branches is that value; two results that are equal in every branch are
-one result.
+A result that is the same outer value (or constant) in all branches is that value; two results that are equal
+in every branch are one result.
 """
 
 from __future__ import annotations

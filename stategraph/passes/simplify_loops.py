@@ -2,8 +2,10 @@
 
 1. A carry that the body yields unchanged is its initial value: the body closes over it.
 2. Two carries that begin equal and are yielded equal are one carry.
-3. A stacked output that is the same on every trip is a broadcast after the loop; one that repeats a stacked input is that input.
-4. A stacked output of which only the last element is taken becomes a carry, or is one already (``return h, h``).
+3. A stacked output that is the same on every trip is a broadcast after the loop; one that repeats a stacked
+   input is that input.
+4. A stacked output of which only the last element is taken becomes a carry, or is one already (``return h,
+   h``).
 
 Carries that nobody needs are ``dce``'s.
 """

@@ -147,6 +147,8 @@ class Importer:
             found[number] = ordinal + 1
         for number, count in found.items():
             body = self.recorder.bodies[number]
+            if body.error is not None:
+                raise body.error
             if count != len(body.accesses) or not self._inlined(body, found):
                 self._moved(next(e for e in jaxpr.eqns if e.params.get("at", (None,))[0] == number))
             self.instances[number] = self.instances.get(number, 0) + 1
@@ -280,14 +282,15 @@ class Importer:
         return Op("flow.custom_vjp", args, _types(eqn), attributes, [call, fwd, bwd], location)
 
     def rule_region(self, jaxpr: Any, consts: Sequence[Any], what: str) -> Region:
-        """The body of a derivative rule: it may read State but not write it."""
-        for inner in jaxpr.eqns:
-            if inner.primitive.name in ("state_write", "state_alloc"):
+        """The body of a derivative rule: it may read State, and write only what it creates."""
+        born = {alloc.params["token"] for alloc in _jax.equations_of(jaxpr, ("state_alloc",))}
+        for write in _jax.equations_of(jaxpr, ("state_write",)):
+            if write.params["token"] not in born:
                 raise StateAccessError(
                     describe(
                         f"A State is written in a derivative rule of {what}.",
-                        state=self.symbol(inner.params["token"]),
-                        at=_jax.location_of(inner),
+                        state=self.symbol(write.params["token"]),
+                        at=_jax.location_of(write),
                         why="a rule runs only when a gradient is taken, so the write would come and go with it",
                         fix="write the State in the function itself",
                     )

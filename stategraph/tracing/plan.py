@@ -7,7 +7,7 @@ own signature cache is the guard for types; whether attributes were rebound is o
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -48,6 +48,7 @@ class Plan:
         self.written: list[Cell] = []
         self.shared: list[Cell] = []
         self.owned: list[Cell] = []
+        self.run = self._runner()
 
     # ------------------------------------------------------------------------------------------------------- validity
 
@@ -104,6 +105,7 @@ class Plan:
             self.owned = [c for c, own in zip(self.written, executable.ownable, strict=True) if own]
             self.shared = [c for c, own in zip(self.written, executable.ownable, strict=True) if not own]
         self.released = -1
+        self.run = self._runner()
 
     def matches(self, args: Any, kwargs: Any) -> bool:
         """Whether the types of arguments and States are those that the plan was made for."""
@@ -125,25 +127,35 @@ class Plan:
 
     def __call__(self, args: Any, kwargs: Any, given: Any = ()) -> Any:
         """Run on the live States. Raises ``SignatureMiss``, with nothing changed, for types that the plan was not made for."""
-        with self.lock:
-            donated = [c.v for c in self.donated]
-            if self.released != EPOCHS.released:
-                donated = self._claim(donated)
-            try:
-                result, new = self.jitted(donated, [c.v for c in self.kept], self.captured, args, kwargs, given)
-            except SignatureMiss:
-                raise
-            except Exception as error:
-                self._failed(donated, error)
-                raise
-            if self.types_change:
-                self._refill(new)
+        return self.run(args, kwargs, given)
+
+    def _runner(self) -> Callable[[Any, Any, Any], Any]:
+        """What a call does, with everything that is the same for all calls looked up once."""
+        donated_cells, kept_cells, written, captured = self.donated, self.kept, self.written, self.captured
+        lock, epochs, plan = self.lock, EPOCHS, self
+
+        def run(args: Any, kwargs: Any, given: Any) -> Any:
+            with lock:
+                donated = [c.v for c in donated_cells]
+                if plan.released != epochs.released:
+                    donated = plan._claim(donated)
+                try:
+                    result, new = plan.jitted(donated, [c.v for c in kept_cells], captured, args, kwargs, given)
+                except SignatureMiss:
+                    raise
+                except BaseException as error:
+                    plan._failed(donated, error)
+                    raise
+                if plan.types_change:
+                    plan._refill(new)
+                    return result
+                for c, v in zip(written, new):  # noqa: B905 - the lengths are those of the program
+                    c.v = v
+                if plan.released != epochs.released:
+                    plan._own()
                 return result
-            for c, v in zip(self.written, new, strict=True):
-                c.v = v
-            if self.released != EPOCHS.released:
-                self._own()
-            return result
+
+        return run
 
     def _claim(self, donated: list[Any]) -> list[Any]:
         """Copies of the leaves that somebody else may hold."""

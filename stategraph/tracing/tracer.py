@@ -67,14 +67,25 @@ def trace_function(
         try:
             try:
                 jaxpr, consts = _jax.trace_flat(run, avals, traced_for="stategraph", name=name)
-            except StateGraphError:
+            except Exception as error:
+                pending = recorder.pending_error()
+                if pending is not None:
+                    raise pending from error
+                if isinstance(error, _CONCRETE) and not isinstance(error, StateGraphError):
+                    raise _concretization(error, recorder) from error
                 raise
-            except (jax.errors.ConcretizationTypeError, jax.errors.TracerIntegerConversionError, jax.errors.TracerArrayConversionError) as error:
-                raise _concretization(error, recorder) from error
             recorder.root = None
             return _assemble(run, recorder, jaxpr, consts, name, roots or function, list(argument_names or _leaf_names(in_tree)))
         finally:
             _rollback(recorder)
+
+
+_CONCRETE = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.TracerArrayConversionError,
+)
+"""What JAX raises when Python asks for the value of something that is only traced."""
 
 
 class _Run:

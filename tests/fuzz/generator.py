@@ -224,7 +224,9 @@ class Generator:
             if not scope.smooth and not scope.quiet:
                 options += [(0.4, self.callback)]
         if scope.depth < 3 and self.budget > 0:
-            options += [(1.5, self.scan), (1, self.while_loop), (0.8, self.fori_loop), (1.5, self.cond), (0.7, self.switch)]
+            options += [(1.5, self.scan), (0.8, self.fori_loop), (1.5, self.cond), (0.7, self.switch)]
+            if not scope.smooth:  # JAX has no reverse mode for it
+                options += [(1, self.while_loop)]
             options += [(0.7, self.inner_jit), (0.5, self.checkpoint), (0.4, self.promoted)]
             options += [(0.5, self.compiled_loop), (0.5, self.compiled_cond)]
             if self.gradients and scope.depth < 2 and not scope.pure:
@@ -293,7 +295,7 @@ class Generator:
         number = self.fresh("p")
         ordered = self.chance(0.5) and not scope.smooth
         value = self.expr(self.type(F, I, V, B), scope, 1)
-        self.put(f'jax.debug.print("{"o" if ordered else "u"} {number} {{}}", {value}, ordered={ordered})')
+        self.put(f'jax.debug.print("{"g" if scope.smooth else "o" if ordered else "u"} {number} {{}}", {value}, ordered={ordered})')
 
     def callback(self, scope: Scope) -> None:
         name = self.fresh("v")
@@ -371,7 +373,7 @@ class Generator:
         type, k, c = self.type(F, V, I), self.fresh("k"), self.fresh("c")
         body = self.function("body", [(k, I), (c, type)], [type], scope.inner())
         low, high = self.rng.randrange(2), self.rng.randrange(4)
-        top = str(high) if self.chance(0.7) else f"jnp.minimum({self.expr(I, scope, 1)}, 3)"
+        top = str(high) if scope.smooth or self.chance(0.7) else f"jnp.minimum({self.expr(I, scope, 1)}, 3)"
         out = self.fresh("v")
         self.put(f"{out} = jax.lax.fori_loop({low}, {top}, {body}, {self.strong(type, scope)})")
         scope.names.append((out, type))
@@ -434,9 +436,11 @@ class Generator:
         params = [(n, t) for n, t in scope.states if n.startswith("w")]
         q, type = self.fresh("q"), self.type(F, V)
         wanted = self.rng.choice(["argument", "states", "both"]) if params else "argument"
-        loss = self.function("loss", [(q, type)], [F], scope.inner(smooth=True), self.rng.randrange(1, 4))
-        argument = self.strong(type, scope)
         chosen = self.rng.sample(params, self.rng.randrange(1, len(params) + 1)) if params else []
+        loss = self.function("loss", [(q, type)], [F], scope.inner(smooth=True), self.rng.randrange(1, 4))
+        if wanted != "argument":  # a gradient may only be asked for what the loss reads
+            self.lines[-1] += "".join(f" + 0.1 * jnp.sum({n}.value)" for n, _ in chosen)
+        argument = self.strong(type, scope)
         states = "" if wanted == "argument" else f", grad_states=[{', '.join(n for n, _ in chosen)}]"
         argnums = "" if wanted == "states" else ", argnums=0"
         value, g = self.fresh("v"), self.fresh("g")

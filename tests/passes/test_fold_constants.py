@@ -74,7 +74,6 @@ def test_a_folded_index_takes_its_branch() -> None:
         'jax.add 1.0:f32[], 2.0:f32[] {axes = ("devices",)} : f32[]',
         "jax.random_thing 1.0:f32[] : f32[]",
         "host.pure_callback 1.0:f32[] : f32[]",
-        "event.add 1.0:f32[], 2.0:f32[] : f32[]",
     ],
 )
 def test_what_is_no_constant_or_cannot_be_known_is_left_alone(line: str) -> None:

@@ -9,13 +9,12 @@ A file holds cases, each of them
     // -----
     ... the program that has to come out
 
-`UPDATE_GOLDEN=1 pytest tests/passes/test_golden.py` writes what comes out into the files, for review with `git diff`. Every case is
-verified after every pass, and executed before and after where `tests.support` can do it.
+`UPDATE_GOLDEN=1 pytest tests/passes/test_golden.py` writes what comes out into the files, for review with
+`git diff`. Every case is verified after every pass, and executed before and after.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 from pathlib import Path
@@ -24,7 +23,8 @@ import attrs
 import pytest
 
 from stategraph import ir
-from stategraph.passes import Verify, run_passes
+from stategraph.passes import DEFAULT, Verify, run_passes
+from tests.support import execute_both
 
 FOLDER = Path(__file__).parent / "golden"
 TITLE, EXPECTED = "// ===== ", "// -----\n"
@@ -66,10 +66,7 @@ def after(case: Case) -> tuple[ir.Program, ir.Program, str]:
 def test_a_pass_makes_of_the_program_what_the_file_says(case: Case) -> None:
     before, program, text = after(case)
     assert ir.parse(text) is not None
-    if importlib.util.find_spec("tests.support") is not None:
-        from tests.support import execute_both
-
-        execute_both(before, program)
+    execute_both(before, program)
     if os.environ.get("UPDATE_GOLDEN") and text.strip() != case.expected.strip():
         update(case, text)
     else:
@@ -82,8 +79,12 @@ def update(case: Case, text: str) -> None:
     case.file.write_text("".join(parts).rstrip() + "\n")
 
 
-def test_every_pass_has_a_golden_example() -> None:
-    from stategraph.passes import DEFAULT
+ELSEWHERE = {"expand-transforms"}
+"""What it makes is what JAX's differentiation gives, which changes from one JAX to the next: tested by
+running it.
+"""
 
+
+def test_every_pass_has_a_golden_example() -> None:
     covered = " ".join(case.pipeline for case in CASES)
-    assert [name for name in dict.fromkeys(DEFAULT) if name not in covered] == []
+    assert [name for name in dict.fromkeys(DEFAULT) if name not in covered and name not in ELSEWHERE] == []

@@ -1,7 +1,7 @@
-"""Laws that every pass obeys, on random programs: what they compute stays the same, a second run changes nothing, text survives.
+"""Laws that every pass obeys, on random programs: what they compute stays the same, a second run is idle.
 
-The programs here are full of what these passes look for: carries that repeat, rest or feed only themselves, outputs that do not
-change, known branches, equal ops, States born in loops.
+The programs here are full of what these passes look for: carries that repeat, rest or feed only themselves,
+outputs that do not change, known branches, equal ops, States born in loops.
 """
 
 from __future__ import annotations
@@ -17,8 +17,17 @@ from stategraph.passes import Verify, run_passes
 from tests.ir.programs import random_program
 from tests.support import execute_both
 
-F, I, B, V = (ir.TensorType(d, s) for d, s in (("f32", ()), ("i32", ()), ("bool", ()), ("f32", (3,))))
-PASSES = ("dce", "cse", "licm", "simplify-loops", "simplify-branches", "fold-constants", "algebra", "inline-calls")
+F, N, B, V = (ir.TensorType(d, s) for d, s in (("f32", ()), ("i32", ()), ("bool", ()), ("f32", (3,))))
+PASSES = (
+    "dce",
+    "cse",
+    "licm",
+    "simplify-loops",
+    "simplify-branches",
+    "fold-constants",
+    "algebra",
+    "inline-calls",
+)
 TOGETHER = "inline-calls,fold-constants,algebra,simplify-branches,simplify-loops,cse,licm,simplify-loops,dce"
 
 
@@ -30,14 +39,16 @@ class Maker:
         self.locals = 0
 
     def program(self) -> ir.Program:
-        body = ir.Region([F, I, V], ["x", "i", "v"])
+        body = ir.Region([F, N, V], ["x", "i", "v"])
         scope = list(body.args)
         self.fill(body, scope, depth=3, states=["h", "n"])
-        results = [self.pick(scope, type_) for type_ in (F, I, V)]
+        results = [self.pick(scope, type_) for type_ in (F, N, V)]
         body.yield_(results)
         states = {"h": ir.StateSymbol("h", "State", (F,)), "n": ir.StateSymbol("n", "State", (F,))}
         three = ir.tuple_tree(ir.LEAF, ir.LEAF, ir.LEAF)
-        return ir.Program("random", body, states, ["x", "i", "v"], three, result_names=["a", "b", "c"], result_tree=three)
+        return ir.Program(
+            "random", body, states, ["x", "i", "v"], three, result_names=["a", "b", "c"], result_tree=three
+        )
 
     def pick(self, scope: list[ir.Value], type_: ir.Type) -> ir.Value:
         values = [value for value in scope if value.type == type_]
@@ -57,19 +68,21 @@ class Maker:
             self.rng.choice(makers)(region, scope, depth, states)
 
     def elementwise(self, region: ir.Region, scope: list[ir.Value], depth: int, states: list[str]) -> None:
-        type_ = self.rng.choice([F, F, I, V])
-        name = self.rng.choice(["jax.add", "jax.mul", "jax.sub", "jax.neg", "jax.max", "jax.sin", "jax.xor", "jax.select_n"])
-        if name == "jax.sin" and type_ != I:
+        type_ = self.rng.choice([F, F, N, V])
+        name = self.rng.choice(
+            ["jax.add", "jax.mul", "jax.sub", "jax.neg", "jax.max", "jax.sin", "jax.xor", "jax.select_n"]
+        )
+        if name == "jax.sin" and type_ != N:
             op = ir.Op(name, [self.pick(scope, type_)], [type_], {"accuracy": None})
         elif name == "jax.select_n":
-            less = self.put(region, scope, ir.Op("jax.lt", [self.pick(scope, I), self.pick(scope, I)], [B]))
+            less = self.put(region, scope, ir.Op("jax.lt", [self.pick(scope, N), self.pick(scope, N)], [B]))
             op = ir.Op(name, [less.result, self.pick(scope, type_), self.pick(scope, type_)], [type_])
             if any(operand.type != type_ for operand in op.operands[1:]):
                 return
         elif name in ("jax.neg", "jax.sin"):
             op = ir.Op("jax.neg", [self.pick(scope, type_)], [type_])
         else:
-            name = "jax.add" if name == "jax.xor" and type_ != I else name
+            name = "jax.add" if name == "jax.xor" and type_ != N else name
             op = ir.Op(name, [self.pick(scope, type_), self.pick(scope, type_)], [type_])
         self.put(region, scope, op)
 
@@ -80,27 +93,45 @@ class Maker:
         else:
             region.append(ir.Op("state.write", [self.pick(scope, F)], [], {"symbol": symbol}))
 
-    def body(self, args: list[ir.Type], scope: list[ir.Value], depth: int, states: list[str]) -> tuple[ir.Region, list[ir.Value]]:
+    def body(
+        self, args: list[ir.Type], scope: list[ir.Value], depth: int, states: list[str]
+    ) -> tuple[ir.Region, list[ir.Value]]:
         region = ir.Region(args)
         inner = [*scope, *region.args, *region.args]
         if self.rng.random() < 0.4:
             self.locals += 1
             states = [*states, f"local{self.locals}"]
-            region.append(ir.Op("state.alloc", [self.pick(inner, F)], [], {"symbol": states[-1], "kind": "State", "tree": ir.LEAF}))
+            region.append(
+                ir.Op(
+                    "state.alloc",
+                    [self.pick(inner, F)],
+                    [],
+                    {"symbol": states[-1], "kind": "State", "tree": ir.LEAF},
+                )
+            )
         self.fill(region, inner, depth - 1, states)
         return region, inner
 
-    def carried(self, region: ir.Region, scope: list[ir.Value], count: int, inits: list[ir.Value]) -> list[ir.Value]:
+    def carried(
+        self, region: ir.Region, scope: list[ir.Value], count: int, inits: list[ir.Value]
+    ) -> list[ir.Value]:
         """What a loop yields: often the argument itself, the initial value, or the same as another."""
         found: list[ir.Value] = []
         for arg, init in zip(region.args[:count], inits, strict=True):
             alike = [value for value in found if value.type == arg.type]
-            choices = [arg, init, *alike, self.pick(scope, arg.type), self.pick(scope, arg.type), self.pick(scope, arg.type)]
+            choices = [
+                arg,
+                init,
+                *alike,
+                self.pick(scope, arg.type),
+                self.pick(scope, arg.type),
+                self.pick(scope, arg.type),
+            ]
             found.append(self.rng.choice(choices))
         return found
 
     def scan(self, region: ir.Region, scope: list[ir.Value], depth: int, states: list[str]) -> None:
-        types = [self.rng.choice([F, I, V]) for _ in range(self.rng.randrange(4))]
+        types = [self.rng.choice([F, N, V]) for _ in range(self.rng.randrange(4))]
         inits = [self.pick(scope, type_) for type_ in types]
         length = self.rng.choice([0, 1, 3, 3])
         xs = [self.pick(scope, V)] if length == 3 else []
@@ -123,28 +154,33 @@ class Maker:
         self.put(region, scope, ir.Op("jax.squeeze", [one.result], [F], {"dimensions": (0,)}))
 
     def while_(self, region: ir.Region, scope: list[ir.Value], depth: int, states: list[str]) -> None:
-        types = [I, *[self.rng.choice([F, I, V]) for _ in range(self.rng.randrange(3))]]
-        inits: list[ir.Value] = [ir.Constant(np.int32(0), I), *(self.pick(scope, type_) for type_ in types[1:])]
+        types = [N, *[self.rng.choice([F, N, V]) for _ in range(self.rng.randrange(3))]]
+        inits: list[ir.Value] = [
+            ir.Constant(np.int32(0), N),
+            *(self.pick(scope, type_) for type_ in types[1:]),
+        ]
         cond = ir.Region(types)
-        less = cond.append(ir.Op("jax.lt", [cond.args[0], ir.Constant(np.int32(self.rng.randrange(3)), I)], [B]))
+        less = cond.append(
+            ir.Op("jax.lt", [cond.args[0], ir.Constant(np.int32(self.rng.randrange(3)), N)], [B])
+        )
         cond.yield_(less.results)
         inner, inside = self.body(types, scope, depth, states)
-        step = inner.append(ir.Op("jax.add", [inner.args[0], ir.Constant(np.int32(1), I)], [I]))
+        step = inner.append(ir.Op("jax.add", [inner.args[0], ir.Constant(np.int32(1), N)], [N]))
         inner.yield_([step.result, *self.carried(inner, inside, len(types), inits)[1:]])
         self.put(region, scope, ir.Op("flow.while", inits, types, {}, [cond, inner]))
 
     def cond(self, region: ir.Region, scope: list[ir.Value], depth: int, states: list[str]) -> None:
-        types = [self.rng.choice([F, I, V]) for _ in range(self.rng.randrange(4))]
+        types = [self.rng.choice([F, N, V]) for _ in range(self.rng.randrange(4))]
         shared = [self.pick(scope, type_) for type_ in types]
         branches = []
         for _ in range(self.rng.choice([1, 2, 3])):
             inner, inside = self.body([], scope, depth, states)
             inner.yield_([self.rng.choice([v, self.pick(inside, v.type)]) for v in shared])
             branches.append(inner)
-        self.put(region, scope, ir.Op("flow.cond", [self.pick(scope, I)], types, {}, branches))
+        self.put(region, scope, ir.Op("flow.cond", [self.pick(scope, N)], types, {}, branches))
 
     def call(self, region: ir.Region, scope: list[ir.Value], depth: int, states: list[str]) -> None:
-        types = [F, I]
+        types = [F, N]
         inner, inside = self.body(types, scope, depth, states)
         inner.yield_([self.pick(inside, F), self.pick(inside, V)])
         operands = [self.pick(scope, type_) for type_ in types]
@@ -196,7 +232,9 @@ def test_uses_and_positions_stay_right() -> None:
             for operand in op.operands:
                 taken.setdefault(operand, []).append(op)
             for region in op.regions:
-                assert region.owner is op and [arg.index for arg in region.args] == list(range(len(region.args)))
+                assert region.owner is op and [arg.index for arg in region.args] == list(
+                    range(len(region.args))
+                )
             assert [result.index for result in op.results] == list(range(len(op.results)))
         for value, users in taken.items():
             if not isinstance(value, ir.Constant):

@@ -104,7 +104,10 @@ def test_objects_classes_functions_and_lists_are_pipelines_too() -> None:
     [
         ("dcee", "there is no pass 'dcee'; did you mean 'dce'?"),
         ("cse,zzz", "there is no pass 'zzz'\n  passes: "),
-        ("licm{max_byte=3}", "has no option 'max_byte'; did you mean 'max_bytes'?; its options are: max_bytes: int"),
+        (
+            "licm{max_byte=3}",
+            "has no option 'max_byte'; did you mean 'max_bytes'?; its options are: max_bytes: int",
+        ),
         ("dce{x=1}", "pass 'dce' has no option 'x'; it has no options"),
         ("licm{max_bytes=many}", "option 'max_bytes' of 'licm' is of type int, and many is not"),
         ('licm{max_bytes="3"}', 'is of type int, and "3" is not'),
@@ -128,7 +131,7 @@ def test_errors_say_what_is_wrong_and_where(text: str, message: str) -> None:
 def test_things_that_are_no_passes_are_refused() -> None:
     with pytest.raises(PassError, match="3 is no pass"):
         parse_pipeline(3)  # type: ignore[arg-type]
-    with pytest.raises(PassError, match="decorate it with @stategraph.passes.register"):
+    with pytest.raises(PassError, match=r"decorate it with @stategraph\.passes\.register"):
         parse_pipeline([lambda program: None])
 
 
@@ -143,5 +146,10 @@ def test_a_pass_beyond_the_exactness_is_refused_when_named_and_left_out_of_the_d
 
 def test_options_are_described() -> None:
     option = lookup("test-everything").options()[0]
-    assert (option.name, option.type_name, option.default, option.summary) == ("flag", "bool", False, "Whether.")
+    assert (option.name, option.type_name, option.default, option.summary) == (
+        "flag",
+        "bool",
+        False,
+        "Whether.",
+    )
     assert lookup("test-everything").summary() == "A pass with an option of every type."

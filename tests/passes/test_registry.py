@@ -134,14 +134,16 @@ def test_a_file_that_cannot_be_loaded_is_an_error_with_its_reason(tmp_path: Path
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the plugin package installed into it, as pip would leave it (building it takes tools and seconds)."""
+    """A folder with the plugin package installed into it, as pip leaves it (but at once, and offline)."""
     project = tomllib.loads((PLUGIN / "pyproject.toml").read_text())["project"]
+    name, version = project["name"], project["version"]
     site = tmp_path_factory.mktemp("site")
     shutil.copytree(PLUGIN / "stategraph_plugin_example", site / "stategraph_plugin_example")
-    info = site / f"stategraph_plugin_example-{project['version']}.dist-info"
+    info = site / f"stategraph_plugin_example-{version}.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
-    lines = [line for group, points in project["entry-points"].items() for line in (f"[{group}]", *_points(points))]
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    groups = project["entry-points"].items()
+    lines = [line for group, points in groups for line in (f"[{group}]", *_points(points))]
     (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
     return site
 

@@ -15,7 +15,9 @@ class DropPrints(Pass):
     """Remove ordered prints as well."""
 
     def run(self, program: Program, context: Context) -> None:
-        prints = [op for op in program.walk("host.debug_print") if self.ordered or not op.attributes.get("ordered")]
+        prints = [
+            op for op in program.walk("host.debug_print") if self.ordered or not op.attributes.get("ordered")
+        ]
         Rewriter().erase_all(prints)
         context.report(program.name, "removed debug prints", prints=len(prints))
 

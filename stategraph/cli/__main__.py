@@ -1,0 +1,7 @@
+"""``python -m stategraph.cli``."""
+
+import sys
+
+from stategraph.cli.main import main
+
+sys.exit(main())
