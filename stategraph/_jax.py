@@ -108,6 +108,16 @@ def traced_for(frame: Any) -> str:
     return info.traced_for if info is not None else ""
 
 
+def records_here() -> bool:
+    """Whether the current trace, or one around it, records what is done: a value read now may be kept as a constant."""
+    return any(frame_of(trace) is not None for trace in trace_chain())
+
+
+def folds_eagerly() -> bool:
+    """Whether operations on constants run at once, past the trace (``jax.ensure_compile_time_eval``)."""
+    return bool(config.eager_constant_folding.value)
+
+
 def under_disable_jit() -> bool:
     return bool(jax.config.jax_disable_jit)
 
@@ -413,7 +423,7 @@ def typeof(value: Any) -> Any:
 
 
 def array_aval(shape: Sequence[int], dtype: Any, weak_type: bool = False) -> Any:
-    return core.ShapedArray(tuple(shape), jax.dtypes.canonicalize_dtype(dtype), weak_type=weak_type)
+    return core.ShapedArray(tuple(shape), jax.dtypes.canonicalize_dtype(dtype, allow_extended_dtype=True), weak_type=weak_type)
 
 
 def is_key_array(value: Any) -> bool:
@@ -498,6 +508,11 @@ def prng_impl(name: str) -> Any:
     from jax._src.random import prng
 
     return prng.prngs[name]
+
+
+def same_tree(a: Any, b: Any) -> bool:
+    """Whether two structures are equal; None stands for a single leaf (a ``PyTreeDef`` refuses to be compared with it)."""
+    return a is b or (a is not None and b is not None and bool(a == b))
 
 
 def is_treedef(value: Any) -> bool:

@@ -51,9 +51,9 @@ def describe(
 ) -> str:
     """Lay out one error message. Parts that are empty or unknown are left out."""
     lines = [what]
-    if state:
-        origin = f", created at {_place(created)}" if created and str(created) else ""
-        lines.append(f"  state: {state}{origin}")
+    origin = f"created at {_place(created)}" if created and str(created) else ""
+    if state or origin:
+        lines.append(f"  state: {', '.join(filter(None, (state, origin)))}")
     if at and str(at):
         lines.append(f"  at:    {_place(at)}")
         source = source_line(at) if isinstance(at, Location) else ""

@@ -13,13 +13,21 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 
 from stategraph import _jax
 from stategraph.errors import StateAccessError, StateTypeError, TraceError, describe
 from stategraph.ir.location import Location
+
+
+class Owner(Protocol):
+    """What has a token: a State, of which messages are all that this module asks."""
+
+    source_location: Location
+
+    def _describe(self) -> str: ...
 
 
 class Token(int):
@@ -69,7 +77,7 @@ class Recorder:
     def __init__(self) -> None:
         self.number = next(_TRACE_NUMBERS)
         self.epoch = 0
-        self.owners: list[Any] = []
+        self.owners: list[Owner] = []
         self.tokens: dict[int, Token] = {}
         self.avals: list[tuple[Any, ...]] = []
         self.trees: list[Any] = []
@@ -90,6 +98,8 @@ class Recorder:
         """Which (node, attribute) the trace has assigned."""
         self.new_nodes: dict[int, Any] = {}
         """Nodes that the trace created."""
+        self.naming: Callable[[], dict[int, str]] = dict
+        """Gives the paths of owners, by id; asked only for messages."""
         self._context: Any = None
         self._outer: Recorder | None = None
 
@@ -116,17 +126,18 @@ class Recorder:
 
     # ---------------------------------------------------------------------------------------------------------- bodies
 
-    def body_here(self, kind: str, name: Callable[[], str]) -> Body:
+    def body_here(self, kind: str, owner: Owner) -> Body:
         """The body that a State access made right now belongs to; refuses where it could not be recorded truthfully."""
         root = self.root() if self.root is not None else None
         frames = [(trace, _jax.frame_of(trace)) for trace in _jax.trace_chain(root)]
         recording = [frame for _, frame in frames if frame is not None]
         if self.root is None and recording:
             root = recording[-1]
-        if root is None or not any(frame is root for frame in recording):
+        if root is None or _jax.folds_eagerly() or not any(frame is root for frame in recording):
             raise StateAccessError(
                 describe(
-                    f"{name()} is {_PAST[kind]} where its value is not part of the traced program.",
+                    f"{owner._describe()} is {_PAST[kind]} where its value is not part of the traced program.",
+                    created=owner.source_location,
                     at=_jax.here(),
                     why="the code runs outside of the trace in progress (jax.ensure_compile_time_eval, a callback, or another thread)",
                     fix="read the State before entering that code and pass the value in",
@@ -139,7 +150,8 @@ class Recorder:
                 if _jax.is_batching(trace):
                     raise StateAccessError(
                         describe(
-                            f"{name()} is {_PAST[kind]} inside jax.vmap.",
+                            f"{owner._describe()} is {_PAST[kind]} inside jax.vmap.",
+                            created=owner.source_location,
                             at=_jax.here(),
                             why="jax.vmap would record one access for all lanes",
                             fix="use stategraph.augment.vmap, which gives every lane its own value",
@@ -160,10 +172,14 @@ class Recorder:
 
     # -------------------------------------------------------------------------------------------------------- accesses
 
+    def path(self, owner: Any) -> str | None:
+        """Where the traced code finds an owner: ``net.layers[0].W``."""
+        return self.naming().get(id(owner))
+
     def token(self, owner: Any) -> Token | None:
         return self.tokens.get(id(owner))
 
-    def adopt(self, owner: Any, avals: tuple[Any, ...], tree: Any) -> Token:
+    def adopt(self, owner: Owner, avals: tuple[Any, ...], tree: Any) -> Token:
         """The token of an owner that existed before the trace."""
         token = self.tokens.get(id(owner))
         if token is None:
@@ -171,7 +187,7 @@ class Recorder:
             self.entry.append((avals, tree))
         return token
 
-    def _new(self, owner: Any, avals: tuple[Any, ...], tree: Any) -> Token:
+    def _new(self, owner: Owner, avals: tuple[Any, ...], tree: Any) -> Token:
         token = Token(len(self.owners))
         self.owners.append(owner)
         self.tokens[id(owner)] = token
@@ -179,21 +195,21 @@ class Recorder:
         self.trees.append(tree)
         return token
 
-    def read(self, token: Token, name: Callable[[], str]) -> list[Any]:
+    def read(self, token: Token) -> list[Any]:
         """The leaves of a State, as tracers."""
-        body = self.body_here("read", name)
-        self._check_scope(token, body, name)
+        body = self.body_here("read", self.owners[token])
+        self._check_scope(token, body)
         leaves: list[Any] = state_read_p.bind(token=token, at=body.next("read", token), avals=self.avals[token])
         return leaves
 
-    def write(self, token: Token, leaves: Sequence[Any], tree: Any, name: Callable[[], str], created: Location | None) -> None:
+    def write(self, token: Token, leaves: Sequence[Any], tree: Any) -> None:
         """Give a State new leaves (already strongly typed)."""
-        body = self.body_here("write", name)
-        self._check_scope(token, body, name)
+        body = self.body_here("write", self.owners[token])
+        self._check_scope(token, body)
         avals = tuple(map(_jax.strong_aval, leaves))
-        if tree != self.trees[token] or not same_avals(avals, self.avals[token]):
+        if not _jax.same_tree(tree, self.trees[token]) or not same_avals(avals, self.avals[token]):
             if not self._in_line(body, token):
-                body.error = body.error or self._type_change(token, avals, tree, name, created)
+                body.error = body.error or self._type_change(token, avals, tree)
             else:
                 self.avals[token] = avals
                 self.trees[token] = tree
@@ -209,15 +225,14 @@ class Recorder:
             body = body.parent
         return True
 
-    def _type_change(
-        self, token: Token, avals: Sequence[Any], tree: Any, name: Callable[[], str], created: Location | None
-    ) -> StateTypeError:
+    def _type_change(self, token: Token, avals: Sequence[Any], tree: Any) -> StateTypeError:
+        name = self.owners[token]._describe()
         return StateTypeError(
             describe(
-                f"{name()} changes its type inside a loop or branch: it is {render(self.trees[token], self.avals[token])} "
+                f"{name} changes its type inside a loop or branch: it is {render(self.trees[token], self.avals[token])} "
                 f"and is given {render(tree, avals)}.",
-                state=name(),
-                created=created,
+                state=name,
+                created=self.owners[token].source_location,
                 at=_jax.here(),
                 why="every trip of a loop and every branch must leave a State with the type that it had",
                 fix="convert the value, for example `s.value = new.astype(s.value.dtype)`, or create the State with that type",
@@ -231,16 +246,16 @@ class Recorder:
             body = body.parent
         return body.error if body is not None else None
 
-    def alloc(self, owner: Any, leaves: Sequence[Any], tree: Any, name: Callable[[], str]) -> Token:
+    def alloc(self, owner: Owner, leaves: Sequence[Any], tree: Any) -> Token:
         """A State created in this trace."""
-        body = self.body_here("alloc", name)
+        body = self.body_here("alloc", owner)
         token = self._new(owner, tuple(map(_jax.strong_aval, leaves)), tree)
         self.entry.append(None)
         self.born_in[token] = body
         state_alloc_p.bind(*leaves, token=token, at=body.next("alloc", token))
         return token
 
-    def _check_scope(self, token: Token, body: Body, name: Callable[[], str]) -> None:
+    def _check_scope(self, token: Token, body: Body) -> None:
         """A State created in a loop body or branch cannot be used outside of it."""
         home = self.born_in.get(token)
         if home is None:
@@ -252,7 +267,8 @@ class Recorder:
             scope = scope.parent
         raise StateAccessError(
             describe(
-                f"{name()} was created inside a loop body, branch or inner function and is used outside of it.",
+                f"{self.owners[token]._describe()} was created inside a loop body, branch or inner function and is used outside of it.",
+                created=self.owners[token].source_location,
                 at=_jax.here(),
                 why="a State created in a body lives as long as one run of that body",
                 fix="create the State before the loop, or return its value from the body",

@@ -140,7 +140,7 @@ class State(Generic[T]):
         if recorder is not None:
             self._cells = tuple(Cell(Unborn(leaf)) for leaf in leaves)
             self._home = recorder.number
-            recorder.alloc(self, leaves, tree, self._describe)
+            recorder.alloc(self, leaves, tree)
             return
         self._cells = tuple([Cell(leaf) for leaf in leaves])
         trace = _jax.current_trace()
@@ -200,7 +200,7 @@ class State(Generic[T]):
 
     def _fill(self, leaves: list[Any], tree: Any) -> None:
         cells = self._cells
-        if tree is not self._tree and tree != self._tree:
+        if not _jax.same_tree(tree, self._tree):
             with RUNTIME_LOCK:
                 self._cells = tuple([Cell(leaf) for leaf in leaves])
                 self._tree = tree
@@ -263,7 +263,7 @@ class State(Generic[T]):
 
     def _traced_read(self, recorder: Recorder) -> Any:
         token = self._token(recorder)
-        leaves = recorder.read(token, self._describe)
+        leaves = recorder.read(token)
         tree = recorder.trees[token]
         return leaves[0] if tree is None else jax.tree.unflatten(tree, leaves)
 
@@ -280,13 +280,15 @@ class State(Generic[T]):
                         fix="keep the object in an ordinary attribute instead of a State",
                     )
                 )
-        recorder.write(self._token(recorder), leaves, tree, self._describe, self.source_location)
+        recorder.write(self._token(recorder), leaves, tree)
 
     # -------------------------------------------------------------------------------------------- inside a foreign trace
 
     def _mark_captured(self) -> None:
-        if self._captured is None and not self._is_at_home() and LOCAL.writable is None:
-            self._captured = str(_jax.here())
+        """Remember that a JAX trace that may be kept has read the value. An eager jax.grad or jax.vmap keeps nothing."""
+        if self._captured is None and not self._is_at_home() and LOCAL.writable is None and _jax.records_here():
+            if any(_jax.frame_of(trace) is not None for trace in _jax.trace_chain()):
+                self._captured = str(_jax.here())
 
     def _warn_captured(self) -> None:
         place, self._captured = self._captured, None
@@ -299,7 +301,7 @@ class State(Generic[T]):
                 why=f"the value was captured by a JAX trace (jax.jit, jax.grad, ...) at {place}",
                 fix="compile with stategraph.compile.jit, which follows State",
             ),
-            stacklevel=4,
+            stacklevel=3,
         )
 
     def _is_at_home(self) -> bool:
@@ -396,7 +398,8 @@ class State(Generic[T]):
 
     def _describe(self) -> str:
         """The name that messages use."""
-        name = self.name or getattr(self, "_path_hint", None) or ""
+        recorder = LOCAL.recorder
+        name = (None if recorder is None else recorder.path(self)) or self.name
         return f"{type(self).__name__} {name!r}" if name else f"the {type(self).__name__} created at {_short(self._source)}"
 
     def __repr__(self) -> str:
@@ -503,7 +506,7 @@ class FakeState(State[T]):
 
 def is_state_type(state: State[Any], tree: Any, leaves: list[Any]) -> bool:
     """Whether ``leaves`` with ``tree`` have the type that ``state`` has."""
-    return (tree == state._tree) and same_avals([_jax.typeof(leaf) for leaf in leaves], [_jax.typeof(cell.v) for cell in state._cells])
+    return _jax.same_tree(tree, state._tree) and same_avals([_jax.typeof(leaf) for leaf in leaves], [_jax.typeof(cell.v) for cell in state._cells])
 
 
 def type_text(state: State[Any]) -> str:

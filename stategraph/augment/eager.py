@@ -13,17 +13,14 @@ import jax
 
 from stategraph.recording import LOCAL
 from stategraph.state import State
+from stategraph.tracing.tracer import touched_states
 
 
 def eager_gradient(function: Callable[..., Any], wanted: Any, args: Sequence[Any], kwargs: dict[str, Any], selected: Any) -> tuple[Any, Any, Any]:
     """(gradients, value, aux)."""
-    from stategraph.tracing.tracer import trace_function
-
     with jax.disable_jit(False):
-        record = trace_function(function, args, kwargs)
-    touched = record.states
-    read = {op.symbol for op in record.program.walk("state.read")}
-    states, arrange = ([], lambda grads: None) if wanted.states is None else selected(wanted.states, {p: s for p, s in touched.items() if p in read})
+        touched, read = touched_states(function, args, kwargs)
+    states, arrange = ([], lambda grads: None) if wanted.states is None else selected(wanted.states, read)
     positions = () if wanted.argnums is None else (wanted.argnums,) if isinstance(wanted.argnums, int) else tuple(wanted.argnums)
     before = {path: state.value for path, state in touched.items()}
 

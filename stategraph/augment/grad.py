@@ -103,7 +103,7 @@ class GradientFunction:
         if recorder is not None:
             parts = record_gradient(recorder, self.function, wanted, args, kwargs)
         elif jax.config.jax_disable_jit or _jax.current_trace() is not None:
-            parts = eager_gradient(self.function, wanted, args, kwargs, selected)
+            parts = eager_gradient(self.function, wanted, args, kwargs, _selected_and_read)
         else:
             options = (self.value_first, self.with_value, wanted.has_aux, wanted.argnums, wanted.holomorphic, wanted.allow_int)
             named = tuple(sorted(kwargs))
@@ -229,10 +229,18 @@ def _state_tokens(recorder: Recorder, function: Callable[..., Any], wanted: Want
                 fix="name the States: grad(f, model.states(stategraph.ParamState)), or make them ParamState",
             )
         )
-    tokens = []
+    _check_read(states, touched)
+    tokens = [recorder.tokens[id(state)] for state in states]
+    for state, token in zip(states, tokens, strict=True):
+        for aval in recorder.avals[token]:
+            _check_dtype(state._describe(), aval, wanted)
+    return tokens, states, arrange
+
+
+def _check_read(states: Sequence[State[Any]], touched: Mapping[str, State[Any]]) -> None:
+    """Every State asked for is one that the function reads."""
     for state in states:
-        token = recorder.token(state)
-        if token is None or token not in read:
+        if not any(state is other for other in touched.values()):
             raise TraceError(
                 describe(
                     f"The gradient is asked for {state._describe()}, which the function never reads.",
@@ -243,10 +251,12 @@ def _state_tokens(recorder: Recorder, function: Callable[..., Any], wanted: Want
                     fix="leave it out, or pass `...` for all trainable States that the function touches",
                 )
             )
-        for aval in recorder.avals[token]:
-            _check_dtype(state._describe(), aval, wanted)
-        tokens.append(token)
-    return tokens, states, arrange
+
+
+def _selected_and_read(wanted: Any, read: Mapping[str, State[Any]]) -> tuple[list[State[Any]], Callable[[list[Any]], Any]]:
+    states, arrange = selected(wanted, read)
+    _check_read(states, read)
+    return states, arrange
 
 
 def _check_differentiable(leaves: Sequence[Any], wanted: Wanted) -> None:

@@ -11,6 +11,7 @@ import jax
 
 from stategraph import _jax
 from stategraph.backends.emit import emit_region
+from stategraph.backends.pin import pin_host_effects
 from stategraph.errors import LoweringError
 from stategraph.ir.core import Op, Value
 from stategraph.passes.expand_transforms import EXPANDERS, Expansion
@@ -21,6 +22,7 @@ def expand_grad(op: Op) -> Expansion:
     from stategraph.tracing.importer import import_inline
 
     (region,) = op.regions
+    pin_host_effects(region)
     body, captured = emit_region(region, region.args, differentiable=True, name="grad")
     run = _jax.body_as_function(body)
     count = len(captured)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from stategraph.cli.arguments import parse_arguments
-from stategraph.cli.console import OK, UsageError
+from stategraph.cli.console import OK, CommandError, UsageError
 from stategraph.cli.output import instruments, load_files, offer_backend, render, show_explanations, show_timing, write
 from stategraph.cli.targets import call_of, example_args, load_target, user_code
+from stategraph.errors import LoweringError
 from stategraph.ir.core import Program
 
 HOISTED = "eliminate-local-state"
@@ -113,13 +114,16 @@ def _program(traced: Any, options: Any, watchers: list[Any]) -> tuple[Program, A
 
 
 def _lowered(traced: Any, options: Any, watchers: list[Any]) -> tuple[str, Any, dict[str, float]]:
-    lowered = traced.lower(
-        passes=options.passes,
-        exactness=options.exactness,
-        platforms=options.platform,
-        strip_host_effects=options.strip_host_effects,
-        instruments=watchers,
-    )
+    try:
+        lowered = traced.lower(
+            passes=options.passes,
+            exactness=options.exactness,
+            platforms=options.platform,
+            strip_host_effects=options.strip_host_effects,
+            instruments=watchers,
+        )
+    except LoweringError as error:
+        raise CommandError(str(error).replace("pass strip_host_effects=True", "give --strip-host-effects")) from error
     if options.stage == "hlo":
         compiled = lowered.compile()
         return compiled.as_text("hlo"), lowered.explain(), dict(compiled.times)

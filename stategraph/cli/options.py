@@ -47,10 +47,6 @@ class Parser(argparse.ArgumentParser):
             raise UsageError(f"{what}: there is no {value!r}{suggestion(str(value), choices)} (there are {', '.join(choices)})")
 
 
-class OnOff(argparse.BooleanOptionalAction):
-    """``--verify-each`` and ``--no-verify-each``, without argparse's note on the default."""
-
-
 def _names(choices: Sequence[str] | None = None) -> Callable[[str], list[str]]:
     """The type of an option that takes names separated by commas."""
 

@@ -84,10 +84,11 @@ def _read(name: str) -> str:
 
 
 def load_files(files: Iterable[str]) -> None:
-    """Import files with passes."""
-    from stategraph.cli.targets import user_code
+    """Import files with passes; the directory of each is searched first for what it imports."""
+    from stategraph.cli.targets import search_first, user_code
 
     for file in files:
+        search_first(Path(file).resolve().parent)
         with user_code():
             if not load_file(file):
                 raise CommandError(f"{file} registers no pass", "put @stategraph.passes.register above a function or pass class")
@@ -101,7 +102,10 @@ def instruments(options: Any) -> tuple[list[Instrument], Timing]:
 
 def offer_backend(program: Program) -> None:
     """Let passes evaluate ops and compare programs, and load the backend's part of what this program needs, only when it is needed."""
-    hooks.install(evaluate=_evaluate, validate=_validate)
+    hooks.install(
+        evaluate=None if hooks.can_evaluate() else _evaluate,
+        validate=None if hooks.validator() else _validate,
+    )
     if any(op.name.startswith("xform.") for op in program.walk()):
         import stategraph.backends.grad as expansions
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from stategraph.cli.console import OK, CommandError, suggestion
 from stategraph.cli.output import read_program
-from stategraph.ir.core import Program
 from stategraph.ir.types import KeyType, Type
 
 
@@ -46,7 +45,6 @@ def run(options: Any) -> int:
             np.savez(options.output, **plain)  # type: ignore[arg-type]
         except OSError as error:
             raise CommandError(f"cannot write {options.output!r}: {error.strerror}") from error
-    _ = Program
     return OK
 
 

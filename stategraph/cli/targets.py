@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.machinery
 import importlib.util
 import inspect
 import re
@@ -67,7 +68,7 @@ def load_module(place: str) -> types.ModuleType:
         return _load_file(file)
     if not all(part.isidentifier() for part in place.split(".")):
         raise UsageError(f"{place!r} is neither a file that exists nor the name of a module")
-    _search_first(Path.cwd())
+    search_first(Path.cwd())
     try:
         return importlib.import_module(place)
     except ModuleNotFoundError as error:
@@ -89,7 +90,7 @@ def _load_file(file: Path) -> types.ModuleType:
     known = next((m for m in list(sys.modules.values()) if _same_file(m, resolved)), None)
     if known is not None:
         return known
-    _search_first(resolved.parent)
+    search_first(resolved.parent)
     name = resolved.stem
     if not name.isidentifier() or name in sys.modules or name == "__main__":
         name = "stategraph_target_" + re.sub(r"\W", "_", name)
@@ -110,7 +111,8 @@ def _same_file(module: Any, file: Path) -> bool:
     return bool(found) and getattr(module, "__name__", "") != "__main__" and Path(found) == file
 
 
-def _search_first(directory: Path) -> None:
+def search_first(directory: Path) -> None:
+    """Look for modules in this directory before anywhere else."""
     if str(directory) not in sys.path:
         sys.path.insert(0, str(directory))
 

@@ -87,7 +87,7 @@ def size_text(size: float) -> str:
 
 
 def digest(array: Any) -> tuple[str | None, str, tuple[int, ...], str]:
-    """Key implementation, dtype, shape and a hash of the bits. That of an immutable array is computed once."""
+    """Key implementation, dtype, shape and a hash of the bits; computed once for an immutable array."""
     known = _DIGESTS.get(id(array))
     if known is not None and known[0]() is array:
         return known[1]
@@ -105,12 +105,12 @@ _DIGESTS: dict[int, tuple[Any, tuple[str | None, str, tuple[int, ...], str]]] = 
 class Resources:
     """The arrays that a text refers to as ``$0``, ``$1``, …
 
-    Equal arrays share a number. Without ``bits``, where the text will not hold them, only an array itself does: the
-    data of large arrays is not looked at.
+    Equal arrays share a number. Without ``bits``, where the text will not hold them, only one object does:
+    the data of large arrays is not looked at.
     """
 
-    def __init__(self, bits: bool = True) -> None:
-        self.bits = bits
+    def __init__(self) -> None:
+        self.bits = True
         self.arrays: list[Any] = []
         self._numbers: dict[Any, int] = {}
 

@@ -282,8 +282,10 @@ class Program:
         return clone_program(self)
 
     def to_text(self, *, locations: bool = True, resources: bool = True) -> str:
-        """The text form; ``stategraph.ir.parse`` reads it back. Without ``locations`` or ``resources`` (the bits of
-        large arrays) it is for reading only."""
+        """The text form; ``stategraph.ir.parse`` reads it back.
+
+        Without ``locations`` or ``resources`` (the bits of large arrays) it is for reading only.
+        """
         from stategraph.ir.printer import print_program
 
         return print_program(self, locations=locations, resources=resources)

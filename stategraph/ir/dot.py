@@ -18,8 +18,8 @@ class _Dot:
     def __init__(self, program: Program, width: int) -> None:
         self.program = program
         self.width = width
-        self.printer = Printer(locations=False, resources=False)
-        self.printer.program(program)
+        self.printer = Printer(locations=False)
+        self.printer.program(program, resources=False)
         self.numbers = {op: i for i, op in enumerate(program.walk())}
         self.lines: list[str] = []
         self.edges: list[str] = []

@@ -26,8 +26,8 @@ def to_networkx(program: Program) -> networkx.MultiDiGraph[Any]:
     """
     import networkx
 
-    printer = Printer(locations=False, resources=False)
-    printer.program(program)
+    printer = Printer(locations=False)
+    printer.program(program, resources=False)
     graph: networkx.MultiDiGraph[Any] = networkx.MultiDiGraph(name=program.name)
     numbers: dict[Op, int] = {op: i for i, op in enumerate(program.walk())}
     for arg, name in zip(program.body.args, program.argument_names, strict=False):

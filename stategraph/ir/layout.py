@@ -58,8 +58,8 @@ class Layout:
     """Lays out one program, showing at most about ``limit`` ops."""
 
     def __init__(self, program: Program, limit: int = 80) -> None:
-        self.printer = Printer(locations=False, resources=False)
-        self.printer.program(program)
+        self.printer = Printer(locations=False)
+        self.printer.program(program, resources=False)
         self.limit = limit
         self.expanded = self._expanded(program)
 

@@ -11,7 +11,7 @@ import difflib
 from typing import Any
 
 from stategraph.ir.arrays import KeyData, decode
-from stategraph.ir.core import FORMAT_VERSION, Constant, Op, Program, Region, StateSymbol, Value
+from stategraph.ir.core import FORMAT_VERSION, Op, Program, Region, StateSymbol, Value
 from stategraph.ir.lexer import Tokens
 from stategraph.ir.location import UNKNOWN, Location
 from stategraph.ir.syntax import FORMS, Form
@@ -433,6 +433,3 @@ class Parser(ValueParser):
 def _hint(text: str) -> str | None:
     """The name of ``%h``; none for a number."""
     return None if text[1:].isdecimal() else text[1:]
-
-
-__all__ = ["Constant", "Parser", "parse"]

@@ -44,17 +44,17 @@ def print_program(program: Program, locations: bool = True, resources: bool = Tr
     Without ``locations`` or ``resources`` (the table of places, the bits of large arrays) the text is
     shorter, for reading; the parser wants both.
     """
-    return Printer(locations, resources).program(program)
+    return Printer(locations).program(program, resources)
 
 
 class Printer:
     """Writes one program. After that ``op_lines`` tells which line (of ``lines``) each op begins on."""
 
-    def __init__(self, locations: bool = True, resources: bool = True) -> None:
+    def __init__(self, locations: bool = True) -> None:
         self.lines: list[str] = []
         self.op_lines: dict[Op, int] = {}
         self.show_locations = locations
-        self.resources = Resources(resources)
+        self.resources = Resources()
         self.write = AttributeWriter(self.resources)
         self._names: dict[Value, str] = {}
         self._taken: set[str] = set()
@@ -66,7 +66,8 @@ class Printer:
 
     # -------------------------------------------------------------------------------------------- the program
 
-    def program(self, program: Program) -> str:
+    def program(self, program: Program, resources: bool = True) -> str:
+        self.resources.bits = resources
         self._head(program)
         for symbol in program.states.values():
             self.lines.append("  " + self.symbol(symbol))

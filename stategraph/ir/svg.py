@@ -56,7 +56,8 @@ def to_svg(program: Program, limit: int = 80) -> str:
 
 
 def _legend(program: Program) -> list[tuple[str, str]]:
-    printer = Printer(locations=False, resources=False)
+    printer = Printer(locations=False)
+    printer.resources.bits = False
     symbols = list(program.states.values())
     rows = []
     for symbol in symbols[:MAX_STATES]:

@@ -272,9 +272,9 @@ def _report(program: Program, defect: Defect) -> str:
 
 
 def _printed_line(program: Program, op: Op) -> str | None:
-    printer = Printer(locations=False, resources=False)
+    printer = Printer(locations=False)
     try:
-        printer.program(program)
+        printer.program(program, resources=False)
     except Exception:  # so broken that it cannot be printed: the sentence has to do
         return None
     number = printer.op_lines.get(op)

@@ -144,7 +144,7 @@ def options_of(cls: type[Pass]) -> tuple[Option, ...]:
 
 def _read_options(cls: type[Pass]) -> tuple[Option, ...]:
     if "__attrs_attrs__" not in vars(cls):
-        why = "put @attrs.frozen above it, so that its fields are its options"
+        why = "put @attrs.frozen between @register and it, so that its fields are its options"
         raise PassError(f"{cls.__name__} is no attrs class: {why}")
     try:
         hints = typing.get_type_hints(cls)

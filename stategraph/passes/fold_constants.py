@@ -20,6 +20,8 @@ from stategraph.passes.context import Context
 from stategraph.passes.edit import REWRITER, erase_all, splice
 from stategraph.passes.registry import register
 
+_FILLING = ("jax.broadcast_in_dim", "jax.pad")
+
 
 @register
 @attrs.frozen
@@ -71,6 +73,8 @@ class FoldConstants(Pass):
             return False
         if not all(isinstance(r.type, TensorType) and r.type.size <= self.max_elements for r in op.results):
             return False
+        if op.name in _FILLING and any(r.type.nbytes > op.operands[0].type.nbytes for r in op.results):
+            return False  # is read more easily than its elements, and costs nothing
         if not is_pure(op) or _names_an_axis(op):
             return False
         arrays = hooks.evaluate(op)

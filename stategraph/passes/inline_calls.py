@@ -2,8 +2,8 @@
 
 An inner ``jit`` is traced as a ``flow.call``. It is dissolved when it touches State (so that the accesses
 around it are seen together), when it is small, or when nothing else calls a body of that name. A call with
-attributes other than its name (shardings, donation) means something to the backend and stays. So does, until the
-transformation around it is expanded, a pure call: the backend differentiates equal calls once.
+attributes other than its name (shardings, donation) means something to the backend and stays. So does, until
+the transformation around it is expanded, a pure call: the backend differentiates equal calls once.
 """
 
 from __future__ import annotations

@@ -65,7 +65,8 @@ class Validate(Instrument):
     def before_pipeline(self, pipeline: tuple[Pass, ...], context: Context) -> None:
         if context.validator is None:
             raise PassError(
-                "nobody can validate programs: call stategraph.backends.reference_compare.install(), or pass validator="
+                "nobody can validate programs: "
+                "call stategraph.backends.reference_compare.install(), or pass validator="
             )
 
     def before_pass(self, pass_: Pass, context: Context) -> None:

@@ -26,7 +26,7 @@ class Licm(Pass):
     """Move loop-invariant ops out of loops."""
 
     name = "licm"
-    max_bytes: int = 65536
+    max_bytes: int = 256
     """Arrays that are one number repeated stay in the loop when they are larger than this."""
 
     def run(self, program: Program, context: Context) -> None:

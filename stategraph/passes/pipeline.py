@@ -27,9 +27,9 @@ DEFAULT = (
     "expand-transforms",  # gradients become ordinary ops
     "inline-calls",  # the calls in them, which were kept because equal calls are differentiated once
     "fold-constants",
-    "algebra",
     "simplify-branches",
     "simplify-loops",  # what a loop does not change is no carry, so that cse and licm see through it
+    "algebra",
     "cse",
     "licm",
     "simplify-loops",  # outputs that licm has shown to be the same on every trip

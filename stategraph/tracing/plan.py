@@ -60,7 +60,7 @@ class Plan:
                 return False
         for path, tree in self.entry_trees.items():
             state = self.states[path]()
-            if state is None or (state._tree is not tree and state._tree != tree):
+            if state is None or not _jax.same_tree(state._tree, tree):
                 return False
         if not self.containers_hold():
             return False

@@ -62,6 +62,7 @@ def trace_function(
     avals = [_argument_aval(leaf) for leaf in leaves]
     name = name or program_name(roots or function)
     recorder = Recorder()
+    recorder.naming = lambda: find_names(roots or function)[0]
     run = _Run(function, in_tree, recorder)
     with recorder, watching():
         try:
@@ -86,6 +87,26 @@ _CONCRETE = (
     jax.errors.TracerArrayConversionError,
 )
 """What JAX raises when Python asks for the value of something that is only traced."""
+
+
+def touched_states(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[dict[str, State[Any]], dict[str, State[Any]]]:
+    """(States that a call touches, those of them that it reads), by name, without running it."""
+    leaves, in_tree = jax.tree.flatten((tuple(args), dict(kwargs)))
+    recorder = Recorder()
+    run = _Run(function, in_tree, recorder)
+    with recorder:
+        try:
+            jaxpr, _ = _jax.trace_flat(run, [_jax.typeof(leaf) for leaf in leaves], traced_for="stategraph", name="touched")
+        finally:
+            _rollback(recorder)
+    names, _ = find_names(function)
+    found: dict[str, dict[str, State[Any]]] = {"state_read": {}, "state_write": {}}
+    for eqn in _jax.equations_of(jaxpr, found):
+        token = eqn.params["token"]
+        owner: State[Any] = recorder.owners[token]
+        if token not in recorder.born_in:
+            found[eqn.primitive.name][names.get(id(owner)) or owner.name or f"state{int(token)}"] = owner
+    return {**found["state_read"], **found["state_write"]}, found["state_read"]
 
 
 class _Run:
@@ -357,11 +378,12 @@ def _concretization(error: BaseException, recorder: Recorder) -> StateGraphError
     """Name the State and the line when Python branched on a traced value."""
     tracer = _jax.tracer_of_error(error)
     reads = _jax.origin_reads(tracer, state_read_p) if tracer is not None else []
-    names = sorted({recorder.owners[params["token"]]._describe() for params in reads})
+    states = {owner._describe(): owner.source_location for owner in (recorder.owners[params["token"]] for params in reads)}
+    names = sorted(states)
     return ConcretizationError(
         describe(
             f"Python needs the concrete value of {' and '.join(names) if names else 'a traced value'} while tracing.",
-            state=", ".join(names),
+            state="; ".join(f"{name}, created at {place.file}:{place.line}" for name, place in sorted(states.items())),
             at=_jax.here_of(error),
             why="the value is known only when the program runs: `if`, `while`, `float()`, `int()` and NumPy cannot use it",
             fix="use stategraph.compile.cond, while_loop or ifelse (or jnp.where) instead of Python control flow",

@@ -128,6 +128,12 @@ def test_a_copy_is_equal_and_independent(seed: int) -> None:
     assert str(program) == text
 
 
+def test_a_copy_shares_no_constant_with_its_original(step: Program) -> None:
+    """A shared one would keep the ops of every copy alive."""
+    constants = {id(v) for o in step.walk() for v in o.operands if isinstance(v, ir.Constant)}
+    assert constants and not any(id(v) in constants for o in step.copy().walk() for v in o.operands)
+
+
 def test_cloning_ops_maps_values(step: Program) -> None:
     scan = op(step, "flow.scan")
     x = ir.Value(TensorType("f32", (3,)))

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from stategraph import ir
+from stategraph.backends.reference_compare import observe, random_sample
 from stategraph.passes import Verify, run_passes
 from tests.ir.programs import random_program
 from tests.support import execute_both
@@ -195,6 +196,7 @@ def test_what_a_program_computes_stays_the_same(seed: int) -> None:
         after = run_passes(program, pipeline, instruments=[Verify()]).program
         if after != program:
             try:
+                observe(program, random_sample(program, seed, False))  # it can be executed at all
                 execute_both(program, after, samples=1, seed=seed)
             except Exception as error:
                 error.add_note(f"seed {seed}, pipeline {pipeline}\n{program}\n{after}")

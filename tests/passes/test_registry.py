@@ -85,7 +85,7 @@ def test_definitions_that_no_pipeline_could_use_are_refused() -> None:
             name = "test-odd"
             x: dict[str, int] = None  # type: ignore[assignment]
 
-    with pytest.raises(PassError, match=r"put @attrs.frozen above it"):
+    with pytest.raises(PassError, match=r"put @attrs.frozen between @register and it"):
 
         @register
         class Plain(Pass):

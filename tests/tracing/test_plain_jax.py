@@ -217,7 +217,7 @@ def test_custom_jvp_function_reads_and_writes_state() -> None:
         f.defjvp(lambda primals, tangents: (f(primals[0]), tangents[0]))
         return lambda x: (f(x), f(x)), [s]
 
-    with pytest.raises(sg.state.StateAccessError, match="written in a derivative rule"):
+    with pytest.raises(sg.errors.StateAccessError, match="written in a derivative rule"):
         sg.trace(make()[0], 1.0)
 
     def reads() -> Made:
@@ -264,7 +264,7 @@ def test_writing_state_in_a_derivative_rule_is_an_error_with_state_line_reason_a
     else:
         f = jax.custom_vjp(lambda x: x)
         f.defvjp(lambda x: (rule(x), ()), lambda res, g: (g,))
-    with pytest.raises(sg.state.StateAccessError) as error:
+    with pytest.raises(sg.errors.StateAccessError) as error:
         sg.trace(lambda x: f(x), 1.0)
     text = str(error.value)
     for part in ("derivative rule", "gain", "test_plain_jax.py", "why:", "fix:"):
@@ -283,7 +283,7 @@ def test_a_write_inside_a_nested_body_of_a_derivative_rule_is_refused_too() -> N
 
     f: Any = jax.custom_vjp(lambda x: x)
     f.defvjp(lambda x: (rule(x), ()), lambda res, g: (g,))
-    with pytest.raises(sg.state.StateAccessError, match="derivative rule"):
+    with pytest.raises(sg.errors.StateAccessError, match="derivative rule"):
         sg.trace(lambda x: f(x), 1.0)
 
 
