@@ -101,18 +101,25 @@ def plain_loss(model: str) -> Callable[[Any, Any], Any]:
     return {"mlp": mlp, "gru": gru, "lstm": lstm}[model]
 
 
-def run_jax(model: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
+def jax_step(model: str) -> Callable[..., Any]:
     loss = plain_loss(model)
-    params = parameters(model)
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    x = batch(model)
 
     def step(params: Any, m: Any, v: Any, t: Any, x: Any) -> Any:
         value, grads = jax.value_and_grad(loss)(params, x)
         return value, *adam(params, grads, m, v, t)
 
-    jitted = jax.jit(step, donate_argnums=(0, 1, 2, 3))
-    args = (params, zeros, jax.tree.map(jnp.copy, zeros), jnp.zeros(()), x)
+    return step
+
+
+def jax_arguments(model: str) -> tuple[Any, ...]:
+    params = parameters(model)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    return params, zeros, jax.tree.map(jnp.copy, zeros), jnp.zeros(()), batch(model)
+
+
+def run_jax(model: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    jitted = jax.jit(jax_step(model), donate_argnums=(0, 1, 2, 3))
+    args = jax_arguments(model)
     lowered: list[Any] = []
 
     def lower() -> Any:
@@ -142,11 +149,10 @@ def stateful(model: str, state: Callable[[Any], Any]) -> tuple[dict[str, Any], C
     return params, {"mlp": mlp, "gru": gru}.get(model), None  # type: ignore[return-value]
 
 
-def run_ours(model: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
+def ours_step(model: str) -> Any:
     import stategraph as sg
 
     params, loss, _ = stateful(model, sg.ParamState)
-    x = batch(model)
     c, h = sg.HiddenState(jnp.zeros((8, 32))), sg.HiddenState(jnp.zeros((8, 32)))
 
     def lstm(xs: Any) -> Any:
@@ -171,6 +177,12 @@ def run_ours(model: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
             p.value = new[k]
         return value
 
+    return step
+
+
+def run_ours(model: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    step = ours_step(model)
+    x = batch(model)
     lowered: list[Any] = []
 
     def lower() -> Any:

@@ -578,6 +578,13 @@ def origin_reads(tracer: Any, primitive: Any, limit: int = 2000) -> list[Any]:
     return found
 
 
+def origin_of(tracer: Any) -> Location:
+    """The user's line that computed a tracer."""
+    equation = getattr(tracer, "parent", None)
+    source = getattr(equation, "source_info", None)
+    return Location() if source is None else Location.deferred(source, resolve_source)
+
+
 def tracer_of_error(error: BaseException) -> Any | None:
     """The tracer that Python wanted a concrete value of, found in the frames that raised the error."""
     found, traceback = None, error.__traceback__

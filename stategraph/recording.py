@@ -90,12 +90,14 @@ class Recorder:
         """The body of the traced function; None while derivative rules are run after it."""
         self.journal: list[tuple[Any, str, Any, Any]] = []
         """Attribute assignments on Nodes: (node, name, value before, value after); ``MISSING`` for none."""
+        self.orders: dict[int, tuple[Any, list[str]]] = {}
+        """Nodes that lost an attribute, with their attributes in order before that."""
         self.guards: dict[tuple[int, str], tuple[Any, str, Any]] = {}
         """Attributes of Nodes that the trace read before it assigned them: (node, name, value)."""
         self.containers: dict[int, tuple[Any, Any]] = {}
         """Lists and dicts of Nodes that the trace saw: (container, copy)."""
-        self.assigned: set[tuple[int, str]] = set()
-        """Which (node, attribute) the trace has assigned."""
+        self.assigned: dict[tuple[int, str], Location] = {}
+        """Which (node, attribute) the trace has assigned, and where last."""
         self.new_nodes: dict[int, Any] = {}
         """Nodes that the trace created."""
         self.naming: Callable[[], dict[int, str]] = dict

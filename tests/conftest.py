@@ -28,7 +28,9 @@ jax.config.update("jax_enable_compilation_cache", False)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "no_program_checks: builds broken programs on purpose, or measures time")
+    config.addinivalue_line(
+        "markers", "no_program_checks: builds broken programs on purpose, or measures time"
+    )
 
 
 class ProgramChecker:

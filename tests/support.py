@@ -51,7 +51,9 @@ def roundtrip(program: ir.Program) -> None:
     text = str(program)
     again = ir.parse(text)
     if again != program:
-        raise AssertionError(f"parse(print(p)) is not p:\n{first_difference(ir.structure(program), ir.structure(again))}\n{text}")
+        raise AssertionError(
+            f"parse(print(p)) is not p:\n{first_difference(ir.structure(program), ir.structure(again))}\n{text}"
+        )
     if str(again) != text:
         raise AssertionError(f"the text read back prints differently:\n{text}\n----\n{again}")
 
@@ -74,11 +76,15 @@ def leaves_of(states: dict[str, State[Any]]) -> dict[str, tuple[Any, ...]]:
 
 def interpret(trace: Trace, *args: Any, program: ir.Program | None = None) -> tuple[Any, dict[str, Any]]:
     """Run a trace (or a rewritten program of it) in the reference interpreter, from the live States: (result, leaves by path)."""
-    results, states = reference.run(program or trace.program, jax.tree.leaves((args, {})), leaves_of(trace.states))
+    results, states = reference.run(
+        program or trace.program, jax.tree.leaves((args, {})), leaves_of(trace.states)
+    )
     return jax.tree.unflatten(trace.out_tree, results), states
 
 
-def execute_both(before: ir.Program, after: ir.Program, *, exactness: str = EXACT, seed: int = 0, samples: int = 3) -> None:
+def execute_both(
+    before: ir.Program, after: ir.Program, *, exactness: str = EXACT, seed: int = 0, samples: int = 3
+) -> None:
     """Check that two programs compute the same on random values (see ``reference_compare.validate``)."""
     validate(before, after, seed=seed, exactness=exactness, samples=samples)
 
@@ -94,7 +100,9 @@ def restored(*states: State[Any]) -> Iterator[None]:
             state.value = value
 
 
-def eagerly(function: Callable[..., Any], *args: Any, states: dict[str, State[Any]]) -> tuple[Any, dict[str, Any]]:
+def eagerly(
+    function: Callable[..., Any], *args: Any, states: dict[str, State[Any]]
+) -> tuple[Any, dict[str, Any]]:
     """Run plain Python under ``jax.disable_jit``, the oracle; the States are put back. (result, leaves by path)"""
     with restored(*states.values()), jax.disable_jit():
         result = function(*args)
@@ -126,5 +134,11 @@ def run_contraction_free(*command: str, timeout: float = 600) -> subprocess.Comp
     flags = f"{os.environ.get('XLA_FLAGS', '')} {NO_CONTRACTION}".strip()
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     return subprocess.run(
-        [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
     )

@@ -78,7 +78,9 @@ def run(
     inputs = [*arguments, *(given[name] for name in program.captured)]
     if len(inputs) != len(program.body.args):
         wanted = len(program.body.args) - len(program.captured)
-        raise ExecutionError(f"program @{program.name} takes {wanted} arguments and was given {len(arguments)}")
+        raise ExecutionError(
+            f"program @{program.name} takes {wanted} arguments and was given {len(arguments)}"
+        )
     store = {path: tuple(map(_array, leaves)) for path, leaves in states.items()}
     for path, symbol in program.states.items():
         if not symbol.born:
@@ -94,11 +96,20 @@ def run(
 
 def evaluate(op: Op) -> list[np.ndarray] | None:
     """The results of a ``jax.*`` op whose operands are all constants; None for other ops, and where JAX refuses."""
-    if not op.name.startswith("jax.") or "effects" in op.attributes or any(isinstance(r.type, KeyType) for r in op.results):
+    if (
+        not op.name.startswith("jax.")
+        or "effects" in op.attributes
+        or any(isinstance(r.type, KeyType) for r in op.results)
+    ):
         return None
     settings = _Settings(None, frozenset(), _bind, None)
     try:
-        return [np.asarray(x) for x in _Machine(settings, ChainMap({}), {}, (), False).primitive(op, [constant(v) for v in op.operands])]
+        return [
+            np.asarray(x)
+            for x in _Machine(settings, ChainMap({}), {}, (), False).primitive(
+                op, [constant(v) for v in op.operands]
+            )
+        ]
     except Exception:
         return None
 
@@ -263,7 +274,9 @@ class _Machine:
             (going,) = self.region(condition, carries)
             if not bool(going.any() if going.ndim else going):
                 break
-            carries = [_select(going, new, old) for new, old in zip(self.region(body, carries), carries, strict=True)]
+            carries = [
+                _select(going, new, old) for new, old in zip(self.region(body, carries), carries, strict=True)
+            ]
             trips += 1
             if trips == self.settings.trip_limit:
                 raise TooManyTrips(f"{op.name} at {op.location} ran for {trips} trips")
@@ -293,7 +306,9 @@ class _Machine:
         value, pullback, (others, store) = jax.vjp(body, list(operands), wanted, has_aux=True)
         gradients, state_gradients = pullback(jnp.ones_like(value))
         self.store.clear()
-        self.store.update({path: store[path] for path in [*order, *(path for path in store if path not in order)]})
+        self.store.update(
+            {path: store[path] for path in [*order, *(path for path in store if path not in order)]}
+        )
         return [value, *others, *gradients, *(leaf for leaves in state_gradients for leaf in leaves)]
 
     def custom_jvp(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
@@ -343,7 +358,9 @@ class _Machine:
             context, residuals = kept
             given = [cotangents[0][i] for i in out_active]
             moved = iter(machine.isolated(backward, context, [*residuals, *given], function)[0])
-            return (None, cotangents[1]), [next(moved) if i in active else None for i in range(len(op.operands))]
+            return (None, cotangents[1]), [
+                next(moved) if i in active else None for i in range(len(op.operands))
+            ]
 
         function.defvjp(fwd, bwd)
         return self.with_rule(function, op, operands)
@@ -363,14 +380,18 @@ class _Machine:
         taken = dict.fromkeys(v for inner in op.walk() for v in inner.operands if not isinstance(v, Constant))
         symbols = dict.fromkeys(inner.symbol for inner in op.walk("state.read", "state.write"))
         captured = {value: self.frame[value] for value in taken if value not in set(inside)}
-        return _Captured(list(captured.values()), tuple(captured)), {path: self.store[path] for path in symbols if path in self.store}
+        return _Captured(list(captured.values()), tuple(captured)), {
+            path: self.store[path] for path in symbols if path in self.store
+        }
 
     def isolated(
         self, region: Region, context: _Context, args: Sequence[Any], rule: Callable[..., Any] | None = None
     ) -> tuple[list[Any], Store]:
         """Run a region that sees nothing but its context and its arguments; ``rule`` is the function whose rule it is."""
         captured, store = context
-        rules = self.rules if rule is None else (*self.rules, lambda operands: rule(context, list(operands))[0])
+        rules = (
+            self.rules if rule is None else (*self.rules, lambda operands: rule(context, list(operands))[0])
+        )
         frame = ChainMap(dict(zip(captured.values, captured.arrays, strict=True)))
         machine = attrs.evolve(self, frame=frame, store=dict(store), rules=rules)
         return machine.region(region, args), {path: machine.store[path] for path in store}
@@ -452,13 +473,19 @@ def _fit(x: Any, type: Type, what: str) -> Any:
     found = _jax.type_of(_jax.typeof(x))
     if found == type:
         return x
-    if not isinstance(type, TensorType) or not isinstance(found, TensorType) or found.strong() != type.strong():
+    if (
+        not isinstance(type, TensorType)
+        or not isinstance(found, TensorType)
+        or found.strong() != type.strong()
+    ):
         raise ExecutionError(f"{what} has type {found}, the program says {type}")
     return _weaken(x, type.weak)
 
 
 def _weaken(x: Any, weak: bool) -> Any:
-    return _jax.primitive_by_name("convert_element_type").bind(x, new_dtype=np.dtype(x.dtype), weak_type=weak, sharding=None)
+    return _jax.primitive_by_name("convert_element_type").bind(
+        x, new_dtype=np.dtype(x.dtype), weak_type=weak, sharding=None
+    )
 
 
 def _strong(leaves: Sequence[Any]) -> Leaves:
@@ -484,7 +511,9 @@ def _empty(type: Type) -> Any:
     """No trips: nothing stacked."""
     if isinstance(type, KeyType):
         data = jax.random.key_data(jax.random.key(0, impl=_impl_name(type.impl)))
-        return jax.random.wrap_key_data(jnp.zeros((*type.shape, *data.shape), data.dtype), impl=_impl_name(type.impl))
+        return jax.random.wrap_key_data(
+            jnp.zeros((*type.shape, *data.shape), data.dtype), impl=_impl_name(type.impl)
+        )
     aval = _jax.aval_of(type)
     return jnp.zeros(aval.shape, aval.dtype)
 

@@ -70,7 +70,9 @@ class Observation:
     events: list[HostEvent]
 
 
-def validate(before: Program, after: Program, *, seed: int = 0, exactness: str = EXACT, samples: int = 3) -> None:
+def validate(
+    before: Program, after: Program, *, seed: int = 0, exactness: str = EXACT, samples: int = 3
+) -> None:
     """Raise ``ValidationError`` if the programs differ on one of ``samples`` random inputs.
 
     ``exact`` compares bits (any NaN equals any NaN); ``reduction-order`` and ``fast-math`` allow differences relative to the magnitude
@@ -129,7 +131,11 @@ class RecordingHost:
 
     def __call__(self, op: Op, operands: Sequence[Any], params: dict[str, Any]) -> Sequence[Any]:
         kind = "ordered" if params.get("ordered") else "unordered"
-        what = f"{op.name} {params['fmt']!r}" if "fmt" in params else f"{op.name} {op.attributes.get('callback', '')}"
+        what = (
+            f"{op.name} {params['fmt']!r}"
+            if "fmt" in params
+            else f"{op.name} {op.attributes.get('callback', '')}"
+        )
         if op.name == "host.pure_callback":
             kind = ""  # nobody can see how often, or when, it is called
 
@@ -147,7 +153,9 @@ class RecordingHost:
         if not op.results:
             jax.debug.callback(record, *visible)
             return ()
-        shapes = [jax.ShapeDtypeStruct(result.type.shape, numpy_dtype(result.type.dtype)) for result in op.results]  # type: ignore[union-attr]
+        shapes = [
+            jax.ShapeDtypeStruct(result.type.shape, numpy_dtype(result.type.dtype)) for result in op.results
+        ]  # type: ignore[union-attr]
         if op.name == "host.pure_callback":
             return list(jax.pure_callback(answer, shapes, *visible))
         return list(jax.experimental.io_callback(answer, shapes, *visible))
@@ -180,7 +188,9 @@ def random_array(type: Type, rng: np.random.Generator, special: bool) -> Any:
     """A random array of a type, with special values among floats if wanted."""
     if isinstance(type, KeyType):
         impl = reference._impl_name(type.impl)
-        keys = jax.random.split(jax.random.key(int(rng.integers(2**31)), impl=impl), max(int(np.prod(type.shape)), 1))
+        keys = jax.random.split(
+            jax.random.key(int(rng.integers(2**31)), impl=impl), max(int(np.prod(type.shape)), 1)
+        )
         return keys[: int(np.prod(type.shape))].reshape(type.shape)
     if not isinstance(type, TensorType):
         raise ExecutionError(f"no random values of type {type}")
@@ -209,7 +219,11 @@ def compare(expected: Observation, found: Observation, exactness: str, names: Se
     """What differs, empty if nothing does."""
     if len(expected.results) != len(found.results):
         return f"it returns {len(found.results)} values instead of {len(expected.results)}"
-    labels = list(names) if len(names) == len(expected.results) else [f"result {i}" for i in range(len(expected.results))]
+    labels = (
+        list(names)
+        if len(names) == len(expected.results)
+        else [f"result {i}" for i in range(len(expected.results))]
+    )
     for name, a, b in zip(labels, expected.results, found.results, strict=True):
         difference = differs(a, b, exactness)
         if difference:
@@ -259,7 +273,11 @@ def differs(a: Any, b: Any, exactness: str) -> str:
     scale = max(float(np.max(np.abs(u[finite]), initial=0.0)), 1.0)
     error = float(np.max(np.abs(u[finite] - v[finite]), initial=0.0))
     allowed = TOLERANCE[exactness] * float(jnp.finfo(x.dtype).eps) / float(np.finfo(np.float32).eps) * scale
-    return f"is {_shown(y)} instead of {_shown(x)} (off by {error:.3g}, allowed {allowed:.3g})" if error > allowed else ""
+    return (
+        f"is {_shown(y)} instead of {_shown(x)} (off by {error:.3g}, allowed {allowed:.3g})"
+        if error > allowed
+        else ""
+    )
 
 
 def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
@@ -268,7 +286,7 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
         return True
     if a.dtype.kind == "c":
         return same_bits(a.real.copy(), b.real.copy()) and same_bits(a.imag.copy(), b.imag.copy())
-    if a.dtype.kind in "biu" or a.dtype.kind == "V" and not hasattr(jnp, a.dtype.name):
+    if a.dtype.kind in "biu" or (a.dtype.kind == "V" and not hasattr(jnp, a.dtype.name)):
         return False
     nan_a, nan_b = np.isnan(a.astype(np.float64)), np.isnan(b.astype(np.float64))
     return bool((nan_a == nan_b).all()) and a[~nan_a].tobytes() == b[~nan_b].tobytes()

@@ -20,7 +20,7 @@ from stategraph.ir.lexer import Tokens
 from stategraph.ir.types import KeyType, TensorType, Type
 from stategraph.ir.value_parser import ValueParser
 
-_SPACED_SHAPE = re.compile(r"(?<=[\w>])\[\s*\d+(?:\s*,\s*\d+)*\s*,?\s*\]")
+_SPACED_SHAPE = re.compile(r"(?<=[\w>])\[\s*(?:\d+(?:\s*,\s*\d+)*\s*,?\s*)?\]")
 
 
 def parse_arguments(text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:

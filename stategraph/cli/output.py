@@ -15,6 +15,9 @@ from stategraph.passes import hooks
 from stategraph.passes.instruments import Instrument, Timing, Verify, table
 from stategraph.passes.registry import load_file
 
+CHUNK = 1 << 15
+"""Characters written at once. Under ``python -u`` one large write to a closed pipe ends half-way without an error; the next one has it."""
+
 
 def render(program: Program, options: Any) -> str:
     """A program in the format that was asked for."""
@@ -39,7 +42,9 @@ def write(text: str, output: str | None, *, is_program: bool = False) -> None:
     """Write a dump to stdout, or to a file."""
     text = text if text.endswith("\n") else text + "\n"
     if output is None or output == "-":
-        sys.stdout.write(highlight(text, sys.stdout) if is_program else text)
+        text = highlight(text, sys.stdout) if is_program else text
+        for start in range(0, len(text), CHUNK):
+            sys.stdout.write(text[start : start + CHUNK])
         return
     try:
         Path(output).write_text(text, encoding="utf-8", errors="surrogatepass")

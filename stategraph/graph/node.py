@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from stategraph import _jax
 from stategraph.recording import LOCAL, MISSING, Recorder
 from stategraph.state import EPOCHS
 
@@ -30,6 +31,9 @@ class Node:
 
     def __delattr__(self, name: str) -> None:
         before = _instance_dict(self).get(name, MISSING)
+        recorder = LOCAL.recorder
+        if recorder is not None:
+            recorder.orders.setdefault(id(self), (self, list(_instance_dict(self))))
         object.__delattr__(self, name)
         _rebound(self, name, before, MISSING)
 
@@ -53,7 +57,7 @@ def _rebound(node: Node, name: str, before: Any, after: Any) -> None:
         return
     if id(node) not in recorder.new_nodes:
         recorder.journal.append((node, name, before, after))
-        recorder.assigned.add((id(node), name))
+        recorder.assigned[(id(node), name)] = _jax.here()
     recorder.advance()
 
 

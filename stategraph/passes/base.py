@@ -91,8 +91,8 @@ class Pass:
 
     @classmethod
     def summary(cls) -> str:
-        """The first line of the docstring."""
-        return (inspect.getdoc(cls) or "").strip().split("\n")[0]
+        """The first paragraph of the docstring, on one line."""
+        return " ".join((inspect.getdoc(cls) or "").split("\n\n")[0].split())
 
     def __str__(self) -> str:
         """The spelling: ``name{option=value}`` with the options that differ from their defaults."""

@@ -323,6 +323,24 @@ def _rollback(recorder: Recorder) -> None:
             _instance_dict(node).pop(name, None)
         else:
             _instance_dict(node)[name] = before
+    for node, order in recorder.orders.values():
+        attributes = _instance_dict(node)
+        for name in order:
+            if name in attributes:
+                attributes[name] = attributes.pop(name)
+    for container, copy in recorder.containers.values():
+        if _changed(container, copy):
+            if isinstance(container, list):
+                container[:] = copy
+            else:
+                container.clear()
+                container.update(copy)
+
+
+def _changed(container: Any, copy: Any) -> bool:
+    if isinstance(container, dict):
+        return list(container) != list(copy) or any(container[key] is not value for key, value in copy.items())
+    return len(container) != len(copy) or any(now is not then for now, then in zip(container, copy, strict=True))
 
 
 def _escapes(recorder: Recorder) -> tuple[set[Token], list[tuple[Node, str, Any]]]:
@@ -332,6 +350,9 @@ def _escapes(recorder: Recorder) -> tuple[set[Token], list[tuple[Node, str, Any]
         last[(id(node), name)] = (node, name, after)
     escaping: set[Token] = set()
     replays = []
+    for container, copy in recorder.containers.values():
+        if _changed(container, copy):
+            _check_left_behind(recorder, container)
     for node, name, value in last.values():
         tokens = set()
         for path, obj in walk(value):
@@ -342,7 +363,7 @@ def _escapes(recorder: Recorder) -> tuple[set[Token], list[tuple[Node, str, Any]
                 raise TraceError(
                     describe(
                         f"A traced value was left on {type(node).__name__}.{name}{''.join(f'[{p!r}]' for p in path)}.",
-                        at=_jax.here(),
+                        at=recorder.assigned[(id(node), name)],
                         why="the value exists only while the program runs; an ordinary attribute would keep a dead placeholder",
                         fix=f"make it a State: `self.{name} = stategraph.State(...)` once, then `self.{name}.value = ...`",
                     )
@@ -351,6 +372,31 @@ def _escapes(recorder: Recorder) -> tuple[set[Token], list[tuple[Node, str, Any]
             escaping |= tokens
             replays.append((node, name, value))
     return escaping, replays
+
+
+def _check_left_behind(recorder: Recorder, container: Any) -> None:
+    """A list or dict of a Node that was changed in place may hold neither traced values nor States of the trace."""
+    kind = type(container).__name__
+    for _, obj in walk(container):
+        token = recorder.token(obj) if isinstance(obj, State) else None
+        if token is not None and token in recorder.born_in:
+            raise StateAccessError(
+                describe(
+                    f"{obj._describe()} is created while tracing and put into a {kind} that existed before.",
+                    created=obj.source_location,
+                    why=f"every call would put another one there, while the trace runs once; the {kind} is left as it was",
+                    fix="assign a new container to the attribute: `self.items = [*self.items, stategraph.State(...)]`",
+                )
+            )
+        if _jax.is_tracer(obj):
+            raise TraceError(
+                describe(
+                    f"A traced value was left in a {kind} that a Node holds.",
+                    at=_jax.origin_of(obj),
+                    why="the value exists only while the program runs; the container would keep a dead placeholder",
+                    fix="keep the value in a State, or return it",
+                )
+            )
 
 
 def _check_reused(recorder: Recorder, importer: Importer, escaping: set[Token]) -> None:

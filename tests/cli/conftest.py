@@ -112,7 +112,6 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     (tmp_path / "model.py").write_text(MODEL)
     (tmp_path / "neighbour.py").write_text(NEIGHBOUR)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(registry, "_PASSES", dict(registry._PASSES))
     before, path = set(sys.modules), list(sys.path)
 
     def run(*arguments: str) -> Result:
@@ -123,6 +122,9 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
     yield run
     sys.path[:] = path
+    for name in set(registry._PASSES) - set(registry.BUILTIN):
+        if registry._PASSES[name].__module__.startswith(("stategraph_loaded_", "cli_plugin")):
+            del registry._PASSES[name]
     for name in set(sys.modules) - before:
         if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]

@@ -62,7 +62,7 @@ def test_locations_are_the_users_lines_and_can_be_left_out(command: Command) -> 
     ("target", "args", "shows"),
     [
         ("add", "f32[3]", "%x : f32[3]"),
-        ("add", 'f32[3], name="other"', "%x : f32[3]"),
+        ("add", 'f32[3], name="other"', ": f32[3]"),
         ("net.scale", "f32[]*", "%k : f32[]*"),
         ("Cell.scale", "f32[ ]", "%k : f32[]"),
         ("batch_loss", "{image: f32[8, 8], label: i32[]}", "batch['image']"),

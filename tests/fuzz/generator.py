@@ -89,7 +89,13 @@ class Scope:
     """No prints (a checkpoint repeats them)."""
 
     def inner(self, **changes: Any) -> Scope:
-        return attrs.evolve(self, names=list(self.names), states=list(self.states), depth=self.depth + 1, **{"straight": False, **changes})
+        return attrs.evolve(
+            self,
+            names=list(self.names),
+            states=list(self.states),
+            depth=self.depth + 1,
+            **{"straight": False, **changes},
+        )
 
 
 @attrs.define
@@ -170,7 +176,11 @@ class Generator:
                 lambda e: f"{e(V)}[jnp.abs({e(I)}) % 3]",
             ]
             if not self.exact:
-                found += [lambda e: f"jnp.sum({e(V)})", lambda e: f"jnp.mean({e(M)})", lambda e: f"({e(V)} @ {e(V)})"]
+                found += [
+                    lambda e: f"jnp.sum({e(V)})",
+                    lambda e: f"jnp.mean({e(M)})",
+                    lambda e: f"({e(V)} @ {e(V)})",
+                ]
         elif t == V:
             found += [
                 lambda e: f"{e(V)}[::-1]",
@@ -181,9 +191,17 @@ class Generator:
                 lambda e: f"jax.vmap(lambda q: q * 0.5 + {e(F)})({e(V)})",
             ]
             if not self.exact:
-                found += [lambda e: f"jnp.sum({e(M)}, 0)", lambda e: f"({e(M)}[:, :2] @ {e(M)})[0]", lambda e: f"jnp.cumsum({e(V)})"]
+                found += [
+                    lambda e: f"jnp.sum({e(M)}, 0)",
+                    lambda e: f"({e(M)}[:, :2] @ {e(M)})[0]",
+                    lambda e: f"jnp.cumsum({e(V)})",
+                ]
         elif t == M:
-            found += [lambda e: f"jnp.stack([{e(V)}, {e(V)}])", lambda e: f"({e(M)} * {e(V)})", lambda e: f"{e(M)}[:, ::-1]"]
+            found += [
+                lambda e: f"jnp.stack([{e(V)}, {e(V)}])",
+                lambda e: f"({e(M)} * {e(V)})",
+                lambda e: f"{e(M)}[:, ::-1]",
+            ]
         elif t == I:
             return [
                 lambda e: f"({e(I)} + {e(I)})",
@@ -199,7 +217,11 @@ class Generator:
                 lambda e: f"({e(I)} % 2 == 0)",
                 lambda e: f"jnp.logical_not({e(B)})",
                 lambda e: f"jnp.logical_and({e(B)}, {e(B)})",
-                *([lambda e: f"({e(F)} < {e(F)})", lambda e: f"jnp.any({e(V)} > {e(F)})"] if self.exact else []),
+                *(
+                    [lambda e: f"({e(F)} < {e(F)})", lambda e: f"jnp.any({e(V)} > {e(F)})"]
+                    if self.exact
+                    else []
+                ),
             ]
         return found
 
@@ -253,7 +275,14 @@ class Generator:
                 )
             )
         elif type == PAIR:
-            self.put(self.rng.choice([f"{name}.value = ({self.bounded(F, scope)}, {name}.value[1])", f"{name}.value = ({e(F)}, {self.bounded(V, scope)})"]))
+            self.put(
+                self.rng.choice(
+                    [
+                        f"{name}.value = ({self.bounded(F, scope)}, {name}.value[1])",
+                        f"{name}.value = ({e(F)}, {self.bounded(V, scope)})",
+                    ]
+                )
+            )
         elif type in FLOATS and self.chance(0.3):
             self.put(f"{name}.value {self.rng.choice('+-')}= {self.bounded(type, scope)}")
         elif type == I and self.chance(0.5):
@@ -295,19 +324,32 @@ class Generator:
         number = self.fresh("p")
         ordered = self.chance(0.5) and not scope.smooth
         value = self.expr(self.type(F, I, V, B), scope, 1)
-        self.put(f'jax.debug.print("{"g" if scope.smooth else "o" if ordered else "u"} {number} {{}}", {value}, ordered={ordered})')
+        self.put(
+            f'jax.debug.print("{"g" if scope.smooth else "o" if ordered else "u"} {number} {{}}", {value}, ordered={ordered})'
+        )
 
     def callback(self, scope: Scope) -> None:
         name = self.fresh("v")
         value = self.expr(F, scope, 1)
         if self.chance(0.5):
-            self.put(f"{name} = jax.pure_callback(double, jax.ShapeDtypeStruct((), jnp.float32), jnp.asarray({value}, jnp.float32))")
+            self.put(
+                f"{name} = jax.pure_callback(double, jax.ShapeDtypeStruct((), jnp.float32), jnp.asarray({value}, jnp.float32))"
+            )
         else:
             struct = "jax.ShapeDtypeStruct((), jnp.float32)"
-            self.put(f"{name} = jax.experimental.io_callback(note, {struct}, jnp.asarray({value}, jnp.float32), ordered=True)")
+            self.put(
+                f"{name} = jax.experimental.io_callback(note, {struct}, jnp.asarray({value}, jnp.float32), ordered=True)"
+            )
         scope.names.append((name, F))
 
-    def function(self, prefix: str, parameters: list[tuple[str, str]], returns: list[str], scope: Scope, size: int | None = None) -> str:
+    def function(
+        self,
+        prefix: str,
+        parameters: list[tuple[str, str]],
+        returns: list[str],
+        scope: Scope,
+        size: int | None = None,
+    ) -> str:
         """A nested function with statements; returns its name."""
         name = self.fresh(prefix)
         self.put(f"def {name}({', '.join(n for n, _ in parameters)}):")
@@ -345,7 +387,9 @@ class Generator:
     def while_loop(self, scope: Scope) -> None:
         type, c = self.type(F, V, I), self.fresh("c")
         inner = scope.inner(pure=True)
-        limit = f"jnp.minimum({self.expr(I, inner, 1)}, 3)" if self.chance(0.5) else str(self.rng.randrange(4))
+        limit = (
+            f"jnp.minimum({self.expr(I, inner, 1)}, 3)" if self.chance(0.5) else str(self.rng.randrange(4))
+        )
         extra = f" & {self.expr(B, inner, 1)}" if self.chance(0.3) else ""
         condition = f"lambda {c}: ({c}[0] < {limit}){extra}"
         if self.chance(0.25) and not scope.pure and [n for n, t in scope.states if t == I]:
@@ -388,7 +432,9 @@ class Generator:
 
     def switch(self, scope: Scope) -> None:
         type, q = self.type(), self.fresh("q")
-        branches = [self.function("branch", [(q, F)], [type], scope.inner(), self.rng.randrange(3)) for _ in range(3)]
+        branches = [
+            self.function("branch", [(q, F)], [type], scope.inner(), self.rng.randrange(3)) for _ in range(3)
+        ]
         out = self.fresh("v")
         operand = self.expr(F, scope, 1)
         self.put(f"{out} = jax.lax.switch({self.expr(I, scope)}, [{', '.join(branches)}], {operand})")
@@ -415,7 +461,9 @@ class Generator:
         """A carry that starts as a Python int and becomes a float: JAX traces the body twice."""
         c, out = self.fresh("c"), self.fresh("v")
         name = self.function("body", [(c, F), ("_", "")], [], scope.inner(), self.rng.randrange(1, 3))
-        self.lines[-1] = self.lines[-1].replace("return None", f"return {c} * 0.5 + {self.expr(F, scope, 1)}, None")
+        self.lines[-1] = self.lines[-1].replace(
+            "return None", f"return {c} * 0.5 + {self.expr(F, scope, 1)}, None"
+        )
         self.put(f"{out} = jax.lax.scan({name}, 0, None, length=2)[0]")
         scope.names.append((out, F))
 
@@ -444,7 +492,9 @@ class Generator:
         states = "" if wanted == "argument" else f", grad_states=[{', '.join(n for n, _ in chosen)}]"
         argnums = "" if wanted == "states" else ", argnums=0"
         value, g = self.fresh("v"), self.fresh("g")
-        self.put(f"{value}, {g} = value_and_grad({loss}{states}{argnums})(jnp.asarray({argument}, jnp.float32))")
+        self.put(
+            f"{value}, {g} = value_and_grad({loss}{states}{argnums})(jnp.asarray({argument}, jnp.float32))"
+        )
         scope.names.append((value, F))
         if wanted in ("argument", "both"):
             self.put(f"{g}a = {g}{'[1]' if wanted == 'both' else ''}")
@@ -484,7 +534,9 @@ class Generator:
         self.put("")
         self.put(f"states = {{{', '.join(f'{n!r}: {n}' for n in given)}}}")
         number = self.rng.choice((0.5, -1.25, 2.0))
-        self.put(f"return program, (jnp.float32({number}), jnp.array([1.0, {number}, -0.5]), jnp.int32({self.rng.randrange(4)})), states")
+        self.put(
+            f"return program, (jnp.float32({number}), jnp.array([1.0, {number}, -0.5]), jnp.int32({self.rng.randrange(4)})), states"
+        )
         return HEADER.format(title=title, exact=self.exact) + "\n".join(self.lines) + "\n"
 
     def initial(self, type: str) -> str:

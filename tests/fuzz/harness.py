@@ -21,8 +21,8 @@ import jax
 import jax.numpy as jnp
 
 from stategraph.backends import reference
-from stategraph.errors import StateGraphError
 from stategraph.backends.reference_compare import EXACT, FAST_MATH, REDUCTION_ORDER, differs
+from stategraph.errors import StateGraphError
 from stategraph.ir.core import Program
 from stategraph.passes import DEFAULT, Verify, run_passes
 from stategraph.tracing.tracer import trace_function
@@ -96,7 +96,14 @@ def outcome(results: Any, states: dict[str, Any], text: str, log: list[Any]) -> 
     unordered = sorted(line.strip() for line in lines if line.startswith("u"))
     graded = sorted({" ".join(line.split()[:2]) for line in lines if line.startswith("g")})
     leaves = {name: [jnp.asarray(leaf) for leaf in jax.tree.leaves(value)] for name, value in states.items()}
-    return Outcome([jnp.asarray(leaf) for leaf in jax.tree.leaves(results)], leaves, ordered, unordered, graded, list(log))
+    return Outcome(
+        [jnp.asarray(leaf) for leaf in jax.tree.leaves(results)],
+        leaves,
+        ordered,
+        unordered,
+        graded,
+        list(log),
+    )
 
 
 def run_eagerly(source: str) -> Outcome:
@@ -106,7 +113,9 @@ def run_eagerly(source: str) -> Outcome:
     with printed() as stream, jax.disable_jit(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         results = program(*args)
-    return outcome(results, {name: state.value for name, state in states.items()}, stream.getvalue(), module["LOG"])
+    return outcome(
+        results, {name: state.value for name, state in states.items()}, stream.getvalue(), module["LOG"]
+    )
 
 
 class Traced:
@@ -116,7 +125,10 @@ class Traced:
         self.module = load(source)
         self.function, self.args, self.states = self.module["make"]()
         self.trace = trace_function(self.function, self.args, {})
-        self.names = {path: next(n for n, s in self.states.items() if s is live) for path, live in self.trace.states.items()}
+        self.names = {
+            path: next(n for n, s in self.states.items() if s is live)
+            for path, live in self.trace.states.items()
+        }
 
     @property
     def program(self) -> Program:
@@ -139,7 +151,9 @@ def run_compiled(source: str, passes: Any = "default") -> Outcome:
     program, args, states = module["make"]()
     with printed() as stream:
         results = jit(program, passes=passes)(*args)
-    return outcome(results, {name: state.value for name, state in states.items()}, stream.getvalue(), module["LOG"])
+    return outcome(
+        results, {name: state.value for name, state in states.items()}, stream.getvalue(), module["LOG"]
+    )
 
 
 def difference(expected: Outcome, found: Outcome, exactness: str, graded: bool = False) -> str:
@@ -178,7 +192,9 @@ def random_pipeline(rng: random.Random) -> str:
     return ",".join(chosen)
 
 
-def check(source: str, seed: int = 0, *, pipelines: int = 2, compiled: bool = True, only: str = "") -> Failure | None:
+def check(
+    source: str, seed: int = 0, *, pipelines: int = 2, compiled: bool = True, only: str = ""
+) -> Failure | None:
     """Run a program in every way; None if all agree. Raises ``Invalid`` if the program itself is wrong."""
     try:
         expected = run_eagerly(source)
@@ -231,7 +247,9 @@ def _explain(error: BaseException) -> str:
     """The error in one line, then where it came from."""
     notes = "\n".join(getattr(error, "__notes__", []))
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "/stategraph/" in f.filename][-4:]
-    places = "\n".join(f"    {f.filename.split('/stategraph/', 1)[1]}:{f.lineno} in {f.name}: {f.line}" for f in frames)
+    places = "\n".join(
+        f"    {f.filename.split('/stategraph/', 1)[1]}:{f.lineno} in {f.name}: {f.line}" for f in frames
+    )
     return f"{type(error).__name__}: {error}\n{notes}\n{places}"
 
 

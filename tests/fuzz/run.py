@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-TEST = '''
+TEST = """
 
 def test_every_way_of_running_agrees():
     from pathlib import Path
@@ -24,7 +24,7 @@ def test_every_way_of_running_agrees():
     from tests.fuzz.harness import check
 
     assert check(Path(__file__).read_text(), {seed}{only}) is None
-'''
+"""
 
 
 def main() -> int:
@@ -32,11 +32,17 @@ def main() -> int:
     sys.path.insert(0, str(ROOT))
     from tests.support import NO_CONTRACTION, contraction_free
 
-    if not arguments.as_is and NO_CONTRACTION not in os.environ.get("XLA_FLAGS", "") and not contraction_free():
+    if (
+        not arguments.as_is
+        and NO_CONTRACTION not in os.environ.get("XLA_FLAGS", "")
+        and not contraction_free()
+    ):
         flags = f"{os.environ.get('XLA_FLAGS', '')} {NO_CONTRACTION}".strip()
         environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
         os.execve(sys.executable, [sys.executable, *sys.argv, "--as-is"], environment)
-    failures, counts = fuzz(arguments.seed, arguments.seconds, arguments.count, Path(arguments.output), arguments.reduce)
+    failures, counts = fuzz(
+        arguments.seed, arguments.seconds, arguments.count, Path(arguments.output), arguments.reduce
+    )
     summary = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
     print(f"fuzz: seed {arguments.seed}, {summary}; bits comparable: {contraction_free()}")
     return 1 if failures else 0
@@ -47,8 +53,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60.0, help="how long")
     parser.add_argument("--seed", type=int, default=None, help="the first seed; a fresh one by default")
     parser.add_argument("--count", type=int, default=10**9, help="how many programs at most")
-    parser.add_argument("--reduce", type=float, default=60.0, help="how many seconds to spend on making a failure small")
-    parser.add_argument("--output", default=str(ROOT / "tests" / "fuzz" / "found"), help="where failures are written")
+    parser.add_argument(
+        "--reduce", type=float, default=60.0, help="how many seconds to spend on making a failure small"
+    )
+    parser.add_argument(
+        "--output", default=str(ROOT / "tests" / "fuzz" / "found"), help="where failures are written"
+    )
     parser.add_argument("--as-is", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.seed is None:
@@ -57,7 +67,9 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def fuzz(seed: int, seconds: float, count: int, output: Path, reduce_seconds: float) -> tuple[list[str], Counter[str]]:
+def fuzz(
+    seed: int, seconds: float, count: int, output: Path, reduce_seconds: float
+) -> tuple[list[str], Counter[str]]:
     """Check programs from consecutive seeds: (messages of the failures, counts)."""
     from tests.fuzz.generator import generate
     from tests.fuzz.harness import Invalid, check
@@ -97,7 +109,9 @@ def write(source: str, seed: int, failure: object, output: Path, seconds: float)
 
     def run(candidate: str) -> Failure | None:
         try:
-            return check(candidate, seed, pipelines=0, compiled=failure.stage == "compiled", only=failure.pipeline)
+            return check(
+                candidate, seed, pipelines=0, compiled=failure.stage == "compiled", only=failure.pipeline
+            )
         except Exception:  # a reduced program may be wrong in any way
             return None
 

@@ -28,7 +28,9 @@ SECONDS = float(os.environ.get("STATEGRAPH_FUZZ_SECONDS", "25"))
 @pytest.mark.no_program_checks
 @pytest.mark.parametrize("seed", [["--seed", "20240"], []], ids=["fixed", "fresh"])
 def test_random_programs_mean_the_same_in_every_way_of_running_them(seed: list[str], tmp_path: Path) -> None:
-    ran = run_contraction_free(RUN, "--seconds", str(SECONDS), "--output", str(tmp_path), "--reduce", "30", *seed)
+    ran = run_contraction_free(
+        RUN, "--seconds", str(SECONDS), "--output", str(tmp_path), "--reduce", "30", *seed
+    )
     print(ran.stdout[-3000:], ran.stderr[-1000:])
     found = "\n\n".join(path.read_text() for path in sorted(tmp_path.glob("test_*.py")))
     assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}\n{found}"
@@ -136,7 +138,9 @@ def test_the_generator_catches_a_planted_miscompilation(name: str, plant: Callab
     plant(name)
     pass_name = PLANTED[name][0]
     for seed in range(60):
-        failure = harness.check(generate(seed, gradients=False), seed, pipelines=0, compiled=False, only=pass_name)
+        failure = harness.check(
+            generate(seed, gradients=False), seed, pipelines=0, compiled=False, only=pass_name
+        )
         if failure is not None:
             assert failure.stage == "rewritten", failure
             return
@@ -193,4 +197,6 @@ def test_a_failure_is_reduced_to_what_matters(plant: Callable[[str], None]) -> N
     small = reduce(TWO_PRINTS, fails, seconds=30)
     body = small[small.index("def program") : small.index("return (program")].split("\n", 1)[1].split()
     assert fails(small)
-    assert " ".join(body).startswith("jax.debug.print(") and "while" not in small and "tanh" not in small, small
+    assert " ".join(body).startswith("jax.debug.print(") and "while" not in small and "tanh" not in small, (
+        small
+    )

@@ -192,7 +192,7 @@ class Maker:
 @pytest.mark.parametrize("seed", range(24))
 def test_what_a_program_computes_stays_the_same(seed: int) -> None:
     program = Maker(seed).program()
-    for pipeline in [*PASSES, TOGETHER]:
+    for pipeline in [*PASSES, TOGETHER, "default"]:
         after = run_passes(program, pipeline, instruments=[Verify()]).program
         if after != program:
             try:

@@ -336,7 +336,7 @@ def test_raw_grad_that_moves_a_read_out_of_its_place_is_refused() -> None:
 
 
 def test_state_used_where_no_trace_sees_it_is_refused() -> None:
-    s = sg.State(1.0, name="aside")
+    s = sg.State(1.0)
 
     def f(x: Any) -> Any:
         with jax.ensure_compile_time_eval():
@@ -345,7 +345,7 @@ def test_state_used_where_no_trace_sees_it_is_refused() -> None:
 
     with pytest.raises(StateAccessError) as error:
         sg.trace(f, 1.0)
-    told(error, "aside")
+    told(error, "'s'")
 
 
 def test_a_state_created_in_a_body_and_used_outside_is_an_error() -> None:
@@ -598,13 +598,13 @@ def test_branching_on_a_traced_value_names_state_line_and_fix(how: str) -> None:
 
 
 def test_numpy_object_and_string_leaves_in_a_trace_are_errors() -> None:
-    s = sg.State(jnp.zeros(2), name="box")
+    s = sg.State(jnp.zeros(2))
     for value in ("text", object(), None and 0):
         if value is None:
             continue
         with pytest.raises(StateTypeError) as error:
             sg.trace(lambda v=value: setattr(s, "value", v))
-        told(error, "box")
+        told(error, "'s'", "created at")
     text = sg.State("text")
     with pytest.raises(StateTypeError) as error:
         sg.trace(lambda: text.value)
@@ -674,3 +674,48 @@ def test_two_threads_trace_at_once() -> None:
     for thread in threads:
         thread.join()
     assert sorted(out) == [(k, k + 50.0) for k in range(4)]
+
+
+# ---------------------------------------------------------------------------------------------------- things left behind
+
+
+@pytest.mark.core
+def test_a_traced_value_left_on_an_attribute_names_path_line_and_fix() -> None:
+    net = Net()
+
+    def f(x: Any) -> Any:
+        net.last = {"y": [x * 2]}
+        return x
+
+    with pytest.raises(TraceError) as error:
+        sg.compile.jit(f)(1.0)
+    told(error, "Net.last['y'][0]", "net.last = {", "State(")
+    assert not hasattr(net, "last")
+
+
+def test_a_traced_value_left_in_a_list_of_a_node_is_an_error() -> None:
+    net = Net()
+    net.history = []
+
+    def f(x: Any) -> Any:
+        net.history.append(x * 2)
+        return x
+
+    with pytest.raises(TraceError) as error:
+        sg.compile.jit(f)(1.0)
+    told(error, "list", "net.history.append")
+    assert net.history == []
+
+
+def test_a_state_born_in_a_trace_and_put_into_an_existing_list_is_an_error() -> None:
+    net = Net()
+    net.cells = []
+
+    def f(x: Any) -> Any:
+        net.cells.append(sg.State(x))
+        return x
+
+    with pytest.raises(StateAccessError) as error:
+        sg.compile.jit(f)(1.0)
+    told(error, "list", "net.cells.append", "[*self.items")
+    assert net.cells == []
