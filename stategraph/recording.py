@@ -94,6 +94,8 @@ class Recorder:
         """Nodes that lost an attribute, with their attributes in order before that."""
         self.guards: dict[tuple[int, str], tuple[Any, str, Any]] = {}
         """Attributes of Nodes that the trace read before it assigned them: (node, name, value)."""
+        self.settings: dict[Any, tuple[Callable[[], Any], Any]] = {}
+        """Settings that the trace read (``environ`` and the like): (how to read it again, the value it had), by key."""
         self.containers: dict[int, tuple[Any, Any]] = {}
         """Lists and dicts of Nodes that the trace saw: (container, copy)."""
         self.assigned: dict[tuple[int, str], Location] = {}
@@ -171,6 +173,13 @@ class Recorder:
         self.bodies.append(body)
         self._body_of[id(frames[0])] = body
         return body
+
+    def depends_on(self, key: Any, read: Callable[[], Any], value: Any) -> None:
+        """The program is valid while ``read()`` gives ``value``: called by settings that traced code looks up.
+
+        Whoever changes such a setting moves ``EPOCHS.structure`` (outside of a trace) or calls ``advance`` (inside).
+        """
+        self.settings.setdefault(key, (read, value))
 
     # -------------------------------------------------------------------------------------------------------- accesses
 

@@ -13,7 +13,7 @@ from stategraph.backends.xla import SignatureMiss, build
 from stategraph.errors import CallError
 from stategraph.passes.manager import PassManager
 from stategraph.state import EPOCHS
-from stategraph.tracing.functions import Signature, Split, split
+from stategraph.tracing.functions import Signature, Split, is_dead, split
 from stategraph.tracing.plan import Plan
 from stategraph.tracing.stages import _names_of
 from stategraph.tracing.tracer import Trace, program_name, trace_function
@@ -60,6 +60,8 @@ class PlanCache:
                 plans.insert(0, plans.pop(position))
                 return plan
         del plans[MOST_PLANS:]
+        for key in [key for key in self.plans if is_dead(key)]:
+            del self.plans[key]
         plan = self._make(function, parts)
         plans.insert(0, plan)
         return plan

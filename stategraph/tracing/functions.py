@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
@@ -104,18 +105,23 @@ def _positional_names(function: Callable[..., Any]) -> list[str] | None:
 
 
 class _ByIdentity:
-    """A Node or State as a static argument: equal only to itself."""
+    """A Node or State as a static argument: equal only to itself, and not kept alive."""
 
-    __slots__ = ("obj",)
+    __slots__ = ("number", "reference")
 
     def __init__(self, obj: Any) -> None:
-        self.obj = obj
+        self.number = id(obj)
+        self.reference = weakref.ref(obj)
+
+    @property
+    def alive(self) -> bool:
+        return self.reference() is not None
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ByIdentity) and self.obj is other.obj
+        return self is other or (isinstance(other, _ByIdentity) and self.alive and self.reference() is other.reference())
 
     def __hash__(self) -> int:
-        return id(self.obj)
+        return self.number
 
 
 class _Typed:
@@ -147,6 +153,11 @@ def _static_key(value: Any, where: str) -> Hashable:
             )
         ) from None
     return _Typed(value)
+
+
+def is_dead(key: Any) -> bool:
+    """Whether a static argument of a call (see ``Split.key``) is gone, so that the call cannot come again."""
+    return any(isinstance(value, _ByIdentity) and not value.alive for _, value in key[1])
 
 
 def split(signature: Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Split:

@@ -28,14 +28,23 @@ class Plan:
     """An executable, the cells that it reads and fills, and what must still be true for it to be used."""
 
     def __init__(self, executable: Executable, trace: Trace) -> None:
+        reference = weakref.ref(self)
+
+        def retire(_: Any) -> None:
+            plan = reference()
+            if plan is not None:
+                plan.retire()
+
         self.executable = executable
+        self.retired = False
         self.name = executable.program.name
         self.captured = list(executable.program.captured.values())
         self.states = {path: weakref.ref(state) for path, state in {**trace.states, **trace.born}.items()}
         self.entry_trees = {path: state._tree for path, state in trace.states.items()}
         self.born = dict(trace.born)
         self.replays = [(weakref.ref(node), name, value) for node, name, value in trace.replays]
-        self.guards = [(weakref.ref(node), name, _hold(value)) for node, name, value in trace.guards]
+        self.guards = [(weakref.ref(node, retire), name, _hold(value)) for node, name, value in trace.guards]
+        self.settings = list(trace.settings)
         self.watched = [container for container, _ in trace.containers]
         self.snapshots = [copy for _, copy in trace.containers]
         self.types_change = any(symbol.final_types is not None for symbol in executable.program.states.values())
@@ -52,8 +61,19 @@ class Plan:
 
     # ------------------------------------------------------------------------------------------------------- validity
 
+    def retire(self) -> None:
+        """A Node that the plan depends on is gone: it holds never again, and need not keep alive what that Node held."""
+        self.retired = True
+        self.epoch = -1
+        self.guards, self.replays = [], []
+        self.watched, self.snapshots, self.captured = [], [], []
+
     def holds(self) -> bool:
         """Whether everything that the trace read is still as it was; if so the plan is bound to the States' current cells."""
+        if self.retired:
+            return False
+        if not all(_same(read(), value) for read, value in self.settings):
+            return False
         for node_ref, name, expected in self.guards:
             node = node_ref()
             if node is None or not _same(_instance_dict(node).get(name, MISSING), expected()):

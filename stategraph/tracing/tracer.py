@@ -43,6 +43,8 @@ class Trace:
     """Lists and dicts that the trace saw, with copies."""
     in_tree: Any
     out_tree: Any
+    settings: list[tuple[Callable[[], Any], Any]] = attrs.Factory(list)
+    """Settings that the trace read: (how to read it again, the value it had)."""
 
 
 def trace_function(
@@ -199,6 +201,7 @@ def _assemble(
         containers=list(recorder.containers.values()),
         in_tree=run.in_tree,
         out_tree=run.out_tree,
+        settings=list(recorder.settings.values()),
     )
 
 

@@ -71,6 +71,7 @@ def test_validation_finds_a_pass_that_changes_values(command: Command, files: Pa
     assert result.code == 1 and "does not compute what it did" in result.err and "while running pass cli-lie" in result.err
 
 
+@pytest.mark.no_program_checks
 def test_verification_after_each_pass_is_on_and_can_be_turned_off(command: Command, files: Path) -> None:
     (files / "wrong.py").write_text(
         "import stategraph.passes as passes\n@passes.register\ndef cli_wrong(program):\n    program.states.clear()\n"

@@ -717,5 +717,5 @@ def test_a_state_born_in_a_trace_and_put_into_an_existing_list_is_an_error() -> 
 
     with pytest.raises(StateAccessError) as error:
         sg.compile.jit(f)(1.0)
-    told(error, "list", "net.cells.append", "[*self.items")
+    told(error, "list", "net.cells[0]", "created at", "[*self.items")
     assert net.cells == []
