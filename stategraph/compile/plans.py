@@ -14,6 +14,7 @@ from stategraph.errors import CallError
 from stategraph.passes.manager import PassManager
 from stategraph.state import EPOCHS
 from stategraph.tracing.functions import Signature, Split, is_dead, split
+from stategraph.tracing.pause import paused_gc
 from stategraph.tracing.plan import Plan
 from stategraph.tracing.stages import _names_of
 from stategraph.tracing.tracer import Trace, program_name, trace_function
@@ -46,6 +47,10 @@ class PlanCache:
             plain = signature.plain and parts.key == (len(parts.args), ())
             self.fast = plan if plain else None
         try:
+            if plan.fresh:
+                plan.fresh = False
+                with paused_gc():
+                    return plan(parts.args, parts.kwargs, parts.given)
             return plan(parts.args, parts.kwargs, parts.given)
         except SignatureMiss:
             raise CallError(
@@ -62,7 +67,8 @@ class PlanCache:
         del plans[MOST_PLANS:]
         for key in [key for key in self.plans if is_dead(key)]:
             del self.plans[key]
-        plan = self._make(function, parts)
+        with paused_gc():
+            plan = self._make(function, parts)
         plans.insert(0, plan)
         return plan
 

@@ -109,7 +109,7 @@ def pack_array(array: np.ndarray) -> tuple[str, bytes]:
     """(short dtype, .npy bytes). Dtypes that .npy does not know, such as bf16, are written as unsigned integers of their size."""
     short = short_dtype(array.dtype.name)
     if array.dtype.kind not in "biufc":
-        array = np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}")
+        array = array.copy().view(f"u{array.dtype.itemsize}")
     file = io.BytesIO()
     np.save(file, array, allow_pickle=False)
     return short, file.getvalue()

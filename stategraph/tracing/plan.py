@@ -49,6 +49,8 @@ class Plan:
         self.snapshots = [copy for _, copy in trace.containers]
         self.types_change = any(symbol.final_types is not None for symbol in executable.program.states.values())
         self.jitted = jax.jit(executable.call, donate_argnums=(0, 5))
+        self.fresh = True
+        """Whether the next call is the first, which compiles."""
         self.epoch = -1
         self.released = -1
         self.lock = _NO_LOCK if executable.has_host_effects else RUNTIME_LOCK

@@ -25,6 +25,7 @@ from stategraph.ir.core import Program
 from stategraph.passes.context import Explanation
 from stategraph.passes.manager import PassManager
 from stategraph.state import EPOCHS, Cell, State
+from stategraph.tracing.pause import paused_gc
 from stategraph.tracing.plan import Plan
 from stategraph.tracing.tracer import Trace, trace_function
 
@@ -140,7 +141,8 @@ class Traced(Stage):
         level = exactness or self.exactness
         manager = PassManager(passes if passes is not None else self.passes, exactness=level, instruments=instruments)
         start = time.perf_counter()
-        outcome = manager.run(self.program)
+        with paused_gc():
+            outcome = manager.run(self.program)
         middle = time.perf_counter()
         program = outcome.program
         stripped = strip_host_effects_of(program, platforms, strip_host_effects)
@@ -215,9 +217,9 @@ class Lowered(Stage):
         if self._lowered is None:
             start = time.perf_counter()
             jitted = jax.jit(self.executable.call, donate_argnums=(0, 5))
-            traced = jitted.trace(*self._example())
             options = {"lowering_platforms": self.platforms} if self.platforms else {}
-            self._lowered = traced.lower(**options)
+            with paused_gc():
+                self._lowered = jitted.trace(*self._example()).lower(**options)
             self.times["lower"] = time.perf_counter() - start
         return self._lowered
 

@@ -23,6 +23,7 @@ from stategraph.ir.core import Program, Region, StateSymbol, Value
 from stategraph.recording import MISSING, Recorder, Token, state_read_p
 from stategraph.state import State
 from stategraph.tracing.importer import Importer
+from stategraph.tracing.pause import paused_gc
 from stategraph.tracing.roots import creation_name, find_names
 
 
@@ -66,7 +67,7 @@ def trace_function(
     recorder = Recorder()
     recorder.naming = lambda: find_names(roots or function)[0]
     run = _Run(function, in_tree, recorder)
-    with recorder, watching():
+    with paused_gc(), recorder, watching():
         try:
             try:
                 jaxpr, consts = _jax.trace_flat(run, avals, traced_for="stategraph", name=name)
