@@ -1,6 +1,7 @@
 """Settings of the test process, and a check of every program that any test builds.
 
-Programs that come out of tracing or of a pipeline have to pass the verifier and survive their text form. Tests that break programs on
+Programs that come out of tracing or of a pipeline have to pass the verifier and survive their text form.
+Tests that break programs on
 purpose, or measure time, are marked ``no_program_checks``.
 """
 

@@ -23,7 +23,8 @@ from stategraph.tracing.tracer import Trace, trace_function
 
 ROOT = Path(__file__).resolve().parent.parent
 NO_CONTRACTION = "--xla_cpu_max_isa=AVX"
-"""The XLA flag that keeps x86 CPUs from fusing ``a*b+c``: compiled results can then be compared bit for bit."""
+"""The XLA flag that keeps x86 CPUs from fusing ``a*b+c``: compiled results can then be compared bit for
+bit."""
 
 
 def build(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Trace:
@@ -75,7 +76,8 @@ def leaves_of(states: dict[str, State[Any]]) -> dict[str, tuple[Any, ...]]:
 
 
 def interpret(trace: Trace, *args: Any, program: ir.Program | None = None) -> tuple[Any, dict[str, Any]]:
-    """Run a trace (or a rewritten program of it) in the reference interpreter, from the live States: (result, leaves by path)."""
+    """Run a trace (or a rewritten program of it) in the reference interpreter, from the live States:
+    (result, leaves by path)."""
     results, states = reference.run(
         program or trace.program, jax.tree.leaves((args, {})), leaves_of(trace.states)
     )
@@ -103,14 +105,16 @@ def restored(*states: State[Any]) -> Iterator[None]:
 def eagerly(
     function: Callable[..., Any], *args: Any, states: dict[str, State[Any]]
 ) -> tuple[Any, dict[str, Any]]:
-    """Run plain Python under ``jax.disable_jit``, the oracle; the States are put back. (result, leaves by path)"""
+    """Run plain Python under ``jax.disable_jit``, the oracle; the States are put back. (result, leaves by
+    path)"""
     with restored(*states.values()), jax.disable_jit():
         result = function(*args)
         return result, leaves_of(states)
 
 
 def assert_same(a: Any, b: Any, *, exact: bool = True, tolerance: float = 1e-5) -> None:
-    """Compare nested values bit for bit (any NaN equals any NaN), or within a tolerance relative to the magnitude of an array."""
+    """Compare nested values bit for bit (any NaN equals any NaN), or within a tolerance relative to the
+    magnitude of an array."""
     from stategraph.backends.reference_compare import FAST_MATH, REDUCTION_ORDER, differs
 
     left, right = jax.tree.leaves(a), jax.tree.leaves(b)

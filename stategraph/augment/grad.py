@@ -15,6 +15,7 @@ from typing import Any
 
 import attrs
 import jax
+import jax.numpy as jnp
 
 from stategraph import _jax
 from stategraph.augment.eager import eager_gradient
@@ -233,7 +234,7 @@ def _state_tokens(recorder: Recorder, function: Callable[..., Any], wanted: Want
     tokens = [recorder.tokens[id(state)] for state in states]
     for state, token in zip(states, tokens, strict=True):
         for aval in recorder.avals[token]:
-            _check_dtype(state._describe(), aval, wanted)
+            _check_dtype(state._describe, aval, wanted)
     return tokens, states, arrange
 
 
@@ -261,16 +262,16 @@ def _selected_and_read(wanted: Any, read: Mapping[str, State[Any]]) -> tuple[lis
 
 def _check_differentiable(leaves: Sequence[Any], wanted: Wanted) -> None:
     for leaf in leaves:
-        _check_dtype("an argument", _jax.typeof(leaf), wanted)
+        _check_dtype(lambda: "an argument", _jax.typeof(leaf), wanted)
 
 
-def _check_dtype(what: str, aval: Any, wanted: Wanted) -> None:
+def _check_dtype(what: Callable[[], str], aval: Any, wanted: Wanted) -> None:
     dtype = aval.dtype
-    if jax.dtypes.issubdtype(dtype, jax.numpy.complexfloating):
+    if jnp.issubdtype(dtype, jnp.complexfloating):
         if not wanted.holomorphic:
-            raise TypeError(f"{what} is complex ({_jax.type_of(aval)}); pass holomorphic=True if the function is")
-    elif not jax.dtypes.issubdtype(dtype, jax.numpy.floating) and not wanted.allow_int:
-        raise TypeError(f"the gradient is asked for {what} of type {_jax.type_of(aval)}; only floats have one (allow_int=True gives zeros)")
+            raise TypeError(f"{what()} is complex ({_jax.type_of(aval)}); pass holomorphic=True if the function is")
+    elif not jnp.issubdtype(dtype, jnp.floating) and not wanted.allow_int:
+        raise TypeError(f"the gradient is asked for {what()} of type {_jax.type_of(aval)}; only floats have one (allow_int=True gives zeros)")
 
 
 def _check_loss(value: Any, wanted: Wanted) -> None:
@@ -278,7 +279,7 @@ def _check_loss(value: Any, wanted: Wanted) -> None:
     if aval is None or aval.shape != ():
         shape = "no array" if aval is None else f"of shape {tuple(aval.shape)}"
         raise TypeError(f"the differentiated function must return a scalar; its value is {shape}" + (" (or use has_aux=True)" if aval is None else ""))
-    if not jax.dtypes.issubdtype(aval.dtype, jax.numpy.floating) and not wanted.holomorphic:
+    if not jnp.issubdtype(aval.dtype, jnp.floating) and not wanted.holomorphic:
         raise TypeError(f"the differentiated function must return a float, not {aval.dtype}")
 
 

@@ -2,14 +2,19 @@
 
     results, states = run(program, arguments, states)
 
-Ops run one by one, on concrete arrays; loops are Python loops, State is a dict from path to leaves. Slow and obvious: every other way to
+Ops run one by one, on concrete arrays; loops are Python loops, State is a dict from path to leaves. Slow
+and obvious: every other way to
 run a program is measured against this one.
 
-Vocabulary: a *frame* maps values to arrays (one scope per region that is running), the *store* maps State paths to leaves.
+Vocabulary: a *frame* maps values to arrays (one scope per region that is running), the *store* maps State
+paths to leaves.
 
-Gradients. ``xform.grad`` runs its body under ``jax.vjp``. Its values are then JAX's tracers, which know the concrete value underneath:
-``bool`` and ``int`` of a condition work as they do in ``jax.grad`` of plain Python, so loops and branches are run as always, and nested
-gradients need nothing more. Functions with derivative rules become ``jax.custom_jvp`` and ``jax.custom_vjp`` functions only there;
+Gradients. ``xform.grad`` runs its body under ``jax.vjp``. Its values are then JAX's tracers, which know the
+concrete value underneath:
+``bool`` and ``int`` of a condition work as they do in ``jax.grad`` of plain Python, so loops and branches
+are run as always, and nested
+gradients need nothing more. Functions with derivative rules become ``jax.custom_jvp`` and
+``jax.custom_vjp`` functions only there;
 elsewhere their rules do not matter.
 """
 
@@ -40,10 +45,6 @@ Host = Callable[[Op, Sequence[Any], dict[str, Any]], Sequence[Any]]
 """Performs a ``host.*`` op: (op, operands, parameters) -> results."""
 
 
-class ExecutionError(StateGraphError):
-    """An op that could not be executed: which one, where, and on what."""
-
-
 class TooManyTrips(StateGraphError):
     """A ``flow.while`` ran for more trips than ``run(trip_limit=)`` allows."""
 
@@ -68,7 +69,8 @@ def run(
       trip_limit: the largest number of trips of a ``flow.while``; None for no limit.
 
     Returns:
-      (leaves of the results, the State afterwards): every path of ``states``, and the States that the program creates.
+      (leaves of the results, the State afterwards): every path of ``states``, and the States that the
+      program creates.
 
     Raises:
       ExecutionError: an op failed; the error behind it is its cause.
@@ -81,11 +83,11 @@ def run(
         raise ExecutionError(
             f"program @{program.name} takes {wanted} arguments and was given {len(arguments)}"
         )
-    store = {path: tuple(map(_array, leaves)) for path, leaves in states.items()}
+    store = {path: tuple(map(as_array, leaves)) for path, leaves in states.items()}
     for path, symbol in program.states.items():
         if not symbol.born:
             store[path] = _entry(program, path, store.get(path))
-    values = [_fit(_array(x), arg.type, f"argument {name!r}") for x, arg, name in _named(inputs, program)]
+    values = [fit(as_array(x), arg.type, f"argument {name!r}") for x, arg, name in _named(inputs, program)]
     born = frozenset(path for path, symbol in program.states.items() if symbol.born)
     settings = _Settings(program, born, host or _bind, trip_limit)
     machine = _Machine(settings, ChainMap({}), store, (), False)
@@ -95,7 +97,8 @@ def run(
 
 
 def evaluate(op: Op) -> list[np.ndarray] | None:
-    """The results of a ``jax.*`` op whose operands are all constants; None for other ops, and where JAX refuses."""
+    """The results of a ``jax.*`` op whose operands are all constants; None for other ops, and where JAX
+    refuses."""
     if (
         not op.name.startswith("jax.")
         or "effects" in op.attributes
@@ -112,15 +115,6 @@ def evaluate(op: Op) -> list[np.ndarray] | None:
         ]
     except Exception:
         return None
-
-
-def constant(value: Value) -> Any:
-    """The array of a literal operand."""
-    if not isinstance(value, Constant):
-        raise ExecutionError(f"{value!r} is no constant")
-    if value.type.dtype == "f0":  # type: ignore[union-attr]
-        return np.zeros(value.data.shape, jax.dtypes.float0)
-    return _fit(jnp.asarray(value.data), value.type, "constant")
 
 
 def state_paths(op: Op) -> list[str]:
@@ -177,7 +171,7 @@ class _Machine:
             if len(results) != len(op.results):
                 raise ExecutionError(f"it gave {len(results)} results, not {len(op.results)}")
             for i, (result, x) in enumerate(zip(op.results, results, strict=True)):
-                self.frame[result] = _fit(x, result.type, f"result {i}")
+                self.frame[result] = fit(x, result.type, f"result {i}")
         except TooManyTrips:
             raise
         except Exception as error:
@@ -205,7 +199,8 @@ class _Machine:
             return self.settings.host(op, operands, self.parameters(op))
         raise ExecutionError("the reference interpreter has no meaning for this op")
 
-    # ------------------------------------------------------------------------------------------------- JAX's primitives
+    # -------------------------------------------------------------------------------------------------
+    # JAX's primitives
 
     def primitive(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
         return _bind(op, operands, self.parameters(op))
@@ -241,14 +236,15 @@ class _Machine:
     def state_write(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
         if op.symbol not in self.store and op.symbol not in self.settings.born:
             raise ExecutionError(f"there is no State @{op.symbol} here")
-        self.store[op.symbol] = _strong(operands)
+        self.store[op.symbol] = strong(operands)
         return ()
 
     def state_alloc(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
-        self.store[op.symbol] = _strong(operands)
+        self.store[op.symbol] = strong(operands)
         return ()
 
-    # ----------------------------------------------------------------------------------------------------- control flow
+    # -----------------------------------------------------------------------------------------------------
+    # control flow
 
     def scan(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
         (body,) = op.regions
@@ -264,7 +260,7 @@ class _Machine:
         if op.attributes["reverse"]:
             stacks = [stack[::-1] for stack in stacks]
         stacked = zip(stacks, op.results[count:], strict=True)
-        return [*carries, *(jnp.stack(stack) if stack else _empty(result.type) for stack, result in stacked)]
+        return [*carries, *(jnp.stack(stack) if stack else nothing_stacked(result.type) for stack, result in stacked)]
 
     def while_(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
         condition, body = op.regions
@@ -275,7 +271,7 @@ class _Machine:
             if not bool(going.any() if going.ndim else going):
                 break
             carries = [
-                _select(going, new, old) for new, old in zip(self.region(body, carries), carries, strict=True)
+                select_going(going, new, old) for new, old in zip(self.region(body, carries), carries, strict=True)
             ]
             trips += 1
             if trips == self.settings.trip_limit:
@@ -331,7 +327,7 @@ class _Machine:
             given = [tangents[1][i] for i in active]
             flat, _ = machine.isolated(jvp, context, [*args, *given], function)
             moved = iter(flat[count:])
-            out = [next(moved) if i in out_active else _no_tangent(flat[i]) for i in range(count)]
+            out = [next(moved) if i in out_active else no_tangent(flat[i]) for i in range(count)]
             return (flat[:count], context[1]), (out, tangents[0][1])
 
         return self.with_rule(function, op, operands)
@@ -366,9 +362,11 @@ class _Machine:
         return self.with_rule(function, op, operands)
 
     def with_rule(self, function: Callable[..., Any], op: Op, operands: Sequence[Any]) -> Sequence[Any]:
-        """Call a function that has a rule. What it captures, State included, goes in and out as explicit values, as JAX wants it.
+        """Call a function that has a rule. What it captures, State included, goes in and out as explicit
+        values, as JAX wants it.
 
-        Under its rule the function itself does not run: the State that it would have written is left as it was.
+        Under its rule the function itself does not run: the State that it would have written is left as it
+        was.
         """
         results, store = function(self.context(op), list(operands))
         self.store.update(store)
@@ -387,7 +385,8 @@ class _Machine:
     def isolated(
         self, region: Region, context: _Context, args: Sequence[Any], rule: Callable[..., Any] | None = None
     ) -> tuple[list[Any], Store]:
-        """Run a region that sees nothing but its context and its arguments; ``rule`` is the function whose rule it is."""
+        """Run a region that sees nothing but its context and its arguments; ``rule`` is the function whose
+        rule it is."""
         captured, store = context
         rules = (
             self.rules if rule is None else (*self.rules, lambda operands: rule(context, list(operands))[0])
@@ -455,82 +454,23 @@ def _bind(op: Op, operands: Sequence[Any], params: dict[str, Any]) -> Sequence[A
     return list(results) if primitive.multiple_results else [results]
 
 
-def _array(x: Any) -> Any:
-    """What a user may give, as an array."""
-    if isinstance(x, KeyData):
-        return jax.random.wrap_key_data(x.data, impl=_impl_name(x.impl))
-    if isinstance(x, jax.Array) or getattr(x, "dtype", None) == jax.dtypes.float0:
-        return x
-    return jnp.asarray(x)
-
-
-def _impl_name(tag: str) -> str:
-    return str(_jax.key_dtype(tag)._impl.name)
-
-
-def _fit(x: Any, type: Type, what: str) -> Any:
-    """``x`` as a value of this type: only the weak flag may differ."""
-    found = _jax.type_of(_jax.typeof(x))
-    if found == type:
-        return x
-    if (
-        not isinstance(type, TensorType)
-        or not isinstance(found, TensorType)
-        or found.strong() != type.strong()
-    ):
-        raise ExecutionError(f"{what} has type {found}, the program says {type}")
-    return _weaken(x, type.weak)
-
-
-def _weaken(x: Any, weak: bool) -> Any:
-    return _jax.primitive_by_name("convert_element_type").bind(
-        x, new_dtype=np.dtype(x.dtype), weak_type=weak, sharding=None
-    )
-
-
-def _strong(leaves: Sequence[Any]) -> Leaves:
-    return tuple(_weaken(x, False) if getattr(_jax.typeof(x), "weak_type", False) else x for x in leaves)
-
-
 def _entry(program: Program, path: str, leaves: Leaves | None) -> Leaves:
     symbol = program.states[path]
     if leaves is None and symbol.initial is not None:
-        leaves = tuple(map(_array, symbol.initial))
+        leaves = tuple(map(as_array, symbol.initial))
     if leaves is None:
         raise ExecutionError(f"program @{program.name} needs a value for State @{path}")
     if len(leaves) != len(symbol.types):
         raise ExecutionError(f"State @{path} has {len(symbol.types)} leaves and was given {len(leaves)}")
-    return tuple(_fit(x, type, f"State @{path}") for x, type in zip(leaves, symbol.types, strict=True))
+    return tuple(fit(x, type, f"State @{path}") for x, type in zip(leaves, symbol.types, strict=True))
 
 
 def _named(inputs: Sequence[Any], program: Program) -> Iterator[tuple[Any, Value, str]]:
     return zip(inputs, program.body.args, program.argument_names, strict=True)
 
 
-def _empty(type: Type) -> Any:
-    """No trips: nothing stacked."""
-    if isinstance(type, KeyType):
-        data = jax.random.key_data(jax.random.key(0, impl=_impl_name(type.impl)))
-        return jax.random.wrap_key_data(
-            jnp.zeros((*type.shape, *data.shape), data.dtype), impl=_impl_name(type.impl)
-        )
-    aval = _jax.aval_of(type)
-    return jnp.zeros(aval.shape, aval.dtype)
-
-
-def _select(going: Any, new: Any, old: Any) -> Any:
-    """A carry after a trip. The condition of a vmapped loop has one element per lane: lanes that have ended keep theirs."""
-    if not going.ndim:
-        return new
-    return jnp.where(going.reshape(going.shape + (1,) * (np.ndim(new) - going.ndim)), new, old)
-
-
 def _active(values: Sequence[Value]) -> list[int]:
     return [i for i, value in enumerate(values) if _jax.has_tangent(_jax.aval_of(value.type))]
-
-
-def _no_tangent(x: Any) -> Any:
-    return np.zeros(np.shape(x), jax.dtypes.float0)
 
 
 def _defined(region: Region) -> Iterator[Value]:

@@ -2,8 +2,10 @@
 
     validate(before, after, seed=0, exactness="exact")
 
-is *translation validation*: it does not prove a rewrite right, but finds the runs where it is wrong. Both programs get the same
-arguments, captured arrays and State: by type, small numbers first, then some with zeros, signed zeros, infinities and NaN among them.
+is *translation validation*: it does not prove a rewrite right, but finds the runs where it is wrong. Both
+programs get the same
+arguments, captured arrays and State: by type, small numbers first, then some with zeros, signed zeros,
+infinities and NaN among them.
 Results, State afterwards and what the host sees (prints, callbacks, in order) have to agree.
 
 No user function is called: a callback gives values that depend on nothing but its operands.
@@ -22,14 +24,16 @@ import numpy as np
 
 from stategraph import _jax
 from stategraph.backends import reference
-from stategraph.backends.reference import ExecutionError, Store, TooManyTrips
+from stategraph.backends.reference import Store, TooManyTrips
+from stategraph.backends.reference_values import ExecutionError, impl_name, weaken
 from stategraph.errors import StateGraphError
 from stategraph.ir.core import Op, Program
 from stategraph.ir.types import KeyType, TensorType, Type, numpy_dtype
 
 EXACT, REDUCTION_ORDER, FAST_MATH = "exact", "reduction-order", "fast-math"
 TOLERANCE = {REDUCTION_ORDER: 1e-5, FAST_MATH: 1e-3}
-"""Largest difference of two f32 values, relative to the largest magnitude in the array; other dtypes scale with their epsilon."""
+"""Largest difference of two f32 values, relative to the largest magnitude in the array; other dtypes scale
+with their epsilon."""
 TRIP_LIMIT = 200
 """Random State may make a loop run forever; then the sample says nothing."""
 
@@ -75,7 +79,8 @@ def validate(
 ) -> None:
     """Raise ``ValidationError`` if the programs differ on one of ``samples`` random inputs.
 
-    ``exact`` compares bits (any NaN equals any NaN); ``reduction-order`` and ``fast-math`` allow differences relative to the magnitude
+    ``exact`` compares bits (any NaN equals any NaN); ``reduction-order`` and ``fast-math`` allow
+    differences relative to the magnitude
     of an array, on finite inputs. Samples on which ``before`` fails or runs too long are skipped.
     """
     for number in range(samples):
@@ -124,7 +129,8 @@ def observe(program: Program, sample: Sample, trip_limit: int | None = TRIP_LIMI
 
 
 class RecordingHost:
-    """Performs ``host.*`` ops by writing them down; results of callbacks are a function of their operands alone."""
+    """Performs ``host.*`` ops by writing them down; results of callbacks are a function of their operands
+    alone."""
 
     def __init__(self) -> None:
         self.events: list[HostEvent] = []
@@ -165,7 +171,8 @@ class RecordingHost:
 
 
 def random_sample(program: Program, seed: int, special: bool = False) -> Sample:
-    """Arguments, captured arrays and State by type. Integers are small, so that they are harmless as indices and counts."""
+    """Arguments, captured arrays and State by type. Integers are small, so that they are harmless as
+    indices and counts."""
     rng = np.random.default_rng(seed)
     count = len(program.body.args) - len(program.captured)
     arguments = [random_array(arg.type, rng, special) for arg in program.body.args[:count]]
@@ -187,7 +194,7 @@ SPECIAL = (0.0, -0.0, float("inf"), -float("inf"), float("nan"), 1.0)
 def random_array(type: Type, rng: np.random.Generator, special: bool) -> Any:
     """A random array of a type, with special values among floats if wanted."""
     if isinstance(type, KeyType):
-        impl = reference._impl_name(type.impl)
+        impl = impl_name(type.impl)
         keys = jax.random.split(
             jax.random.key(int(rng.integers(2**31)), impl=impl), max(int(np.prod(type.shape)), 1)
         )
@@ -209,7 +216,7 @@ def random_array(type: Type, rng: np.random.Generator, special: bool) -> Any:
             array = np.where(rng.random(type.shape) < 0.3, rng.choice(SPECIAL, type.shape), array)
     with np.errstate(all="ignore"):
         value = jnp.asarray(np.asarray(array).astype(dtype))
-    return reference._weaken(value, True) if type.weak else value
+    return weaken(value, True) if type.weak else value
 
 
 # ------------------------------------------------------------------------------------------------------------- comparing

@@ -1,12 +1,12 @@
 """``--args``: the types that a model is traced at, spelt as the IR prints them.
 
-    f32[32,8,8], i32[32]            two arrays
-    f32[], f32[]*, bool[4]          a scalar, a weakly typed scalar, booleans
-    key<fry>[]                      a typed PRNG key
-    (f32[3], i32[]), [f32[2]]       a tuple, a list; parentheses always make a tuple
-    {image: f32[8,8], label: i32[]} a dict; keys that are no words stand in double quotes
-    mask=bool[4]                    an argument given by name
-    3, 0.5, true, "relu", none      Python values, for static arguments
+f32[32,8,8], i32[32]            two arrays
+f32[], f32[]*, bool[4]          a scalar, a weakly typed scalar, booleans
+key<fry>[]                      a typed PRNG key
+(f32[3], i32[]), [f32[2]]       a tuple, a list; parentheses always make a tuple
+{image: f32[8,8], label: i32[]} a dict; keys that are no words stand in double quotes
+mask=bool[4]                    an argument given by name
+3, 0.5, true, "relu", none      Python values, for static arguments
 """
 
 from __future__ import annotations
@@ -24,12 +24,17 @@ _SPACED_SHAPE = re.compile(r"(?<=[\w>])\[\s*(?:\d+(?:\s*,\s*\d+)*\s*,?\s*)?\]")
 
 
 def parse_arguments(text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """(positional, by name) with ``jax.ShapeDtypeStruct``s for types. Raises ``UsageError`` that points into the text."""
+    """(positional, by name) with ``jax.ShapeDtypeStruct``s for types. Raises ``UsageError`` that points into
+    the text.
+    """
     text = _SPACED_SHAPE.sub(lambda match: re.sub(r"\s|,\s*(?=\])", "", match[0]), text)
     try:
         return _Arguments(Tokens(text, "--args")).all()
     except ParseError as error:
-        raise UsageError(f"--args: {str(error).partition(': ')[2]}", "types are spelt like f32[32,8], i32[], bool[4], key<fry>[]") from None
+        raise UsageError(
+            f"--args: {str(error).partition(': ')[2]}",
+            "types are spelt like f32[32,8], i32[], bool[4], key<fry>[]",
+        ) from None
 
 
 class _Arguments(ValueParser):
@@ -77,7 +82,7 @@ class _Arguments(ValueParser):
         if tokens.kind == "number":
             key = self._python_number()
         else:
-            key = tokens.take_name("a key such as image or \"my image\"")
+            key = tokens.take_name('a key such as image or "my image"')
         tokens.expect(":")
         return key, self.value()
 

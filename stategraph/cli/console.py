@@ -91,7 +91,7 @@ def suggestion(name: str, candidates: Iterable[str]) -> str:
     return f"; did you mean {found[0]!r}?" if found else ""
 
 
-# --------------------------------------------------------------------------------------------------------------- failures
+# --------------------------------------------------------------------------------------------------- failures
 
 
 def report(error: BaseException, with_traceback: bool) -> int:
@@ -131,12 +131,17 @@ def blame(error: BaseException) -> str:
     for frame in traceback.extract_tb(error.__traceback__):
         if is_user_file(frame.filename):
             source = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
-            lines.append(f"  at:    {_shown(frame.filename)}:{frame.lineno} ({frame.name})" + (f"\n           {source}" if source else ""))
+            lines.append(
+                f"  at:    {_shown(frame.filename)}:{frame.lineno} ({frame.name})"
+                + (f"\n           {source}" if source else "")
+            )
     return "\n".join(lines[-3:])
 
 
 def is_user_file(name: str) -> bool:
-    """Whether a file is neither ours nor Python's nor that of an installed library (a plugin's passes are the user's)."""
+    """Whether a file is neither ours nor Python's nor that of an installed library (a plugin's passes are the
+    user's).
+    """
     if name.startswith("<") or name.startswith(_PACKAGE):
         return False
     parts = Path(name).parts
@@ -145,7 +150,20 @@ def is_user_file(name: str) -> bool:
     return not name.startswith(os.path.dirname(os.__file__))
 
 
-_LIBRARIES = {"jax", "jaxlib", "numpy", "ml_dtypes", "networkx", "attr", "attrs", "_pytest", "pluggy", "pytest", "xdist", "execnet"}
+_LIBRARIES = {
+    "jax",
+    "jaxlib",
+    "numpy",
+    "ml_dtypes",
+    "networkx",
+    "attr",
+    "attrs",
+    "_pytest",
+    "pluggy",
+    "pytest",
+    "xdist",
+    "execnet",
+}
 
 
 def _shown(file: str) -> str:

@@ -6,7 +6,15 @@ from typing import Any
 
 from stategraph.cli.arguments import parse_arguments
 from stategraph.cli.console import OK, CommandError, UsageError
-from stategraph.cli.output import instruments, load_files, offer_backend, render, show_explanations, show_timing, write
+from stategraph.cli.output import (
+    instruments,
+    load_files,
+    offer_backend,
+    render,
+    show_explanations,
+    show_timing,
+    write,
+)
 from stategraph.cli.targets import call_of, example_args, load_target, user_code
 from stategraph.errors import LoweringError
 from stategraph.ir.core import Program
@@ -45,7 +53,9 @@ def _check(options: Any) -> None:
     if options.platform and stage not in ("stablehlo", "hlo"):
         raise UsageError(f"--platform makes no difference to --stage {stage}; use it with --stage stablehlo")
     if options.strip_host_effects and stage not in OF_JAX:
-        raise UsageError(f"--strip-host-effects makes no difference to --stage {stage}; use it with --stage stablehlo")
+        raise UsageError(
+            f"--strip-host-effects makes no difference to --stage {stage}; use it with --stage stablehlo"
+        )
     if stage == "traced" and options.passes is not None:
         raise UsageError("--passes makes no difference to --stage traced: no pass has run there")
 
@@ -65,7 +75,11 @@ def trace_target(spec: str, args: str | None) -> Any:
     else:
         positional, named = (), {}
         if _needs_arguments(target):
-            raise UsageError(f"{spec} takes arguments {call_of(target)}: give their types, as in --args 'f32[32,8], i32[]'", "or give the model example_args")
+            raise UsageError(
+                f"{spec} takes arguments {call_of(target)}: give their types, as in --args 'f32[32,8], "
+                f"i32[]'",
+                "or give the model example_args",
+            )
     _check_call(target, spec, positional, named)
     with user_code():
         if hasattr(target, "__stategraph_function__"):
@@ -76,7 +90,9 @@ def trace_target(spec: str, args: str | None) -> Any:
 def _needs_arguments(target: Any) -> bool:
     from stategraph.tracing.stages import _needs_arguments as needs
 
-    return needs(getattr(target, "function", target) if hasattr(target, "__stategraph_function__") else target)
+    return needs(
+        getattr(target, "function", target) if hasattr(target, "__stategraph_function__") else target
+    )
 
 
 def _check_call(target: Any, spec: str, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -97,7 +113,9 @@ def _check_call(target: Any, spec: str, positional: tuple[Any, ...], named: dict
 
 
 def _program(traced: Any, options: Any, watchers: list[Any]) -> tuple[Program, Any]:
-    """(program, explanations) of a stage of ours. Nothing is emitted: what XLA cannot run can be looked at all the same."""
+    """(program, explanations) of a stage of ours. Nothing is emitted: what XLA cannot run can be looked at
+    all the same.
+    """
     if options.stage == "traced":
         return traced.program, traced.explain()
     from stategraph.passes.manager import PassManager
@@ -107,8 +125,12 @@ def _program(traced: Any, options: Any, watchers: list[Any]) -> tuple[Program, A
     if options.stage == "hoisted":
         names = [pass_.name for pass_ in manager.pipeline]
         if HOISTED not in names:
-            raise UsageError(f"there is no hoisted stage: the pipeline {str(manager.pipeline)!r} has no {HOISTED}")
-        manager = PassManager(manager.pipeline[: names.index(HOISTED) + 1], exactness=options.exactness, instruments=watchers)
+            raise UsageError(
+                f"there is no hoisted stage: the pipeline {str(manager.pipeline)!r} has no {HOISTED}"
+            )
+        manager = PassManager(
+            manager.pipeline[: names.index(HOISTED) + 1], exactness=options.exactness, instruments=watchers
+        )
     outcome = manager.run(traced.program)
     return outcome.program, [*traced.explain(), *outcome.explanations]
 
@@ -123,7 +145,9 @@ def _lowered(traced: Any, options: Any, watchers: list[Any]) -> tuple[str, Any, 
             instruments=watchers,
         )
     except LoweringError as error:
-        raise CommandError(str(error).replace("pass strip_host_effects=True", "give --strip-host-effects")) from error
+        raise CommandError(
+            str(error).replace("pass strip_host_effects=True", "give --strip-host-effects")
+        ) from error
     if options.stage == "hlo":
         compiled = lowered.compile()
         return compiled.as_text("hlo"), lowered.explain(), dict(compiled.times)

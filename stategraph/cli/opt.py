@@ -1,4 +1,6 @@
-"""``stategraph opt``: passes on the text of a program. Needs JAX only where a pass evaluates constants or a program is run."""
+"""``stategraph opt``: passes on the text of a program. Needs JAX only where a pass evaluates constants or a
+program is run.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,16 @@ import sys
 from typing import Any
 
 from stategraph.cli.console import OK
-from stategraph.cli.output import instruments, load_files, offer_backend, read_program, render, show_explanations, show_timing, write
+from stategraph.cli.output import (
+    instruments,
+    load_files,
+    offer_backend,
+    read_program,
+    render,
+    show_explanations,
+    show_timing,
+    write,
+)
 from stategraph.passes.instruments import Bisect, Instrument, PrintProgram, Statistics, Validate
 from stategraph.passes.manager import PassManager
 
@@ -24,11 +35,17 @@ def run(options: Any) -> int:
         *([statistics] if statistics is not None else []),
         *_printing(options),
     ]
-    manager = PassManager(options.passes, exactness=options.exactness, instruments=[*watchers[:-1], *extra, timing])
+    manager = PassManager(
+        options.passes, exactness=options.exactness, instruments=[*watchers[:-1], *extra, timing]
+    )
     outcome = manager.run(program, copy=False)
     write(render(outcome.program, options), options.output, is_program=options.format == "text")
     if statistics is not None:
-        text = statistics.as_text() if options.statistics == "text" else json.dumps(statistics.as_json(), indent=1)
+        text = (
+            statistics.as_text()
+            if options.statistics == "text"
+            else json.dumps(statistics.as_json(), indent=1)
+        )
         print(text, file=sys.stderr)
     if options.explain:
         show_explanations(outcome.explanations)
@@ -38,7 +55,9 @@ def run(options: Any) -> int:
 
 
 def _printing(options: Any) -> list[Instrument]:
-    if not (options.print_after_all or options.print_after_change or options.print_after or options.print_before):
+    if not (
+        options.print_after_all or options.print_after_change or options.print_after or options.print_before
+    ):
         return []
     return [
         PrintProgram(

@@ -22,7 +22,9 @@ class Parser(argparse.ArgumentParser):
     """An argparse parser that raises ``UsageError``, with a suggestion where it can make one."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
+        super().__init__(
+            *args, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs
+        )
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, f"{self.prog} --help lists what there is")
@@ -30,8 +32,16 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         parsed, rest = self.parse_known_args(args, namespace)
         if rest:
-            known = [option for parser in self._reached(parsed) for action in parser._actions for option in action.option_strings]
-            raise UsageError(f"unknown argument {rest[0]!r}{suggestion(rest[0].partition('=')[0], known)}", f"{self.prog} --help lists what there is")
+            known = [
+                option
+                for parser in self._reached(parsed)
+                for action in parser._actions
+                for option in action.option_strings
+            ]
+            raise UsageError(
+                f"unknown argument {rest[0]!r}{suggestion(rest[0].partition('=')[0], known)}",
+                f"{self.prog} --help lists what there is",
+            )
         return parsed
 
     def _reached(self, parsed: Any) -> list[argparse.ArgumentParser]:
@@ -44,7 +54,10 @@ class Parser(argparse.ArgumentParser):
         choices = None if action.choices is None else list(action.choices)
         if choices is not None and value not in choices:
             what = action.option_strings[-1] if action.option_strings else (action.metavar or action.dest)
-            raise UsageError(f"{what}: there is no {value!r}{suggestion(str(value), choices)} (there are {', '.join(choices)})")
+            raise UsageError(
+                f"{what}: there is no {value!r}{suggestion(str(value), choices)} (there are "
+                f"{', '.join(choices)})"
+            )
 
 
 def _names(choices: Sequence[str] | None = None) -> Callable[[str], list[str]]:
@@ -54,7 +67,9 @@ def _names(choices: Sequence[str] | None = None) -> Callable[[str], list[str]]:
         found = [name for name in re.split(r"[,\s]+", text) if name]
         for name in found:
             if choices is not None and name not in choices:
-                raise argparse.ArgumentTypeError(f"there is no {name!r}{suggestion(name, choices)} (there are {', '.join(choices)})")
+                raise argparse.ArgumentTypeError(
+                    f"there is no {name!r}{suggestion(name, choices)} (there are {', '.join(choices)})"
+                )
         return found
 
     return read
@@ -73,7 +88,9 @@ def build_parser() -> Parser:
         description="Look at the programs of stateful models, and run passes on them.",
         epilog=f"Dumps go to stdout, messages to stderr. `stategraph COMMAND --help` has the options.\n{EXIT_CODES}",
     )
-    parser.add_argument("--version", action="version", version=f"stategraph {__version__} (Python {sys.version.split()[0]})")
+    parser.add_argument(
+        "--version", action="version", version=f"stategraph {__version__} (Python {sys.version.split()[0]})"
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=Parser)
     _dump(commands)
     _explain(commands)
@@ -87,7 +104,9 @@ def build_parser() -> Parser:
 def _command(commands: Any, name: str, summary: str, description: str, examples: str = "") -> Parser:
     epilog = (f"examples:\n{examples}\n" if examples else "") + EXIT_CODES
     parser: Parser = commands.add_parser(name, help=summary, description=description, epilog=epilog)
-    parser.add_argument("--traceback", action="store_true", help="show Python's traceback of an error as well")
+    parser.add_argument(
+        "--traceback", action="store_true", help="show Python's traceback of an error as well"
+    )
     return parser
 
 
@@ -98,7 +117,8 @@ def _dump(commands: Any) -> None:
         "print the program of a model or function, at any stage",
         "Trace a model or function and print its program.",
         "  stategraph dump model.py:net --args 'f32[32,8]'\n"
-        "  stategraph dump model.py:train_step --stage traced --args '{image: f32[8,8], label: i32[]}, lr=f32[]*'\n"
+        "  stategraph dump model.py:train_step --stage traced --args '{image: f32[8,8], label: i32[]}, "
+        "lr=f32[]*'\n"
         "  stategraph dump model.py:net --stage hlo --timing > net.hlo\n",
     )
     _target(parser)
@@ -112,10 +132,21 @@ def _dump(commands: Any) -> None:
     )
     _format(parser)
     _pipeline(parser)
-    parser.add_argument("--platform", type=_names(PLATFORMS), metavar="NAMES", help=f"write stablehlo for these instead of this machine: {', '.join(PLATFORMS)}")
-    parser.add_argument("--strip-host-effects", action="store_true", help="leave out debug prints and callbacks, which other platforms cannot run")
+    parser.add_argument(
+        "--platform",
+        type=_names(PLATFORMS),
+        metavar="NAMES",
+        help=f"write stablehlo for these instead of this machine: {', '.join(PLATFORMS)}",
+    )
+    parser.add_argument(
+        "--strip-host-effects",
+        action="store_true",
+        help="leave out debug prints and callbacks, which other platforms cannot run",
+    )
     _watching(parser)
-    parser.add_argument("--explain", action="store_true", help="tell what was decided about each State and op")
+    parser.add_argument(
+        "--explain", action="store_true", help="tell what was decided about each State and op"
+    )
 
 
 def _explain(commands: Any) -> None:
@@ -123,7 +154,8 @@ def _explain(commands: Any) -> None:
         commands,
         "explain",
         "tell what the compiler decided about each State and op, and why",
-        "Trace and lower a model or function, and print the decisions of the passes: where, what, why, and how to change it.",
+        "Trace and lower a model or function, and print the decisions of the passes: where, what, why, "
+        "and how to change it.",
         "  stategraph explain model.py:net --args 'f32[32,8]'\n",
     )
     _target(parser)
@@ -142,23 +174,64 @@ def _opt(commands: Any) -> None:
         "  stategraph dump model.py:net --stage traced | stategraph opt - --print-after-change\n",
     )
     _file(parser)
-    parser.add_argument("-p", "--passes", metavar="PIPELINE", default="default", help="passes, as in 'cse,my-pass{x=1}' (default: the default pipeline; '' runs none)")
+    parser.add_argument(
+        "-p",
+        "--passes",
+        metavar="PIPELINE",
+        default="default",
+        help="passes, as in 'cse,my-pass{x=1}' (default: the default pipeline; '' runs none)",
+    )
     _loading(parser)
     _format(parser)
     _watching(parser)
-    parser.add_argument("--validate-each", action="store_true", help="run the program before and after each pass on random values and compare")
-    parser.add_argument("--statistics", choices=("text", "json"), metavar="FORMAT", help="the size of the program around each pass and what it reported: text or json, on stderr")
-    parser.add_argument("--print-after-all", action="store_true", help="print the program after each pass, on stderr")
-    parser.add_argument("--print-after-change", action="store_true", help="print it after each pass that changed it")
-    parser.add_argument("--print-after", action="extend", type=_names(), default=[], metavar="PASSES", help="print it after these passes")
-    parser.add_argument("--print-before", action="extend", type=_names(), default=[], metavar="PASSES", help="print it before these passes")
-    parser.add_argument("--bisect", type=_count, metavar="N", help="run only the first N passes, and say which was the last")
-    parser.add_argument("--explain", action="store_true", help="tell what was decided about each State and op")
+    parser.add_argument(
+        "--validate-each",
+        action="store_true",
+        help="run the program before and after each pass on random values and compare",
+    )
+    parser.add_argument(
+        "--statistics",
+        choices=("text", "json"),
+        metavar="FORMAT",
+        help="the size of the program around each pass and what it reported: text or json, on stderr",
+    )
+    parser.add_argument(
+        "--print-after-all", action="store_true", help="print the program after each pass, on stderr"
+    )
+    parser.add_argument(
+        "--print-after-change", action="store_true", help="print it after each pass that changed it"
+    )
+    parser.add_argument(
+        "--print-after",
+        action="extend",
+        type=_names(),
+        default=[],
+        metavar="PASSES",
+        help="print it after these passes",
+    )
+    parser.add_argument(
+        "--print-before",
+        action="extend",
+        type=_names(),
+        default=[],
+        metavar="PASSES",
+        help="print it before these passes",
+    )
+    parser.add_argument(
+        "--bisect", type=_count, metavar="N", help="run only the first N passes, and say which was the last"
+    )
+    parser.add_argument(
+        "--explain", action="store_true", help="tell what was decided about each State and op"
+    )
 
 
 def _verify(commands: Any) -> None:
     parser = _command(
-        commands, "verify", "check that programs obey the rules of the IR", "Read programs (.sg text or JSON) and verify them.", "  stategraph verify *.sg\n"
+        commands,
+        "verify",
+        "check that programs obey the rules of the IR",
+        "Read programs (.sg text or JSON) and verify them.",
+        "  stategraph verify *.sg\n",
     )
     parser.add_argument("files", nargs="+", metavar="FILE.sg", help="files to verify; - is stdin")
 
@@ -169,13 +242,22 @@ def _run(commands: Any) -> None:
         "run",
         "run a program op by op in the reference interpreter",
         "Run a program's text in the reference interpreter and print its results and the States afterwards.\n"
-        "Arguments and States are taken from --inputs, then from the initial values in the text, then at random.",
+        "Arguments and States are taken from --inputs, then from the initial values in the text, then "
+        "at random.",
         "  stategraph run step.sg\n  stategraph run step.sg --inputs inputs.npz --output results.npz\n",
     )
     _file(parser)
-    parser.add_argument("--inputs", metavar="FILE.npz", help="values by name, as in numpy.savez(FILE, **{'x': x, '@net.h': h}); the leaves of a nested State are @net.h.0, @net.h.1")
-    parser.add_argument("--output", "-o", metavar="FILE.npz", help="write the results and States to this file as well")
-    parser.add_argument("--seed", type=_count, default=0, metavar="N", help="seed of the random values (default: 0)")
+    parser.add_argument(
+        "--inputs",
+        metavar="FILE.npz",
+        help="values by name, as in numpy.savez(FILE, **{'x': x, '@net.h': h}); the leaves of a nested State are @net.h.0, @net.h.1",
+    )
+    parser.add_argument(
+        "--output", "-o", metavar="FILE.npz", help="write the results and States to this file as well"
+    )
+    parser.add_argument(
+        "--seed", type=_count, default=0, metavar="N", help="seed of the random values (default: 0)"
+    )
 
 
 def _passes(commands: Any) -> None:
@@ -183,7 +265,8 @@ def _passes(commands: Any) -> None:
         commands,
         "passes",
         "list the passes, with their options and where they come from",
-        "List all passes: built in, of installed packages, and of files given with --load. With names: tell more about these.",
+        "List all passes: built in, of installed packages, and of files given with --load. With names: "
+        "tell more about these.",
         "  stategraph passes\n  stategraph passes simplify-loops --json\n",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="passes to describe in full")
@@ -191,12 +274,20 @@ def _passes(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-# -------------------------------------------------------------------------------------------- options of several commands
+# -------------------------------------------------------------------------------- options of several commands
 
 
 def _target(parser: Parser) -> None:
-    parser.add_argument("target", metavar="FILE.py:NAME", help="what to trace (or package.module:NAME): a model, a model class, a function; without NAME, tells what there is")
-    parser.add_argument("--args", metavar="TYPES", help="types of the arguments, as in 'f32[32,8], mask=bool[32]' (default: the model's example_args)")
+    parser.add_argument(
+        "target",
+        metavar="FILE.py:NAME",
+        help="what to trace (or package.module:NAME): a model, a model class, a function; without NAME, tells what there is",
+    )
+    parser.add_argument(
+        "--args",
+        metavar="TYPES",
+        help="types of the arguments, as in 'f32[32,8], mask=bool[32]' (default: the model's example_args)",
+    )
 
 
 def _file(parser: Parser) -> None:
@@ -204,25 +295,47 @@ def _file(parser: Parser) -> None:
 
 
 def _format(parser: Parser) -> None:
-    parser.add_argument("--format", choices=FORMATS, default="text", metavar="FORMAT", help="text (default), json, dot or svg")
+    parser.add_argument(
+        "--format", choices=FORMATS, default="text", metavar="FORMAT", help="text (default), json, dot or svg"
+    )
     parser.add_argument("-o", "--output", metavar="FILE", help="write the dump to this file")
     parser.add_argument("--no-locations", action="store_true", help="leave out where ops come from")
 
 
 def _pipeline(parser: Parser) -> None:
-    parser.add_argument("-p", "--passes", metavar="PIPELINE", help="passes, as in 'default,my-pass{x=1}' (default: the default pipeline)")
+    parser.add_argument(
+        "-p",
+        "--passes",
+        metavar="PIPELINE",
+        help="passes, as in 'default,my-pass{x=1}' (default: the default pipeline)",
+    )
     _loading(parser)
 
 
 def _loading(parser: Parser, exactness: bool = True) -> None:
-    parser.add_argument("--load", action="append", default=[], metavar="FILE.py", help="import a file with passes (may be repeated)")
+    parser.add_argument(
+        "--load",
+        action="append",
+        default=[],
+        metavar="FILE.py",
+        help="import a file with passes (may be repeated)",
+    )
     if exactness:
         levels = ("exact", "reduction-order", "fast-math")
         parser.add_argument(
-            "--exactness", choices=levels, default="reduction-order", metavar="LEVEL", help="what passes may do to floating point: exact, reduction-order (default) or fast-math"
+            "--exactness",
+            choices=levels,
+            default="reduction-order",
+            metavar="LEVEL",
+            help="what passes may do to floating point: exact, reduction-order (default) or fast-math",
         )
 
 
 def _watching(parser: Parser) -> None:
-    parser.add_argument("--verify-each", action=argparse.BooleanOptionalAction, default=True, help="verify the program after each pass (default: yes)")
+    parser.add_argument(
+        "--verify-each",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="verify the program after each pass (default: yes)",
+    )
     parser.add_argument("--timing", action="store_true", help="tell how long each pass and stage took")

@@ -16,7 +16,9 @@ from stategraph.passes.instruments import Instrument, Timing, Verify, table
 from stategraph.passes.registry import load_file
 
 CHUNK = 1 << 15
-"""Characters written at once. Under ``python -u`` one large write to a closed pipe ends half-way without an error; the next one has it."""
+"""Characters written at once. Under ``python -u`` one large write to a closed pipe ends half-way without an
+error; the next one has it.
+"""
 
 
 def render(program: Program, options: Any) -> str:
@@ -64,7 +66,9 @@ def read_program(name: str) -> Program:
         try:
             program = from_json(json.loads(text))
         except json.JSONDecodeError as error:
-            raise CommandError(f"{shown}:{error.lineno}:{error.colno}: this is no JSON: {error.msg}") from None
+            raise CommandError(
+                f"{shown}:{error.lineno}:{error.colno}: this is no JSON: {error.msg}"
+            ) from None
     else:
         program = parse(text, shown)
     verify(program)
@@ -80,12 +84,21 @@ def _read(name: str) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        beside = [str(file.parent / other.name) if os.sep in name else other.name for other in file.parent.glob("*")] if file.parent.is_dir() else []
+        beside = (
+            [
+                str(file.parent / other.name) if os.sep in name else other.name
+                for other in file.parent.glob("*")
+            ]
+            if file.parent.is_dir()
+            else []
+        )
         raise CommandError(f"there is no file {name!r}{suggestion(name, beside)}") from None
     except OSError as error:
         raise CommandError(f"cannot read {name!r}: {error.strerror}") from error
     except UnicodeDecodeError:
-        raise CommandError(f"{name!r} is no text: a program is a .sg file as `stategraph dump` prints it") from None
+        raise CommandError(
+            f"{name!r} is no text: a program is a .sg file as `stategraph dump` prints it"
+        ) from None
 
 
 def load_files(files: Iterable[str]) -> None:
@@ -96,7 +109,10 @@ def load_files(files: Iterable[str]) -> None:
         search_first(Path(file).resolve().parent)
         with user_code():
             if not load_file(file):
-                raise CommandError(f"{file} registers no pass", "put @stategraph.passes.register above a function or pass class")
+                raise CommandError(
+                    f"{file} registers no pass",
+                    "put @stategraph.passes.register above a function or pass class",
+                )
 
 
 def instruments(options: Any) -> tuple[list[Instrument], Timing]:
@@ -106,7 +122,9 @@ def instruments(options: Any) -> tuple[list[Instrument], Timing]:
 
 
 def offer_backend(program: Program) -> None:
-    """Let passes evaluate ops and compare programs, and load the backend's part of what this program needs, only when it is needed."""
+    """Let passes evaluate ops and compare programs, and load the backend's part of what this program needs,
+    only when it is needed.
+    """
     hooks.install(
         evaluate=None if hooks.can_evaluate() else _evaluate,
         validate=None if hooks.validator() else _validate,

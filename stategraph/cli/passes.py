@@ -36,7 +36,10 @@ def describe(cls: type[Pass]) -> dict[str, Any]:
         "summary": cls.summary(),
         "origin": origin(cls),
         "in_default_pipeline": cls.name in DEFAULT,
-        "options": [{"name": o.name, "type": o.type_name, "default": spell(o.default), "summary": o.summary} for o in cls.options()],
+        "options": [
+            {"name": o.name, "type": o.type_name, "default": spell(o.default), "summary": o.summary}
+            for o in cls.options()
+        ],
     }
 
 
@@ -44,7 +47,10 @@ def _print_list(found: list[type[Pass]]) -> None:
     names = max((len(cls.name) for cls in found), default=0)
     levels = max((len(cls.exactness) for cls in found), default=0)
     for cls in found:
-        print(f"{paint(cls.name.ljust(names), '1', sys.stdout)}  {cls.exactness.ljust(levels)}  {cls.summary()}{_more(cls)}")
+        print(
+            f"{paint(cls.name.ljust(names), '1', sys.stdout)}  {cls.exactness.ljust(levels)}  "
+            f"{cls.summary()}{_more(cls)}"
+        )
     print(f"\ndefault = {','.join(DEFAULT)}")
 
 

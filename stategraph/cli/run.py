@@ -20,14 +20,26 @@ def run(options: Any) -> int:
     given = _load(options.inputs) if options.inputs else {}
     names = [name for name in program.argument_names if name not in program.captured]
     states = {path: symbol for path, symbol in program.states.items() if not symbol.born}
-    known = [*program.argument_names, *(leaf for path, symbol in states.items() for leaf in _leaf_names(path, len(symbol.types)))]
+    known = [
+        *program.argument_names,
+        *(leaf for path, symbol in states.items() for leaf in _leaf_names(path, len(symbol.types))),
+    ]
     for name in given:
         if name not in known:
-            raise CommandError(f"{options.inputs} has {name!r}, which is no input of @{program.name}{suggestion(name, known)}", f"inputs: {', '.join(known)}")
+            raise CommandError(
+                f"{options.inputs} has {name!r}, which is no input of "
+                f"@{program.name}{suggestion(name, known)}",
+                f"inputs: {', '.join(known)}",
+            )
     arguments = [
-        _value(given.get(name), arg.type, name, value) for name, arg, value in zip(names, program.arguments, sample.arguments, strict=True)
+        _value(given.get(name), arg.type, name, value)
+        for name, arg, value in zip(names, program.arguments, sample.arguments, strict=True)
     ]
-    captured = {name: _value(given[name], arg.type, name, None) for name, arg in zip(program.captured, program.captured_args, strict=True) if name in given}
+    captured = {
+        name: _value(given[name], arg.type, name, None)
+        for name, arg in zip(program.captured, program.captured_args, strict=True)
+        if name in given
+    }
     leaves = {}
     for path, symbol in states.items():
         start = symbol.initial if symbol.initial is not None else sample.states[path]
@@ -77,7 +89,9 @@ def _value(given: Any, type: Type, name: str, otherwise: Any) -> Any:
         return jax.random.wrap_key_data(jnp.asarray(given), impl=_impl(type.impl))
     aval = _jax.aval_of(type)
     if tuple(given.shape) != tuple(aval.shape):
-        raise CommandError(f"{name} is a {type} in the program, and an array of shape {list(given.shape)} was given")
+        raise CommandError(
+            f"{name} is a {type} in the program, and an array of shape {list(given.shape)} was given"
+        )
     return jnp.asarray(given, aval.dtype)
 
 

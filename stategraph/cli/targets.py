@@ -1,7 +1,8 @@
-"""What ``FILE.py:NAME`` and ``package.module:NAME`` mean: importing the user's code and finding something to trace in it.
+"""What ``FILE.py:NAME`` and ``package.module:NAME`` mean: importing the user's code and finding something to
+trace in it.
 
-A *target* is a Node that can be called, a Node class that can be created without arguments (one is created), a function, or a jitted
-function. NAME may be dotted: ``net.encoder``, ``Net.step``.
+A *target* is a Node that can be called, a Node class that can be created without arguments (one is created),
+a function, or a jitted function. NAME may be dotted: ``net.encoder``, ``Net.step``.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ def user_code() -> Iterator[None]:
 
 
 def load_target(spec: str) -> Any:
-    """The object that ``FILE.py:NAME`` names, ready to trace. Raises ``UsageError`` with what there is instead."""
+    """The object that ``FILE.py:NAME`` names, ready to trace. Raises ``UsageError`` with what there is
+    instead.
+    """
     place, name = split(spec)
     with user_code():
         module = load_module(place)
@@ -62,7 +65,9 @@ def split(spec: str) -> tuple[str, str]:
 
 
 def load_module(place: str) -> types.ModuleType:
-    """Import a file or a module. The file's directory (for a module: the working directory) is searched first for its imports."""
+    """Import a file or a module. The file's directory (for a module: the working directory) is searched first
+    for its imports.
+    """
     file = Path(place)
     if place.endswith(".py") or file.is_file():
         return _load_file(file)
@@ -75,7 +80,11 @@ def load_module(place: str) -> types.ModuleType:
         if error.name is None or not (place == error.name or place.startswith(error.name + ".")):
             raise _cannot_import(place, error) from error
         beside = [path.name for path in Path.cwd().glob("*.py")]
-        hint = f"; there is a file {place}.py: write {place}.py:NAME" if f"{place}.py" in beside else suggestion(f"{place}.py", beside)
+        hint = (
+            f"; there is a file {place}.py: write {place}.py:NAME"
+            if f"{place}.py" in beside
+            else suggestion(f"{place}.py", beside)
+        )
         raise CommandError(f"there is no module {place!r}{hint}") from None
     except (Exception, SystemExit) as error:
         raise _cannot_import(place, error) from error
@@ -84,7 +93,10 @@ def load_module(place: str) -> types.ModuleType:
 def _load_file(file: Path) -> types.ModuleType:
     if not file.is_file():
         directory = file.parent if file.parent.is_dir() else Path.cwd()
-        nearby = [str(path.relative_to(directory) if file.parent == Path(".") else path) for path in directory.glob("*.py")]
+        nearby = [
+            str(path.relative_to(directory) if file.parent == Path(".") else path)
+            for path in directory.glob("*.py")
+        ]
         raise CommandError(f"there is no file {str(file)!r}{suggestion(str(file), nearby)}")
     resolved = file.resolve()
     known = next((m for m in list(sys.modules.values()) if _same_file(m, resolved)), None)
@@ -124,10 +136,12 @@ def _cannot_import(place: str, error: BaseException) -> CommandError:
             "put what is to happen only when the file is run under `if __name__ == '__main__':`",
         )
     where = blame(error)
-    return CommandError(f"{place} cannot be imported: {type(error).__name__}: {error}" + (f"\n{where}" if where else ""))
+    return CommandError(
+        f"{place} cannot be imported: {type(error).__name__}: {error}" + (f"\n{where}" if where else "")
+    )
 
 
-# ---------------------------------------------------------------------------------------------------------------- names
+# ------------------------------------------------------------------------------------------------------ names
 
 
 def resolve(module: types.ModuleType, place: str, name: str) -> Any:
@@ -162,7 +176,10 @@ def _checked(found: Any, module: types.ModuleType, path: str) -> Any:
     if _kind(found) is not None:
         return found
     if isinstance(found, type):
-        raise UsageError(f"{path} is a class, but no stategraph.Node: only models and functions can be traced", listing(module))
+        raise UsageError(
+            f"{path} is a class, but no stategraph.Node: only models and functions can be traced",
+            listing(module),
+        )
     if callable(found):
         return found
     what = "a Node without __call__ or update" if _is_node(found) else f"a {type(found).__name__}"
@@ -174,7 +191,8 @@ def _create(cls: type, path: str) -> Any:
     if missing:
         raise UsageError(
             f"{path} is a class whose instances need {', '.join(missing)}",
-            f"create one in the file and name that: model = {cls.__name__}({', '.join(f'{name}=…' for name in missing)})",
+            f"create one in the file and name that: model = "
+            f"{cls.__name__}({', '.join(f'{name}=…' for name in missing)})",
         )
     return cls()
 
@@ -208,9 +226,7 @@ def listing(module: types.ModuleType) -> str:
 def call_of(target: Any) -> str:
     """How a target is called: ``(x, y)``; ``example_args`` are mentioned."""
     function = target
-    if _is_node_class(target):
-        function = getattr(target, "update", target)
-    elif _is_node(target):
+    if _is_node_class(target) or _is_node(target):
         function = getattr(target, "update", target)
     try:
         parameters = [p for p in inspect.signature(function).parameters if p != "self"]
@@ -258,7 +274,9 @@ def _required(cls: type) -> list[str]:
         parameters = inspect.signature(cls).parameters.values()
     except (TypeError, ValueError):
         return []
-    return [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return [
+        p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
 
 
 def _public(found: Any) -> list[str]:

@@ -6,12 +6,13 @@ the traced code assigned (see ``recording``). Reading an attribute costs nothing
 
 from __future__ import annotations
 
+import itertools
 import threading
 from typing import Any
 
 from stategraph import _jax
 from stategraph.recording import LOCAL, MISSING, Recorder
-from stategraph.state import EPOCHS
+from stategraph.state import EPOCHS, State
 
 
 class Node:
@@ -80,12 +81,15 @@ def _saw(recorder: Recorder, node: Node, name: str) -> None:
         return
     value = _instance_dict(node).get(name, MISSING)
     recorder.guards[key] = (node, name, value)
+    _saw_value(recorder, value)
+
+
+def _saw_value(recorder: Recorder, value: Any) -> None:
     if isinstance(value, (list, dict)):
         _saw_container(recorder, value)
     elif isinstance(value, tuple):
         for item in value:
-            if isinstance(item, (list, dict)):
-                _saw_container(recorder, item)
+            _saw_value(recorder, item)
 
 
 def _saw_container(recorder: Recorder, container: Any) -> None:
@@ -93,8 +97,48 @@ def _saw_container(recorder: Recorder, container: Any) -> None:
         return
     recorder.containers[id(container)] = (container, container.copy())
     for item in container.values() if isinstance(container, dict) else container:
-        if isinstance(item, (list, dict)):
-            _saw_container(recorder, item)
+        _saw_value(recorder, item)
+
+
+class Structure:
+    """In a guard, in place of an attribute's name: all attributes that can lead to States, but for the ``ignored`` ones."""
+
+    def __init__(self, ignored: frozenset[str] = frozenset()) -> None:
+        self.ignored = ignored
+
+    def of(self, attributes: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+        return tuple([(name, value) for name, value in sorted(attributes.items()) if name not in self.ignored and _leads(value)])
+
+
+def _leads(value: Any) -> bool:
+    """Whether a State can be found through a value. A container counts when it is empty or one of its first items does."""
+    if isinstance(value, (Node, State)):
+        return True
+    if isinstance(value, (list, tuple, dict)):
+        items = value.values() if isinstance(value, dict) else value
+        return not value or any(_leads(item) for item in itertools.islice(items, 16) if item is not value)
+    return False
+
+
+def attribute_of(node: Node, name: str | Structure) -> Any:
+    """What a guard compares: the value of an attribute, ``MISSING`` for none."""
+    attributes = _instance_dict(node)
+    return attributes.get(name, MISSING) if isinstance(name, str) else name.of(attributes)
+
+
+def saw_structure(recorder: Recorder, node: Node) -> None:
+    """The trace looked at all attributes of ``node``, as they were before it assigned any."""
+    key = (id(node), "*")
+    if key in recorder.guards or id(node) in recorder.new_nodes:
+        return
+    attributes = dict(_instance_dict(node))
+    for changed, name, before, _ in reversed(recorder.journal):
+        if changed is node:
+            attributes[name] = before
+    found = Structure().of(attributes)
+    recorder.guards[key] = (node, "*", found)
+    for _, value in found:
+        _saw_value(recorder, value)
 
 
 class watching:

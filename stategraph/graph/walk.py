@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from stategraph.graph.filters import Filter, to_predicate
-from stategraph.graph.node import Node
+from stategraph.graph.node import Node, saw_structure
+from stategraph.recording import LOCAL
 from stategraph.state import State
 
 Path = tuple[Any, ...]
@@ -41,9 +42,18 @@ def walk(root: Any, prefix: Path = ()) -> Iterator[tuple[Path, Any]]:
         stack.extend([((*path, key), child) for key, child in reversed(children(obj))])
 
 
+def seen_walk(root: Any) -> Iterator[tuple[Path, Any]]:
+    """``walk`` by traced code: the program depends on everything there that can lead to a State."""
+    recorder = LOCAL.recorder
+    for path, obj in walk(root):
+        if recorder is not None and isinstance(obj, Node):
+            saw_structure(recorder, obj)
+        yield path, obj
+
+
 def states(node: Any, *filters: Filter) -> Any:
     """The States of a model by path. With several filters, a tuple with one dict each; the first match counts."""
-    found = {path: obj for path, obj in walk(node) if isinstance(obj, State)}
+    found = {path: obj for path, obj in seen_walk(node) if isinstance(obj, State)}
     if not filters:
         return found
     predicates = [to_predicate(one) for one in filters]
@@ -58,7 +68,7 @@ def states(node: Any, *filters: Filter) -> Any:
 
 def nodes(node: Any, *filters: Filter) -> Any:
     """The Nodes of a model by path, the root under ``()``."""
-    found = {path: obj for path, obj in walk(node) if isinstance(obj, Node)}
+    found = {path: obj for path, obj in seen_walk(node) if isinstance(obj, Node)}
     if not filters:
         return found
     predicates = [to_predicate(one) for one in filters]

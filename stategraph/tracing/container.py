@@ -10,8 +10,9 @@ All integers are little-endian.
     52      n      header: JSON in UTF-8; "blobs" is a list of {"name": …, "length": …}
     52+n           the blobs, one after the other, in that order
 
-What a blob holds, its name tells: ``stablehlo`` (as ``jax.export`` serialises it), ``program`` (the .sg text, compressed with zlib), and
-``array/0``, ``array/1``, … (NumPy's .npy, without pickle). The rest of the header is described in ``docs/export.md``.
+What a blob holds, its name tells: ``stablehlo`` (as ``jax.export`` serialises it), ``program`` (the .sg text,
+compressed with zlib), and ``array/0``, ``array/1``, … (NumPy's .npy, without pickle). The rest of the header
+is described in ``docs/export.md``.
 """
 
 from __future__ import annotations
@@ -49,19 +50,29 @@ def unpack(data: bytes, source: str) -> tuple[dict[str, Any], dict[str, bytes]]:
     """(header, blobs) of a container. Raises ``ExportError`` for anything else; ``source`` names it there."""
     if data[:8] != MAGIC:
         if data[:4] == MAGIC[:4]:
-            raise ExportError(f"{source} was damaged by a transfer that changes line ends; transfer it as binary")
-        raise ExportError(f"{source} is no program exported by StateGraph" + (": it is empty" if not data else ""))
+            raise ExportError(
+                f"{source} was damaged by a transfer that changes line ends; transfer it as binary"
+            )
+        raise ExportError(
+            f"{source} is no program exported by StateGraph" + (": it is empty" if not data else "")
+        )
     if len(data) < _PREFIX.size:
         raise _truncated(source, len(data))
     _, version, length, digest = _PREFIX.unpack_from(data)
     if version != VERSION:
-        raise ExportError(f"{source} has version {version} of the format, and this StateGraph reads version {VERSION}")
+        raise ExportError(
+            f"{source} has version {version} of the format, and this StateGraph reads version {VERSION}"
+        )
     body = memoryview(data)[_PREFIX.size :]
     if length > len(body):
         raise _truncated(source, len(data))
     if hashlib.sha256(body).digest() != digest:
         missing = _missing(body, length)
-        raise _truncated(source, len(data)) if missing else ExportError(f"{source} is damaged: its checksum does not fit")
+        raise (
+            _truncated(source, len(data))
+            if missing
+            else ExportError(f"{source} is damaged: its checksum does not fit")
+        )
     header = json.loads(bytes(body[:length]))
     blobs, start = {}, length
     for entry in header["blobs"]:
@@ -73,7 +84,9 @@ def unpack(data: bytes, source: str) -> tuple[dict[str, Any], dict[str, bytes]]:
 def _missing(body: memoryview, length: int) -> bool:
     """Whether the header is whole and tells of more bytes than there are."""
     try:
-        return bool(sum(entry["length"] for entry in json.loads(bytes(body[:length]))["blobs"]) > len(body) - length)
+        return bool(
+            sum(entry["length"] for entry in json.loads(bytes(body[:length]))["blobs"]) > len(body) - length
+        )
     except (ValueError, KeyError, TypeError):
         return False
 
@@ -102,11 +115,13 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
         raise ExportError(f"cannot write {os.fspath(path)!r}: {error.strerror}") from error
 
 
-# ----------------------------------------------------------------------------------------------------------------- arrays
+# ----------------------------------------------------------------------------------------------------- arrays
 
 
 def pack_array(array: np.ndarray) -> tuple[str, bytes]:
-    """(short dtype, .npy bytes). Dtypes that .npy does not know, such as bf16, are written as unsigned integers of their size."""
+    """(short dtype, .npy bytes). Dtypes that .npy does not know, such as bf16, are written as unsigned
+    integers of their size.
+    """
     short = short_dtype(array.dtype.name)
     if array.dtype.kind not in "biufc":
         array = array.copy().view(f"u{array.dtype.itemsize}")

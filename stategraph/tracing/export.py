@@ -1,7 +1,7 @@
 """Exporting: a program and its States as one artefact that runs without the model's source.
 
-``jax.export`` serialises StableHLO; what it does not know, State, travels beside it: paths, types, structures and values. The format is
-``container``'s, the loaded object ``exported.Exported``.
+``jax.export`` serialises StableHLO; what it does not know, State, travels beside it: paths, types, structures
+and values. The format is ``container``'s, the loaded object ``exported.Exported``.
 """
 
 from __future__ import annotations
@@ -44,20 +44,23 @@ def export(
     strip_host_effects: bool = False,
     **kwargs: Any,
 ) -> Exported:
-    """Export a model or function: StableHLO, a State signature and the States' present values, in one artefact.
+    """Export a model or function: StableHLO, a State signature and the States' present values, in one
+    artefact.
 
     Args:
       model: a model or function, or one of its stages (``Traced``, ``Lowered``, ``Compiled``).
       *args, **kwargs: what it is traced at: arrays or ``jax.ShapeDtypeStruct``s. Not for stages.
       path: a file to write the artefact to.
-      platforms: what it is to run on: any of ``cpu``, ``cuda``, ``rocm``, ``tpu``; this machine's if not given.
-      strip_host_effects: leave out debug prints and callbacks, which no artefact can hold; ``Exported.stripped`` lists them.
+      platforms: what it is to run on: any of ``cpu``, ``cuda``, ``rocm``, ``tpu``; this machine's if not
+      given. strip_host_effects: leave out debug prints and callbacks, which no artefact can hold;
+      ``Exported.stripped`` lists them.
 
     Returns:
       ``Exported``: callable, with ``states``, ``functional``, ``signature``, ``program`` and ``save``.
 
     Raises:
-      ExportError: the program calls Python (naming op and line), or takes, gives or holds objects of classes that could not be rebuilt.
+      ExportError: the program calls Python (naming op and line), or takes, gives or holds objects of classes
+      that could not be rebuilt.
 
     Example:
 
@@ -80,11 +83,18 @@ def _lowered(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Lower
         return model.lower(*args, **kwargs)
     if isinstance(model, (Traced, Lowered, Compiled)):
         if args or kwargs:
-            raise ExportError(f"a {type(model).__name__} is already traced at its arguments: write export({type(model).__name__.lower()}) without any")
+            raise ExportError(
+                f"a {type(model).__name__} is already traced at its arguments: write "
+                f"export({type(model).__name__.lower()}) without any"
+            )
         if isinstance(model, Compiled):
             return model.lowered
         return model.lower() if isinstance(model, Traced) else model
-    traced = model.trace(*args, **kwargs) if hasattr(model, "__stategraph_function__") else trace(model, *args, **kwargs)
+    traced = (
+        model.trace(*args, **kwargs)
+        if hasattr(model, "__stategraph_function__")
+        else trace(model, *args, **kwargs)
+    )
     return traced.lower()  # type: ignore[no-any-return]
 
 
@@ -127,7 +137,10 @@ def _platforms(given: Sequence[str] | None, lowered: Lowered) -> tuple[str, ...]
     chosen = tuple(dict.fromkeys("cuda" if name == "gpu" else name for name in given))
     for name in chosen:
         if name not in PLATFORMS:
-            raise ExportError(f"there is no platform {name!r}{closest(name, PLATFORMS)}; platforms are {', '.join(PLATFORMS)}")
+            raise ExportError(
+                f"there is no platform {name!r}{closest(name, PLATFORMS)}; platforms are "
+                f"{', '.join(PLATFORMS)}"
+            )
     if not chosen:
         raise ExportError("platforms is empty; leave it out for this machine's")
     return chosen
@@ -148,8 +161,11 @@ def _without_host_effects(lowered: Lowered, strip: bool) -> tuple[Program, Execu
             describe(
                 f"{op.name} cannot be exported.",
                 at=op.location,
-                why="it calls Python of this process" + (", and the program uses its result" if strip else ""),
-                fix="compute it without Python" if strip else "remove it, or pass strip_host_effects=True to leave out prints and callbacks whose results are not used",
+                why="it calls Python of this process"
+                + (", and the program uses its result" if strip else ""),
+                fix="compute it without Python"
+                if strip
+                else "remove it, or pass strip_host_effects=True to leave out prints and callbacks whose results are not used",
             )
         )
     return program, executable, stripped
@@ -168,7 +184,10 @@ def _describe_program(program: Program, executable: Executable) -> tuple[dict[st
             "names": [name for name in program.argument_names if name not in program.captured],
             "types": _texts(value.type for value in program.arguments),
         },
-        "results": {"tree": tree_text(check_portable(program.result_tree, "The result")), "types": _texts(value.type for value in program.results)},
+        "results": {
+            "tree": tree_text(check_portable(program.result_tree, "The result")),
+            "types": _texts(value.type for value in program.results),
+        },
         "reads": [list(leaf) for leaf in (*executable.donated, *executable.kept)],
         "writes": [list(leaf) for leaf in executable.written],
     }
@@ -211,12 +230,17 @@ def _present(state: State[Any], symbol: StateSymbol) -> list[Any]:
     found = tuple(_jax.type_of(_jax.strong_aval(leaf)) for leaf in leaves)
     if found != symbol.types:
         shown, traced = ", ".join(_texts(found)), ", ".join(_texts(symbol.types))
-        raise ExportError(f"State @{symbol.path} was {traced} when the program was traced and is {shown} now; trace and lower again")
+        raise ExportError(
+            f"State @{symbol.path} was {traced} when the program was traced and is {shown} now; trace "
+            f"and lower again"
+        )
     return leaves
 
 
 def _stablehlo(program: Program, executable: Executable, platforms: tuple[str, ...]) -> Any:
-    """The program as ``jax.export`` has it: flat raw arrays in (States, captured arrays, arguments), flat raw arrays out."""
+    """The program as ``jax.export`` has it: flat raw arrays in (States, captured arrays, arguments), flat raw
+    arrays out.
+    """
     types = [_jax.type_of(aval) for aval in executable.input_avals]
 
     def flat(*raw: Any) -> list[Any]:
@@ -228,5 +252,8 @@ def _stablehlo(program: Program, executable: Executable, platforms: tuple[str, .
         return jax.export.export(jax.jit(flat), platforms=platforms)(*map(raw_struct, types))
     except Exception as error:
         raise ExportError(
-            describe(f"JAX cannot export {program.name!r} for {', '.join(platforms)}.", why=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+            describe(
+                f"JAX cannot export {program.name!r} for {', '.join(platforms)}.",
+                why=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            )
         ) from error

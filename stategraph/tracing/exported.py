@@ -1,9 +1,9 @@
 """A loaded program: StableHLO, its States, and nothing of the model.
 
-    exported = stategraph.load_exported("step.sgx")
-    y = exported(x)                                   # reads and writes exported.states
-    y, states = exported.functional(states, x)        # touches none
-    exported.states["net.h"] = h
+exported = stategraph.load_exported("step.sgx")
+y = exported(x)                                   # reads and writes exported.states
+y, states = exported.functional(states, x)        # touches none
+exported.states["net.h"] = h
 """
 
 from __future__ import annotations
@@ -64,7 +64,10 @@ class StateRecord:
     def flatten(self, value: Any) -> list[Any]:
         """The leaves of a value for this State; ``CallError`` when it has another structure or type."""
         leaves = flatten(self.tree, value, f"State @{self.path}")
-        return [as_leaf(leaf, type, self.leaf_name(i)) for i, (leaf, type) in enumerate(zip(leaves, self.types, strict=True))]
+        return [
+            as_leaf(leaf, type, self.leaf_name(i))
+            for i, (leaf, type) in enumerate(zip(leaves, self.types, strict=True))
+        ]
 
     def leaf_name(self, i: int) -> str:
         if len(self.types) == 1:
@@ -77,7 +80,8 @@ class StateRecord:
 
 
 class ExportedStates(MutableMapping[str, Any]):
-    """The States of an exported program: path → value. A value that is assigned must have the State's structure and types.
+    """The States of an exported program: path → value. A value that is assigned must have the State's
+    structure and types.
 
     A State that the program itself creates appears after the first call.
     """
@@ -90,13 +94,18 @@ class ExportedStates(MutableMapping[str, Any]):
     def _record(self, path: str) -> StateRecord:
         record = self._records.get(str(path).removeprefix("@"))
         if record is None:
-            raise UnknownState(f"there is no State {path!r}{closest(str(path), self._records)}; the States are {', '.join(self._records) or 'none'}")
+            raise UnknownState(
+                f"there is no State {path!r}{closest(str(path), self._records)}; the States are "
+                f"{', '.join(self._records) or 'none'}"
+            )
         return record
 
     def __getitem__(self, path: str) -> Any:
         record = self._record(path)
         if record.path not in self._leaves:
-            raise UnknownState(f"State @{record.path} has no value yet: the program creates it in its first call")
+            raise UnknownState(
+                f"State @{record.path} has no value yet: the program creates it in its first call"
+            )
         return rebuild(self._trees[record.path], self._leaves[record.path])
 
     def __setitem__(self, path: str, value: Any) -> None:
@@ -123,7 +132,9 @@ class ExportedStates(MutableMapping[str, Any]):
 
 
 class Exported:
-    """A program that runs without its model. Made by ``stategraph.export`` and ``stategraph.load_exported``."""
+    """A program that runs without its model. Made by ``stategraph.export`` and
+    ``stategraph.load_exported``.
+    """
 
     def __init__(self, header: dict[str, Any], blobs: dict[str, bytes], source: str) -> None:
         self._header = header
@@ -147,7 +158,11 @@ class Exported:
         self._records = {entry["path"]: _record(entry) for entry in header["states"]}
         self._reads: list[Leaf] = [(path, i) for path, i in header["reads"]]
         self._writes: list[Leaf] = [(path, i) for path, i in header["writes"]]
-        self._changing = [path for path in dict(self._reads) if self._records[path].types != self._records[path].result_types]
+        self._changing = [
+            path
+            for path in dict(self._reads)
+            if self._records[path].types != self._records[path].result_types
+        ]
         """States that do not fit any more once the program has run."""
         self._check_x64(source)
         arrays = [
@@ -158,20 +173,26 @@ class Exported:
         for entry in header["states"]:
             if entry["values"] is not None:
                 types = self._records[entry["path"]].types
-                leaves[entry["path"]] = [from_raw(jax.numpy.asarray(arrays[i]), type) for i, type in zip(entry["values"], types, strict=True)]
+                leaves[entry["path"]] = [
+                    from_raw(jax.numpy.asarray(arrays[i]), type)
+                    for i, type in zip(entry["values"], types, strict=True)
+                ]
         self.states = ExportedStates(self._records, leaves)
         """The States, by path: a mutable mapping."""
         try:
             self._exported = jax.export.deserialize(bytearray(self._blobs["stablehlo"]))
         except Exception as error:
             raise ExportError(
-                f"{source} was exported by JAX {self.jax_version} (calling convention {self.calling_convention}), which JAX {jax.__version__} cannot read: {error}"
+                f"{source} was exported by JAX {self.jax_version} (calling convention "
+                f"{self.calling_convention}), which JAX {jax.__version__} cannot read: {error}"
             ) from error
         self._run = jax.jit(self._exported.call)
 
     @property
     def program(self) -> str:
-        """The program as .sg text: what ``str(lowered.program)`` gave. Without its large captured arrays when they exceed a megabyte."""
+        """The program as .sg text: what ``str(lowered.program)`` gave. Without its large captured arrays when
+        they exceed a megabyte.
+        """
         return zlib.decompress(self._blobs["program"]).decode()
 
     def as_text(self, dialect: str = "stategraph") -> str:
@@ -197,38 +218,57 @@ class Exported:
         """``(result, new states)`` from a mapping of State values by path; ``self.states`` is not touched."""
         missing = sorted({path for path, _ in self._reads} - set(states))
         if missing:
-            raise CallError(f"the mapping of States has no {', '.join('@' + path for path in missing)}; it has {', '.join(sorted(states)) or 'nothing'}")
+            raise CallError(
+                f"the mapping of States has no {', '.join('@' + path for path in missing)}; it has "
+                f"{', '.join(sorted(states)) or 'nothing'}"
+            )
         inputs = self._take_arguments(args, kwargs)
-        leaves = {path: self._records[path].flatten(states[path]) for path in states if path in self._records and not self._records[path].born}
+        leaves = {
+            path: self._records[path].flatten(states[path])
+            for path in states
+            if path in self._records and not self._records[path].born
+        }
         result, new = self._execute(leaves, {path: self._records[path].tree for path in leaves}, inputs)
         return result, {**states, **{path: rebuild(tree, values) for path, (values, tree) in new.items()}}
 
     def _take_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
         positional, named = self._arguments.children
         if len(args) != len(positional.children):
-            raise CallError(f"{self.name!r} takes {len(positional.children)} arguments by position and was given {len(args)}{self._call_form()}")
+            raise CallError(
+                f"{self.name!r} takes {len(positional.children)} arguments by position and was given "
+                f"{len(args)}{self._call_form()}"
+            )
         if set(kwargs) != set(named.keys):
             unknown, missing = sorted(set(kwargs) - set(named.keys)), sorted(set(named.keys) - set(kwargs))
-            wrong = f"has no argument {unknown[0]!r} by name" if unknown else f"needs the argument {missing[0]!r}"
+            wrong = (
+                f"has no argument {unknown[0]!r} by name" if unknown else f"needs the argument {missing[0]!r}"
+            )
             raise CallError(f"{self.name!r} {wrong}{self._call_form()}")
         leaves = []
         for i, (child, value) in enumerate(zip(positional.children, args, strict=True)):
             leaves += flatten(child, value, f"argument {i}")
         for key, child in zip(named.keys, named.children, strict=True):
             leaves += flatten(child, kwargs[key], f"argument {key!r}")
-        return [as_leaf(leaf, type, f"argument {name!r}") for leaf, type, name in zip(leaves, self._argument_types, self._argument_names, strict=True)]
+        return [
+            as_leaf(leaf, type, f"argument {name!r}")
+            for leaf, type, name in zip(leaves, self._argument_types, self._argument_names, strict=True)
+        ]
 
     def _call_form(self) -> str:
         return f"; its arguments are {tree_text(self._arguments.children[0])} by position and {tree_text(self._arguments.children[1])} by name, called {', '.join(self._argument_names) or '(none)'}"
 
-    def _execute(self, leaves: dict[str, list[Any]], trees: dict[str, Tree], inputs: Sequence[Any]) -> tuple[Any, dict[str, tuple[list[Any], Tree]]]:
+    def _execute(
+        self, leaves: dict[str, list[Any]], trees: dict[str, Tree], inputs: Sequence[Any]
+    ) -> tuple[Any, dict[str, tuple[list[Any], Tree]]]:
         self._check_platform()
         for path in self._changing:
             self._records[path].flatten(rebuild(trees[path], leaves[path]))
         read = [to_raw(leaves[path][i]) for path, i in self._reads]
         outputs = self._run(*read, *self._captured, *map(to_raw, inputs))
         count = len(self._result_types)
-        results = [from_raw(leaf, type) for leaf, type in zip(outputs[:count], self._result_types, strict=True)]
+        results = [
+            from_raw(leaf, type) for leaf, type in zip(outputs[:count], self._result_types, strict=True)
+        ]
         changed: dict[str, dict[int, Any]] = {}
         for (path, i), leaf in zip(self._writes, outputs[count:], strict=True):
             changed.setdefault(path, {})[i] = from_raw(leaf, self._records[path].result_types[i])
@@ -243,12 +283,22 @@ class Exported:
         backend = jax.default_backend()
         here = {"gpu": {"cuda", "rocm"}}.get(backend, {backend})
         if not here & set(self.platforms):
-            raise CallError(f"{self.name!r} was exported for {', '.join(self.platforms)}, and this process runs on {backend}")
+            raise CallError(
+                f"{self.name!r} was exported for {', '.join(self.platforms)}, and this process runs on "
+                f"{backend}"
+            )
 
     def _check_x64(self, source: str) -> None:
-        types = [*self._argument_types, *self._result_types, *(type for record in self._records.values() for type in (*record.types, *record.result_types))]
+        types = [
+            *self._argument_types,
+            *self._result_types,
+            *(type for record in self._records.values() for type in (*record.types, *record.result_types)),
+        ]
         if needs_x64(types):
-            raise ExportError(f"{source} holds 64-bit arrays, which JAX cuts to 32 bits here\n  fix:   jax.config.update('jax_enable_x64', True), or JAX_ENABLE_X64=1")
+            raise ExportError(
+                f"{source} holds 64-bit arrays, which JAX cuts to 32 bits here\n  fix:   "
+                f"jax.config.update('jax_enable_x64', True), or JAX_ENABLE_X64=1"
+            )
 
     # ---------------------------------------------------------------------------------------------------------- saving
 
@@ -257,10 +307,20 @@ class Exported:
         arrays = _Arrays()
         with self._lock:
             states = [
-                {**entry, "values": None if record.born or record.path not in self.states else arrays.add_all(self.states._leaves[record.path])}
+                {
+                    **entry,
+                    "values": None
+                    if record.born or record.path not in self.states
+                    else arrays.add_all(self.states._leaves[record.path]),
+                }
                 for entry, record in zip(self._header["states"], self._records.values(), strict=True)
             ]
-        header = {**self._header, "states": states, "captured": arrays.add_all(self._captured), "arrays": arrays.dtypes}
+        header = {
+            **self._header,
+            "states": states,
+            "captured": arrays.add_all(self._captured),
+            "arrays": arrays.dtypes,
+        }
         return container.pack(header, {**self._blobs, **arrays.blobs})
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -303,7 +363,8 @@ def _record(entry: dict[str, Any]) -> StateRecord:
 def load_exported(file: str | os.PathLike[str] | bytes) -> Exported:
     """Load an exported program, from a file or from its bytes; the model's source is not needed.
 
-    Raises ``ExportError`` for anything that is not such a file: other bytes, a file cut off or damaged, another version.
+    Raises ``ExportError`` for anything that is not such a file: other bytes, a file cut off or damaged,
+    another version.
     """
     if isinstance(file, (bytes, bytearray, memoryview)):
         return _load(bytes(file), "this")
@@ -319,4 +380,6 @@ def _load(data: bytes, source: str) -> Exported:
     try:
         return Exported(header, blobs, source)
     except (KeyError, IndexError, TypeError, ValueError, zlib.error, json.JSONDecodeError) as error:
-        raise ExportError(f"{source} is no program that StateGraph {__version__} can read: {type(error).__name__}: {error}") from error
+        raise ExportError(
+            f"{source} is no program that StateGraph {__version__} can read: {type(error).__name__}: {error}"
+        ) from error

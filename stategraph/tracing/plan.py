@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from stategraph import _jax
 from stategraph.backends.xla import Executable, SignatureMiss
 from stategraph.errors import CallError, describe
-from stategraph.graph.node import _instance_dict
+from stategraph.graph.node import _instance_dict, attribute_of
 from stategraph.recording import MISSING
 from stategraph.state import EPOCHS, RUNTIME_LOCK, Cell, Poisoned, State
 from stategraph.tracing.tracer import Trace
@@ -46,7 +46,7 @@ class Plan:
         self.guards = [(weakref.ref(node, retire), name, _hold(value)) for node, name, value in trace.guards]
         self.settings = list(trace.settings)
         self.watched = [container for container, _ in trace.containers]
-        self.snapshots = [copy for _, copy in trace.containers]
+        self.snapshots = [_snapshot(copy) for _, copy in trace.containers]
         self.types_change = any(symbol.final_types is not None for symbol in executable.program.states.values())
         self.jitted = jax.jit(executable.call, donate_argnums=(0, 5))
         self.fresh = True
@@ -69,6 +69,7 @@ class Plan:
         self.epoch = -1
         self.guards, self.replays = [], []
         self.watched, self.snapshots, self.captured = [], [], []
+        self.run = self._runner()
 
     def holds(self) -> bool:
         """Whether everything that the trace read is still as it was; if so the plan is bound to the States' current cells."""
@@ -78,7 +79,7 @@ class Plan:
             return False
         for node_ref, name, expected in self.guards:
             node = node_ref()
-            if node is None or not _same(_instance_dict(node).get(name, MISSING), expected()):
+            if node is None or not _same(attribute_of(node, name), expected()):
                 return False
         for path, tree in self.entry_trees.items():
             state = self.states[path]()
@@ -95,10 +96,7 @@ class Plan:
         return (self.epoch == EPOCHS.structure and self.containers_hold()) or self.holds()
 
     def containers_hold(self) -> bool:
-        try:
-            return self.watched == self.snapshots
-        except Exception:  # elements that cannot be compared: not the same objects, or == would not have been asked
-            return False
+        return self.watched == self.snapshots
 
     def _bind(self) -> None:
         for node_ref, name, value in self.replays:
@@ -259,6 +257,9 @@ def _hold(value: Any) -> Any:
     """A function that gives ``value`` back, without keeping models alive."""
     if isinstance(value, _SCALARS) or value is MISSING:
         return lambda: value
+    if type(value) is tuple:
+        items = [_hold(item) for item in value]
+        return lambda: tuple([item() for item in items])
     try:
         reference = weakref.ref(value)
     except TypeError:
@@ -270,6 +271,37 @@ _DEAD = object()
 
 
 def _same(now: Any, then: Any) -> bool:
+    """The same object, or equal scalars of one type (``-0.0`` is not ``0.0``), or tuples of such."""
     if now is then:
         return True
-    return type(now) is type(then) and isinstance(now, _SCALARS) and now == then
+    if type(now) is not type(then):
+        return False
+    if type(now) is tuple:
+        return len(now) == len(then) and all(map(_same, now, then))
+    if isinstance(now, (float, complex)):
+        return repr(now) == repr(then)
+    return isinstance(now, _SCALARS) and bool(now == then)
+
+
+class _Then:
+    """An item of a container as it was: ``container == snapshot`` asks it whether another item is the same."""
+
+    __array_ufunc__ = None
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, now: object) -> bool:
+        return _same(now, self.value)
+
+
+def _snapshot(container: Any) -> Any:
+    """A copy of a list or dict that equals it while it holds the same items. Most items compare by identity, without a Python call."""
+    if isinstance(container, dict):
+        return {key: _then(value) for key, value in container.items()}
+    return [_then(value) for value in container]
+
+
+def _then(value: Any) -> Any:
+    return value if type(value).__eq__ is object.__eq__ else _Then(value)

@@ -1,8 +1,9 @@
 """Values in and out of an exported program, without the classes of the model.
 
-A ``Tree`` says how a value nests. ``flatten`` takes a value apart as the tree says and names the place where it does not fit; ``rebuild``
-puts it together from dicts, lists, tuples and None. A namedtuple comes back as a namedtuple of the same name and fields, an
-``OrderedDict`` as one; other registered classes cannot be known where the model's source is not (``check_portable``).
+A ``Tree`` says how a value nests. ``flatten`` takes a value apart as the tree says and names the place where
+it does not fit; ``rebuild`` puts it together from dicts, lists, tuples and None. A namedtuple comes back as a
+namedtuple of the same name and fields, an ``OrderedDict`` as one; other registered classes cannot be known
+where the model's source is not (``check_portable``).
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ ORDERED = "OrderedDict"
 
 
 def check_portable(tree: Tree, what: str) -> Tree:
-    """The tree with all that is needed to rebuild values; raises ``ExportError`` when a process without the model's source could not."""
+    """The tree with all that is needed to rebuild values; raises ``ExportError`` when a process without the
+    model's source could not.
+    """
     children = tuple(check_portable(child, what) for child in tree.children)
     if tree.kind != "custom":
         return attrs.evolve(tree, children=children)
@@ -89,10 +92,14 @@ def _rebuild(tree: Tree, leaves: Iterator[Any]) -> Any:
 
 
 def flatten(tree: Tree, value: Any, what: str) -> list[Any]:
-    """The leaves of a value that nests as the tree says. Raises ``CallError`` that names the place otherwise."""
+    """The leaves of a value that nests as the tree says. Raises ``CallError`` that names the place
+    otherwise.
+    """
     if tree.kind == "leaf":
         if isinstance(value, (list, tuple, dict)) or value is None:
-            raise CallError(f"{what} is a {type(value).__name__}, and the exported program takes an array there")
+            raise CallError(
+                f"{what} is a {type(value).__name__}, and the exported program takes an array there"
+            )
         return [value]
     if tree.kind == "none":
         if value is not None:
@@ -101,14 +108,26 @@ def flatten(tree: Tree, value: Any, what: str) -> list[Any]:
     if tree.kind == "dict" or tree.name == ORDERED:
         if not isinstance(value, dict) or set(value) != set(tree.keys):
             raise CallError(f"{what} has to be a dict with the keys {_listed(tree.keys)}, not {_kind(value)}")
-        return [leaf for key, child in zip(tree.keys, tree.children, strict=True) for leaf in flatten(child, value[key], f"{what}[{key!r}]")]
+        return [
+            leaf
+            for key, child in zip(tree.keys, tree.children, strict=True)
+            for leaf in flatten(child, value[key], f"{what}[{key!r}]")
+        ]
     fits = isinstance(value, list) if tree.kind == "list" else isinstance(value, tuple)
     if tree.kind in ("tuple", "custom"):
         fits = fits and getattr(value, "_fields", ()) == tree.keys
     if not fits or len(value) != len(tree.children):
-        wanted = f"the namedtuple {tree.name}({_listed(tree.keys)})" if tree.kind == "custom" else f"a {tree.kind} of {len(tree.children)}"
+        wanted = (
+            f"the namedtuple {tree.name}({_listed(tree.keys)})"
+            if tree.kind == "custom"
+            else f"a {tree.kind} of {len(tree.children)}"
+        )
         raise CallError(f"{what} has to be {wanted}, not {_kind(value)}")
-    return [leaf for i, (child, item) in enumerate(zip(tree.children, value, strict=True)) for leaf in flatten(child, item, f"{what}[{i}]")]
+    return [
+        leaf
+        for i, (child, item) in enumerate(zip(tree.children, value, strict=True))
+        for leaf in flatten(child, item, f"{what}[{i}]")
+    ]
 
 
 def _kind(value: Any) -> str:
@@ -123,15 +142,19 @@ def _listed(names: Iterable[Any]) -> str:
     return ", ".join(map(str, names)) or "(none)"
 
 
-# ------------------------------------------------------------------------------------------------------------------ leaves
+# ----------------------------------------------------------------------------------------------------- leaves
 
 
 def as_leaf(value: Any, wanted: Type, what: str) -> Any:
-    """A leaf as an array of the type that the program takes. Raises ``CallError`` naming it and both types."""
+    """A leaf as an array of the type that the program takes. Raises ``CallError`` naming it and both
+    types.
+    """
     try:
         array = value if isinstance(value, jax.Array) else jnp.asarray(value)
     except (TypeError, ValueError):
-        raise CallError(f"{what} is a {type(value).__name__}, and the exported program takes a {wanted}") from None
+        raise CallError(
+            f"{what} is a {type(value).__name__}, and the exported program takes a {wanted}"
+        ) from None
     found = strong(_jax.type_of(_jax.typeof(array)))
     if found != strong(wanted):
         raise CallError(f"{what} is {found}, and the exported program takes {strong(wanted)}")
@@ -171,7 +194,8 @@ def raw_struct(type: Type) -> Any:
 def needs_x64(types: Iterable[Type]) -> bool:
     """Whether some array has 64 bits where this process cuts them to 32."""
     return any(
-        isinstance(type, TensorType) and jax.dtypes.canonicalize_dtype(_jax.aval_of(type).dtype) != _jax.aval_of(type).dtype
+        isinstance(type, TensorType)
+        and jax.dtypes.canonicalize_dtype(_jax.aval_of(type).dtype) != _jax.aval_of(type).dtype
         for type in types
         if not (isinstance(type, TensorType) and type.dtype == "f0")
     )

@@ -17,7 +17,7 @@ import numpy as np
 from stategraph import _jax
 from stategraph.backends.params import tree_of
 from stategraph.errors import ConcretizationError, StateAccessError, StateGraphError, TraceError, describe
-from stategraph.graph.node import Node, _instance_dict, watching
+from stategraph.graph.node import Node, Structure, _instance_dict, watching
 from stategraph.graph.walk import walk
 from stategraph.ir.core import Program, Region, StateSymbol, Value
 from stategraph.recording import MISSING, Recorder, Token, state_read_p
@@ -38,7 +38,7 @@ class Trace:
     """States created in the trace that outlive it."""
     replays: list[tuple[Node, str, Any]]
     """Attribute assignments that bind trace-born States: repeated when the program is called."""
-    guards: list[tuple[Node, str, Any]]
+    guards: list[tuple[Node, str | Structure, Any]]
     """Attributes that the trace read, with the values it saw."""
     containers: list[tuple[Any, Any]]
     """Lists and dicts that the trace saw, with copies."""
@@ -418,10 +418,17 @@ def _check_reused(recorder: Recorder, importer: Importer, escaping: set[Token]) 
             )
 
 
-def _final_guards(recorder: Recorder, replays: Sequence[tuple[Node, str, Any]]) -> list[tuple[Node, str, Any]]:
+def _final_guards(recorder: Recorder, replays: Sequence[tuple[Node, str, Any]]) -> list[tuple[Node, str | Structure, Any]]:
     """Attributes that the trace read. One that it rebinds to a trace-born State is no guard: the program sets it."""
     replayed = {(id(node), name) for node, name, _ in replays}
-    return [guard for key, guard in recorder.guards.items() if key not in replayed]
+    guards: list[tuple[Node, str | Structure, Any]] = []
+    for key, (node, name, value) in recorder.guards.items():
+        if name == "*":
+            ignored = frozenset(attribute for number, attribute in replayed if number == id(node))
+            guards.append((node, Structure(ignored), tuple(pair for pair in value if pair[0] not in ignored)))
+        elif key not in replayed:
+            guards.append((node, name, value))
+    return guards
 
 
 def _concretization(error: BaseException, recorder: Recorder) -> StateGraphError:

@@ -1,4 +1,5 @@
-"""The reference interpreter against plain JAX, op family by op family, and against plain Python under ``jax.disable_jit``."""
+"""The reference interpreter against plain JAX, op family by op family, and against plain Python under
+``jax.disable_jit``."""
 
 from __future__ import annotations
 
@@ -418,7 +419,8 @@ def test_evaluate_gives_constants_bit_for_bit() -> None:
 
 
 def gradient(function: Any, *args: Any, states: tuple[State[Any], ...] = ()) -> Any:
-    """(value, *others), (argument gradients, State gradients by path), new States, from an ``xform.grad`` around a traced function."""
+    """(value, *others), (argument gradients, State gradients by path), new States, from an ``xform.grad``
+    around a traced function."""
     trace = build(function, *args)
     inner = trace.program
     paths = [path for state in states for path, live in trace.states.items() if live is state]

@@ -107,7 +107,9 @@ Command = Callable[..., Result]
 
 
 @pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Command]:
     """``command("dump", "model.py:net")`` in a directory that holds ``model.py``."""
     (tmp_path / "model.py").write_text(MODEL)
     (tmp_path / "neighbour.py").write_text(NEIGHBOUR)

@@ -29,14 +29,17 @@ def test_a_model_class_is_created_and_modules_are_found_like_files(command: Comm
 
 def test_the_stages_are_different_programs(command: Command) -> None:
     traced, hoisted, optimized = (
-        ir.parse(command("dump", "model.py:net", "--stage", stage).out) for stage in ("traced", "hoisted", "optimized")
+        ir.parse(command("dump", "model.py:net", "--stage", stage).out)
+        for stage in ("traced", "hoisted", "optimized")
     )
     assert not traced.functional and [op.name for op in traced.walk("state.write")] == ["state.write"]
     assert hoisted.functional and optimized.functional
     assert next(iter(hoisted.walk("flow.scan"))).attributes["carry"] == 1
 
 
-@pytest.mark.parametrize(("stage", "shows"), [("jaxpr", "scan["), ("stablehlo", "stablehlo.while"), ("hlo", "HloModule")])
+@pytest.mark.parametrize(
+    ("stage", "shows"), [("jaxpr", "scan["), ("stablehlo", "stablehlo.while"), ("hlo", "HloModule")]
+)
 def test_the_stages_of_jax_are_text(command: Command, stage: str, shows: str) -> None:
     assert shows in command("dump", "model.py:net", "--stage", stage).out
     refused = command("dump", "model.py:net", "--stage", stage, "--format", "json")
@@ -127,7 +130,10 @@ def test_without_a_name_the_file_tells_what_there_is(command: Command) -> None:
 def test_an_error_of_the_model_names_the_users_lines_without_a_traceback(command: Command) -> None:
     result = command("dump", "model.py:crash", "--args", "f32[3]")
     assert result.code == 1
-    assert f"model.py:{line_of('return neighbour')} (crash)" in result.err and "neighbour.py:5 (crash)" in result.err
+    assert (
+        f"model.py:{line_of('return neighbour')} (crash)" in result.err
+        and "neighbour.py:5 (crash)" in result.err
+    )
     assert "Traceback" not in result.err
     assert "Traceback" in command("dump", "model.py:crash", "--args", "f32[3]", "--traceback").err
 
@@ -144,12 +150,22 @@ def test_files_that_cannot_be_imported(command: Command, tmp_path: Path) -> None
 
 
 def test_the_file_is_imported_under_its_own_name_and_not_as_main(command: Command, tmp_path: Path) -> None:
-    (tmp_path / "named.py").write_text("if __name__ == '__main__':\n    1 / 0\ndef f():\n    assert __name__ == 'named'\n")
+    (tmp_path / "named.py").write_text(
+        "if __name__ == '__main__':\n    1 / 0\ndef f():\n    assert __name__ == 'named'\n"
+    )
     assert command("dump", "named.py:f").code == 0
 
 
 def test_a_pipeline_of_ones_own(command: Command, files: Path) -> None:
-    result = command("dump", "model.py:net", "--load", "my_passes.py", "--passes", "cli-count-writes{factor=2},default", "--explain")
+    result = command(
+        "dump",
+        "model.py:net",
+        "--load",
+        "my_passes.py",
+        "--passes",
+        "cli-count-writes{factor=2},default",
+        "--explain",
+    )
     assert result.code == 0 and "writes State (writes = 2)" in result.err
     misspelt = command("dump", "model.py:net", "--passes", "default,dec")
     assert misspelt.code == 1 and "did you mean 'dce'?" in misspelt.err
@@ -166,7 +182,10 @@ def test_an_error_in_a_users_pass_names_its_line(command: Command, files: Path) 
 def test_other_platforms(command: Command) -> None:
     result = command("dump", "model.py:net", "--stage", "stablehlo", "--platform", "cuda,tpu")
     assert result.code == 0 and "stablehlo.while" in result.out
-    assert "did you mean 'cuda'?" in command("dump", "model.py:net", "--stage", "stablehlo", "--platform", "cida").err
+    assert (
+        "did you mean 'cuda'?"
+        in command("dump", "model.py:net", "--stage", "stablehlo", "--platform", "cida").err
+    )
     elsewhere = command("dump", "model.py:net", "--stage", "hlo", "--platform", "tpu")
     assert elsewhere.code == 1 and "this machine runs cpu" in elsewhere.err
     assert command("dump", "model.py:net", "--platform", "tpu").code == 2
@@ -175,7 +194,12 @@ def test_other_platforms(command: Command) -> None:
 def test_host_effects_are_refused_for_other_platforms_unless_stripped(command: Command) -> None:
     line = ("dump", "model.py:shout", "--args", "f32[3]", "--stage", "stablehlo", "--platform", "tpu")
     refused = command(*line)
-    assert refused.code == 1 and "host.debug_print" in refused.err and f"model.py:{line_of('jax.debug.print')}" in refused.err and "--strip-host-effects" in refused.err
+    assert (
+        refused.code == 1
+        and "host.debug_print" in refused.err
+        and f"model.py:{line_of('jax.debug.print')}" in refused.err
+        and "--strip-host-effects" in refused.err
+    )
     assert command(*line, "--strip-host-effects").code == 0
 
 
@@ -213,14 +237,23 @@ def test_a_bug_of_ours_has_its_own_exit_code(command: Command, monkeypatch: pyte
     monkeypatch.setattr(dump, "trace_target", broken)
     monkeypatch.setattr("stategraph.cli.console.is_user_file", lambda name: False)
     result = command("dump", "model.py:net")
-    assert result.code == 3 and "internal error: RuntimeError: oh no" in result.err and "report it" in result.err
+    assert (
+        result.code == 3 and "internal error: RuntimeError: oh no" in result.err and "report it" in result.err
+    )
 
 
 def test_a_closed_pipe_is_silent(command: Command, tmp_path: Path) -> None:
-    (tmp_path / "long.py").write_text("def f(x):\n    for _ in range(3000):\n        x = x + 1\n    return x\n")
+    (tmp_path / "long.py").write_text(
+        "def f(x):\n    for _ in range(3000):\n        x = x + 1\n    return x\n"
+    )
     line = f"{sys.executable} -m stategraph dump long.py:f --args 'f32[]' --stage traced; echo $? >&2"
     found = subprocess.run(
-        ["sh", "-c", f"({line}) | head -1"], cwd=tmp_path, env={**os.environ, "JAX_PLATFORMS": "cpu"}, capture_output=True, text=True, timeout=120
+        ["sh", "-c", f"({line}) | head -1"],
+        cwd=tmp_path,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert found.stdout == "stategraph 1\n"
     assert found.stderr == "141\n"

@@ -35,7 +35,8 @@ def test_text_and_json_come_from_stdin(command: Command, monkeypatch: pytest.Mon
 
 def test_a_pass_from_a_file_reports_to_the_statistics(command: Command, files: Path) -> None:
     (files / "loop.sg").write_text(
-        "stategraph 1\nprogram @p() -> () {\n  state @h : State<f32[]>\n  flow.scan [length = 3] carry() xs() {\n"
+        "stategraph 1\nprogram @p() -> () {\n  state @h : State<f32[]>\n  flow.scan [length = 3] "
+        "carry() xs() {\n"
         "    state.write @h, 1.0:f32[]\n    flow.yield\n  }\n  flow.yield\n}\n"
     )
     line = ("opt", "loop.sg", "--load", "my_passes.py", "-p", "cli-count-writes{factor=3}")
@@ -68,13 +69,18 @@ def test_validation_finds_a_pass_that_changes_values(command: Command, files: Pa
     assert command("opt", "p.sg", "--validate-each").code == 0
     assert command("opt", "p.sg", "--load", "lie.py", "-p", "cli-lie").code == 0
     result = command("opt", "p.sg", "--load", "lie.py", "-p", "cli-lie", "--validate-each")
-    assert result.code == 1 and "does not compute what it did" in result.err and "while running pass cli-lie" in result.err
+    assert (
+        result.code == 1
+        and "does not compute what it did" in result.err
+        and "while running pass cli-lie" in result.err
+    )
 
 
 @pytest.mark.no_program_checks
 def test_verification_after_each_pass_is_on_and_can_be_turned_off(command: Command, files: Path) -> None:
     (files / "wrong.py").write_text(
-        "import stategraph.passes as passes\n@passes.register\ndef cli_wrong(program):\n    program.states.clear()\n"
+        "import stategraph.passes as passes\n@passes.register\ndef cli_wrong(program):\n    "
+        "program.states.clear()\n"
     )
     result = command("opt", "p.sg", "--load", "wrong.py", "-p", "cli-wrong")
     assert result.code == 1 and "@h" in result.err and "while running pass cli-wrong" in result.err
@@ -101,7 +107,9 @@ def test_verification_after_each_pass_is_on_and_can_be_turned_off(command: Comma
         ((".",), 1, "cannot read"),
     ],
 )
-def test_mistakes_are_messages(command: Command, files: Path, arguments: tuple[str, ...], code: int, message: str) -> None:
+def test_mistakes_are_messages(
+    command: Command, files: Path, arguments: tuple[str, ...], code: int, message: str
+) -> None:
     (files / "broken.sg").write_text("stategraph 1\nprogram p\n")
     (files / "invalid.sg").write_text("stategraph 1\nprogram @p() -> (a : f32[]) {\n  flow.yield %nope\n}\n")
     (files / "binary.sg").write_bytes(b"\xff\xfe\x00")
@@ -125,7 +133,9 @@ assert main(["opt", "p.sg", "--format", "svg", "-o", "p.svg"]) == 0
 assert main(["verify", "p.sg"]) == 0
 assert main(["passes"]) == 0
 """
-    found = subprocess.run([sys.executable, "-c", script], cwd=files, capture_output=True, text=True, timeout=120)
+    found = subprocess.run(
+        [sys.executable, "-c", script], cwd=files, capture_output=True, text=True, timeout=120
+    )
     assert found.returncode == 0, found.stderr
 
 
@@ -137,7 +147,11 @@ def test_passes_lists_what_there_is(command: Command) -> None:
     assert "{factor: int = 1}" in lines["cli-count-writes"] and "my_passes.py]" in lines["cli-count-writes"]
     assert "last: bool = true" in command("passes", "simplify-loops").out
     (entry,) = json.loads(command("passes", "simplify-loops", "--json").out)
-    assert entry["origin"] == "built in" and entry["options"][0]["name"] == "last" and entry["in_default_pipeline"]
+    assert (
+        entry["origin"] == "built in"
+        and entry["options"][0]["name"] == "last"
+        and entry["in_default_pipeline"]
+    )
     assert "did you mean 'dce'?" in command("passes", "dec").err
 
 
@@ -146,13 +160,16 @@ def test_passes_of_installed_packages_are_marked_and_a_broken_one_is_a_warning(
 ) -> None:
     site = tmp_path_factory.mktemp("site")
     (site / "cli_plugin.py").write_text(
-        "import attrs\nfrom stategraph.passes import Pass\n@attrs.frozen\nclass P(Pass):\n    '''Do nothing.'''\n"
+        "import attrs\nfrom stategraph.passes import Pass\n@attrs.frozen\nclass P(Pass):\n    '''Do "
+        "nothing.'''\n"
         "    name = 'cli-plugin'\n    def run(self, program, context): pass\n"
     )
     info = site / "cli_plugin-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: cli-plugin\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[stategraph.passes]\ncli-plugin = cli_plugin:P\ncli-gone = cli_plugin:Gone\n")
+    (info / "entry_points.txt").write_text(
+        "[stategraph.passes]\ncli-plugin = cli_plugin:P\ncli-gone = cli_plugin:Gone\n"
+    )
     monkeypatch.syspath_prepend(str(site))
     result = command("passes")
     assert result.code == 0

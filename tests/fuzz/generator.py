@@ -1,10 +1,13 @@
 """Random stateful Python programs, as source text.
 
-``generate(seed)`` gives a module whose ``make()`` builds fresh States and returns ``(program, arguments, states)``: a plain Python function
-over State, as a user would write it. Everything is legal JAX; values stay small, loops short, conditions harmless, so that every way to run
+``generate(seed)`` gives a module whose ``make()`` builds fresh States and returns ``(program, arguments,
+states)``: a plain Python function
+over State, as a user would write it. Everything is legal JAX; values stay small, loops short, conditions
+harmless, so that every way to run
 the program has to agree on it.
 
-A program is *exact* (only operations whose every rounding is fixed) or *loose* (sums, products, gradients, whose order of summation is open).
+A program is *exact* (only operations whose every rounding is fixed) or *loose* (sums, products, gradients,
+whose order of summation is open).
 """
 
 from __future__ import annotations

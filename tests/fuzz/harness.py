@@ -1,6 +1,7 @@
 """One generated program, run in every way, and what differs.
 
-(a) plain Python under ``jax.disable_jit``; (b) the reference interpreter on the traced program; (c) compiled, with the default passes;
+(a) plain Python under ``jax.disable_jit``; (b) the reference interpreter on the traced program; (c)
+compiled, with the default passes;
 (d) the reference interpreter after random pipelines. Results, States and printed output have to agree.
 """
 
@@ -41,7 +42,8 @@ class Failure:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What a reduced program has to keep: the stage and the kind of trouble, without names and numbers."""
+        """What a reduced program has to keep: the stage and the kind of trouble, without names and
+        numbers."""
         first = self.message.split("\n")[0]
         return (self.stage, re.sub(r"[\d.]+|'[^']*'|@\w+|%\w+|\[.*\]", "", first)[:60])
 
@@ -62,7 +64,8 @@ class Outcome:
     ordered: list[str]
     unordered: list[str]
     graded: list[str]
-    """Which prints inside gradients came at all: differentiating a loop, JAX hoists those that do not change out of it."""
+    """Which prints inside gradients came at all: differentiating a loop, JAX hoists those that do not
+    change out of it."""
     log: list[Any]
 
 

@@ -1,4 +1,5 @@
-"""Making a failing program small: drop statements and simplify expressions of its source while it still fails in the same way."""
+"""Making a failing program small: drop statements and simplify expressions of its source while it still
+fails in the same way."""
 
 from __future__ import annotations
 
@@ -57,7 +58,8 @@ def _statements(tree: ast.Module) -> Iterator[tuple[list[ast.stmt], int]]:
 
 
 class _Shorten(ast.NodeTransformer):
-    """Replaces the ``position``-th replaceable expression inside ``make`` by a part of it or by a constant."""
+    """Replaces the ``position``-th replaceable expression inside ``make`` by a part of it or by a
+    constant."""
 
     def __init__(self, position: int) -> None:
         self.position = position

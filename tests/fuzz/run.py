@@ -2,7 +2,8 @@
 
     python tests/fuzz/run.py --seconds 60 --seed 1
 
-Restarts itself in a process whose compiled code is comparable bit for bit. A failure is reduced and written to ``--output`` as a test file
+Restarts itself in a process whose compiled code is comparable bit for bit. A failure is reduced and written
+to ``--output`` as a test file
 and as the traced program (``.sg``). Exit code 1 if anything failed.
 """
 

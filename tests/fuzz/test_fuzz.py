@@ -46,7 +46,8 @@ def test_most_generated_programs_are_legal() -> None:
     assert failures == [None] * len(failures)
 
 
-# ------------------------------------------------------------------------------------------------------- planted bugs
+# -------------------------------------------------------------------------------------------------------
+# planted bugs
 
 
 def _sabotaged(pass_name: str, damage: Callable[[Program], None]) -> Callable[..., Any]:

@@ -1,4 +1,6 @@
-"""Exported programs: one file, no source, the same two call forms; and a clear error for everything that is not one."""
+"""Exported programs: one file, no source, the same two call forms; and a clear error for everything that is
+not one.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,11 @@ class Net(sg.nn.Module):
         y = x @ self.w.value["weight"] + self.w.value["bias"] + jax.random.normal(use, (2,))
         self.h.value = self.h.value + y.astype(jnp.bfloat16)
         keys, _, (count,) = self.keys.value
-        self.keys.value = (jax.random.wrap_key_data(jax.random.key_data(keys) + 1, impl="rbg"), None, [count + 1])
+        self.keys.value = (
+            jax.random.wrap_key_data(jax.random.key_data(keys) + 1, impl="rbg"),
+            None,
+            [count + 1],
+        )
         return Pair(y * scale + TABLE.sum(), {"h": self.h.value, "key": use})
 
 
@@ -59,7 +65,14 @@ def run_elsewhere(script: str, directory: Path) -> str:
     """Run a script in a process that has the package and nothing of these tests."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     guard = "import sys\nsys.modules['tests'] = None\n"
-    found = subprocess.run([sys.executable, "-c", guard + script], cwd=directory, env=environment, capture_output=True, text=True, timeout=180)
+    found = subprocess.run(
+        [sys.executable, "-c", guard + script],
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
     assert found.returncode == 0, found.stderr
     return found.stdout
 
@@ -91,8 +104,9 @@ before = dict(net.states)
 y, states = net.functional(before, x, scale=2.0)
 same = net(x, scale=2.0)
 print(json.dumps({
-    "y": y.a.tolist(), "same": same.a.tolist(), "h": states["h"].astype(float).tolist(), "count": int(net.states["keys"][2][0]),
-    "impl": str(jax.random.key_impl(net.states["keys"][0])), "paths": sorted(net.states), "dtype": str(net.states["h"].dtype),
+    "y": y.a.tolist(), "same": same.a.tolist(), "h": states["h"].astype(float).tolist(), "count":
+    int(net.states["keys"][2][0]), "impl": str(jax.random.key_impl(net.states["keys"][0])), "paths":
+    sorted(net.states), "dtype": str(net.states["h"].dtype),
 }))
 """,
         tmp_path,
@@ -104,7 +118,11 @@ print(json.dumps({
     np.testing.assert_allclose(found["y"], expected.a, rtol=1e-5)
     assert found["y"] == found["same"] and found["count"] == 6
     assert found["h"] == np.asarray(expected.b["h"], float).tolist()
-    assert "rbg" in found["impl"] and found["paths"] == ["h", "key", "keys", "w"] and found["dtype"] == "bfloat16"
+    assert (
+        "rbg" in found["impl"]
+        and found["paths"] == ["h", "key", "keys", "w"]
+        and found["dtype"] == "bfloat16"
+    )
 
 
 def test_the_model_is_untouched_and_functional_touches_nothing() -> None:
@@ -117,7 +135,12 @@ def test_the_model_is_untouched_and_functional_touches_nothing() -> None:
     exported = export(step, 1)
     assert int(exported(2)) == 2 and int(exported(2)) == 4 and int(count.value) == 0
     result, states = exported.functional({"count": 10, "other": "kept"}, 1)
-    assert (int(result), int(states["count"]), states["other"], int(exported.states["count"])) == (11, 11, "kept", 4)
+    assert (int(result), int(states["count"]), states["other"], int(exported.states["count"])) == (
+        11,
+        11,
+        "kept",
+        4,
+    )
     with pytest.raises(CallError, match="the mapping of States has no @count; it has nothing"):
         exported.functional({}, 1)
 
@@ -131,7 +154,11 @@ def test_states_are_a_mapping_that_checks_what_is_assigned() -> None:
     assert_same(exported.states["w"]["bias"], jnp.ones(2))
     for path, value, message in [
         ("h", jnp.zeros(2), r"State @h is f32\[2\], and the exported program takes bf16\[2\]"),
-        ("w", {"weight": jnp.zeros((3, 2))}, "State @w has to be a dict with the keys bias, weight, not a dict with the keys weight"),
+        (
+            "w",
+            {"weight": jnp.zeros((3, 2))},
+            "State @w has to be a dict with the keys bias, weight, not a dict with the keys weight",
+        ),
         ("w", {"weight": jnp.zeros(3), "bias": jnp.zeros(2)}, r"State @w\['weight'\] is f32\[3\]"),
         ("w", jnp.zeros(3), "State @w has to be a dict"),
         ("key", jnp.zeros(2), r"State @key is f32\[2\], and the exported program takes key<fry>\[\]"),
@@ -149,13 +176,27 @@ def test_states_are_a_mapping_that_checks_what_is_assigned() -> None:
 
 
 def test_calls_with_other_arguments_name_argument_and_types() -> None:
-    exported = export(lambda batch, *, mask: batch["image"].sum() * mask, {"image": jnp.zeros((2, 2))}, mask=True)
+    exported = export(
+        lambda batch, *, mask: batch["image"].sum() * mask, {"image": jnp.zeros((2, 2))}, mask=True
+    )
     assert float(exported({"image": np.ones((2, 2), np.float32)}, mask=False)) == 0.0
     for args, kwargs, message in [
-        (({"image": jnp.zeros(3)},), {"mask": True}, r"argument \"batch\['image'\]\" is f32\[3\], and the exported program takes f32\[2,2\]"),
+        (
+            ({"image": jnp.zeros(3)},),
+            {"mask": True},
+            r"argument \"batch\['image'\]\" is f32\[3\], and the exported program takes f32\[2,2\]",
+        ),
         (({"image": jnp.zeros((2, 2), int)},), {"mask": True}, r"is i32\[2,2\]"),
-        (({"image": jnp.zeros((2, 2))},), {"mask": 1.0}, r"argument 'mask' is f32\[\], and the exported program takes bool\[\]"),
-        (({"img": 0},), {"mask": True}, "argument 0 has to be a dict with the keys image, not a dict with the keys img"),
+        (
+            ({"image": jnp.zeros((2, 2))},),
+            {"mask": 1.0},
+            r"argument 'mask' is f32\[\], and the exported program takes bool\[\]",
+        ),
+        (
+            ({"img": 0},),
+            {"mask": True},
+            "argument 0 has to be a dict with the keys image, not a dict with the keys img",
+        ),
         ((), {"mask": True}, "takes 1 arguments by position and was given 0"),
         (({"image": 0},), {}, "needs the argument 'mask'"),
         (({"image": 0},), {"mask": True, "x": 1}, "has no argument 'x' by name"),
@@ -167,7 +208,9 @@ def test_calls_with_other_arguments_name_argument_and_types() -> None:
 
 def test_weakly_typed_arguments_take_python_scalars_and_arrays() -> None:
     exported = export(lambda x: x * 2, 1.5)
-    assert float(exported(1.0)) == float(exported(jnp.float32(1.0))) == float(exported(np.float32(1.0))) == 2.0
+    assert (
+        float(exported(1.0)) == float(exported(jnp.float32(1.0))) == float(exported(np.float32(1.0))) == 2.0
+    )
 
 
 def test_platforms_are_lowered_for_on_a_machine_that_has_only_a_cpu(tmp_path: Path) -> None:
@@ -190,12 +233,19 @@ def test_host_effects_are_refused_by_name_and_line_or_stripped_and_recorded() ->
         jax.debug.print("x = {}", x)
         return x + 1
 
-    with pytest.raises(ExportError, match=r"(?s)host.debug_print cannot be exported.*test_export.py:\d+.*jax.debug.print.*strip_host_effects=True"):
+    with pytest.raises(
+        ExportError,
+        match=r"(?s)host.debug_print cannot be exported.*test_export.py:\d+.*jax.debug.print.*strip_host_effects=True",
+    ):
         export(step, 1.0)
     lowered = sg.trace(step, 1.0).lower()
     exported = lowered.export(strip_host_effects=True)
     assert float(exported(1.0)) == 2.0
-    assert len(exported.stripped) == 1 and "host.debug_print at" in exported.stripped[0] and "test_export.py" in exported.stripped[0]
+    assert (
+        len(exported.stripped) == 1
+        and "host.debug_print at" in exported.stripped[0]
+        and "test_export.py" in exported.stripped[0]
+    )
     assert "host.debug_print" in str(lowered.program) and "host." not in exported.program
     assert load_exported(exported.to_bytes()).stripped == exported.stripped
 
@@ -226,7 +276,10 @@ def test_signature_program_and_versions_travel() -> None:
     assert set(exported.signature.names("state in")) == {"@w", "@h", "@key", "@keys"}
     assert len(exported.signature.names("captured")) == 1
     assert ir.parse(exported.program) == ir.parse(str(lowered.program))
-    assert (exported.jax_version, exported.name) == (jax.__version__, "Net") and exported.calling_convention >= 9
+    assert (exported.jax_version, exported.name) == (
+        jax.__version__,
+        "Net",
+    ) and exported.calling_convention >= 9
     assert "stablehlo" in exported.as_text("stablehlo") and exported.as_text() == exported.program
     assert repr(exported) == "<exported @Net for cpu: 1 inputs, 4 States, 3 results>"
     assert "@h : HiddenState<bf16[2]>" in repr(exported.states)
@@ -312,11 +365,13 @@ def test_a_state_that_changed_since_the_trace_is_an_error() -> None:
     s = sg.State(jnp.zeros(2))
     lowered = sg.trace(lambda: s.value).lower()
     s.value = jnp.zeros(3)
-    with pytest.raises(ExportError, match=r"State @s was f32\[2\] when the program was traced and is f32\[3\] now"):
+    with pytest.raises(
+        ExportError, match=r"State @s was f32\[2\] when the program was traced and is f32\[3\] now"
+    ):
         lowered.export()
 
 
-# ------------------------------------------------------------------------------------------------------------- other bytes
+# ------------------------------------------------------------------------------------------------ other bytes
 
 
 @pytest.fixture(scope="module")
