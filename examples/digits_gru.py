@@ -372,7 +372,9 @@ def main() -> None:
     title("results")
     right = round(accuracy * len(test.labels))
     print(f"test accuracy   {accuracy:.1%} ({right} of {len(test.labels)} images, looked at only now)")
-    print(f"training        {len(history.losses)} steps in {seconds:.1f} s")
+    print(
+        f"training        {len(history.losses)} steps in {seconds:.1f} s, with compiling two more functions"
+    )
     print(f"all together    {time.perf_counter() - began:.1f} s")
     for path in sorted(output.iterdir()):
         print(f"written         {path} ({path.stat().st_size:,} bytes)")

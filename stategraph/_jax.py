@@ -552,6 +552,11 @@ def cotangents(result: Any) -> list[Any]:
     return list(result)
 
 
+def user_array(const: Any) -> Any:
+    """The user's own object behind a constant of a jaxpr (JAX wraps NumPy arrays)."""
+    return getattr(const, "val", const) if type(const).__name__ == "TypedNdArray" else const
+
+
 def eval_body(jaxpr: Any, consts: Sequence[Any], *args: Any) -> list[Any]:
     """Run a jaxpr under the current trace, equation by equation."""
     results: list[Any] = core.eval_jaxpr(jaxpr, consts, *args)

@@ -7,6 +7,7 @@ and what to write instead. ``describe`` lays these parts out.
 from __future__ import annotations
 
 import linecache
+import sys
 
 from stategraph.ir.errors import StateGraphError as StateGraphError
 from stategraph.ir.location import Location
@@ -70,7 +71,20 @@ def source_line(location: Location) -> str:
     """The text of the user's line, empty when it cannot be read."""
     if not location.known:
         return ""
-    return linecache.getline(location.file, location.line).strip()
+    line = linecache.getline(location.file, location.line).strip()
+    return line or _cell_line(location.file, location.line)
+
+
+def _cell_line(file: str, line: int) -> str:
+    """The text of a line of the notebook cell ``In[5]``, empty for anything else."""
+    ipython = sys.modules.get("IPython")
+    number = file.removeprefix("In[").removesuffix("]")
+    if ipython is None or not number.isdigit():
+        return ""
+    shell = ipython.get_ipython()
+    cells = shell.user_ns.get("In", []) if shell is not None else []
+    lines = cells[int(number)].splitlines() if int(number) < len(cells) else []
+    return lines[line - 1].strip() if 0 < line <= len(lines) else ""
 
 
 def _place(place: Location | str | None) -> str:

@@ -52,9 +52,8 @@ def roundtrip(program: ir.Program) -> None:
     text = str(program)
     again = ir.parse(text)
     if again != program:
-        raise AssertionError(
-            f"parse(print(p)) is not p:\n{first_difference(ir.structure(program), ir.structure(again))}\n{text}"
-        )
+        where = first_difference(ir.structure(program), ir.structure(again))
+        raise AssertionError(f"parse(print(p)) is not p:\n{where}\n{text}")
     if str(again) != text:
         raise AssertionError(f"the text read back prints differently:\n{text}\n----\n{again}")
 

@@ -17,8 +17,11 @@ from stategraph.ir.core import Op, Value
 from stategraph.passes.expand_transforms import EXPANDERS, Expansion
 
 
-def expand_grad(op: Op) -> Expansion:
-    """The ops that compute the body's results and the gradient of the first with respect to the operands."""
+def expand_grad(op: Op, again: bool) -> Expansion:
+    """The ops that compute the body's results and the gradient of the first with respect to the operands.
+
+    ``again`` says that the result will itself be differentiated, so that functions must keep their derivative rules.
+    """
     from stategraph.tracing.importer import import_inline
 
     (region,) = op.regions
@@ -44,7 +47,7 @@ def expand_grad(op: Op) -> Expansion:
     except (TypeError, ValueError) as error:
         raise LoweringError(f"the gradient at {op.location} cannot be taken: {error}") from error
     operands: list[Value] = [*captured, *op.operands]
-    return import_inline(jaxpr, consts, operands, op.location)
+    return import_inline(jaxpr, consts, operands, op.location, keep_rules=again)
 
 
 EXPANDERS["xform.grad"] = expand_grad

@@ -3,19 +3,16 @@
     results, states = run(program, arguments, states)
 
 Ops run one by one, on concrete arrays; loops are Python loops, State is a dict from path to leaves. Slow
-and obvious: every other way to
-run a program is measured against this one.
+and obvious: every other way to run a program is measured against this one.
 
 Vocabulary: a *frame* maps values to arrays (one scope per region that is running), the *store* maps State
 paths to leaves.
 
 Gradients. ``xform.grad`` runs its body under ``jax.vjp``. Its values are then JAX's tracers, which know the
-concrete value underneath:
-``bool`` and ``int`` of a condition work as they do in ``jax.grad`` of plain Python, so loops and branches
-are run as always, and nested
-gradients need nothing more. Functions with derivative rules become ``jax.custom_jvp`` and
-``jax.custom_vjp`` functions only there;
-elsewhere their rules do not matter.
+concrete value underneath: ``bool`` and ``int`` of a condition work as they do in ``jax.grad`` of plain
+Python, so loops and branches are run as always, and nested gradients need nothing more. Functions with
+derivative rules become ``jax.custom_jvp`` and ``jax.custom_vjp`` functions only there; elsewhere their rules
+do not matter.
 """
 
 from __future__ import annotations
@@ -32,14 +29,23 @@ import numpy as np
 
 from stategraph import _jax
 from stategraph.backends.params import decode
+from stategraph.backends.reference_values import (
+    ExecutionError,
+    Leaves,
+    as_array,
+    constant,
+    fit,
+    no_tangent,
+    nothing_stacked,
+    select_going,
+    strong,
+)
 from stategraph.errors import StateGraphError
-from stategraph.ir.arrays import KeyData
 from stategraph.ir.attributes import RegionRef
 from stategraph.ir.core import Constant, Op, Program, Region, Value
 from stategraph.ir.printer import Printer
-from stategraph.ir.types import KeyType, TensorType, Type
+from stategraph.ir.types import KeyType
 
-Leaves = tuple[Any, ...]
 Store = dict[str, Leaves]
 Host = Callable[[Op, Sequence[Any], dict[str, Any]], Sequence[Any]]
 """Performs a ``host.*`` op: (op, operands, parameters) -> results."""
@@ -97,8 +103,7 @@ def run(
 
 
 def evaluate(op: Op) -> list[np.ndarray] | None:
-    """The results of a ``jax.*`` op whose operands are all constants; None for other ops, and where JAX
-    refuses."""
+    """The results of a ``jax.*`` op on constants; None for other ops, and where JAX refuses."""
     if (
         not op.name.startswith("jax.")
         or "effects" in op.attributes
@@ -122,7 +127,7 @@ def state_paths(op: Op) -> list[str]:
     return [str(getattr(symbol, "path", symbol)) for symbol in op.attributes.get("states", ())]
 
 
-# -------------------------------------------------------------------------------------------------------------- the machine
+# ----------------------------------------------------------------------------------------------- the machine
 
 
 @attrs.frozen
@@ -199,8 +204,7 @@ class _Machine:
             return self.settings.host(op, operands, self.parameters(op))
         raise ExecutionError("the reference interpreter has no meaning for this op")
 
-    # -------------------------------------------------------------------------------------------------
-    # JAX's primitives
+    # -------------------------------------------------------------------------------------- JAX's primitives
 
     def primitive(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
         return _bind(op, operands, self.parameters(op))
@@ -226,7 +230,7 @@ class _Machine:
         jaxpr = jax.make_jaxpr(function)(*(_jax.aval_of(arg.type) for arg in region.args))
         return jaxpr if closed else _jax.body_parts(jaxpr)[0]
 
-    # ------------------------------------------------------------------------------------------------------------ State
+    # ------------------------------------------------------------------------------------------------- State
 
     def state_read(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
         if op.symbol not in self.store:
@@ -243,8 +247,7 @@ class _Machine:
         self.store[op.symbol] = strong(operands)
         return ()
 
-    # -----------------------------------------------------------------------------------------------------
-    # control flow
+    # ------------------------------------------------------------------------------------------ control flow
 
     def scan(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
         (body,) = op.regions
@@ -260,7 +263,10 @@ class _Machine:
         if op.attributes["reverse"]:
             stacks = [stack[::-1] for stack in stacks]
         stacked = zip(stacks, op.results[count:], strict=True)
-        return [*carries, *(jnp.stack(stack) if stack else nothing_stacked(result.type) for stack, result in stacked)]
+        return [
+            *carries,
+            *(jnp.stack(stack) if stack else nothing_stacked(result.type) for stack, result in stacked),
+        ]
 
     def while_(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
         condition, body = op.regions
@@ -271,7 +277,8 @@ class _Machine:
             if not bool(going.any() if going.ndim else going):
                 break
             carries = [
-                select_going(going, new, old) for new, old in zip(self.region(body, carries), carries, strict=True)
+                select_going(going, new, old)
+                for new, old in zip(self.region(body, carries), carries, strict=True)
             ]
             trips += 1
             if trips == self.settings.trip_limit:
@@ -285,7 +292,7 @@ class _Machine:
     def call(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
         return self.region(op.regions[0], operands)
 
-    # -------------------------------------------------------------------------------------------------------- gradients
+    # --------------------------------------------------------------------------------------------- gradients
 
     def grad(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
         """The value, its companions, the gradients; State is written as if the body had run once."""
@@ -362,12 +369,11 @@ class _Machine:
         return self.with_rule(function, op, operands)
 
     def with_rule(self, function: Callable[..., Any], op: Op, operands: Sequence[Any]) -> Sequence[Any]:
-        """Call a function that has a rule. What it captures, State included, goes in and out as explicit
-        values, as JAX wants it.
+        """Call a function that has a rule. What it captures, State included, goes in and out explicitly.
 
-        Under its rule the function itself does not run: the State that it would have written is left as it
-        was.
+        Under its rule the function itself does not run: State that it would have written stays as it was.
         """
+        results: list[Any]
         results, store = function(self.context(op), list(operands))
         self.store.update(store)
         return results
@@ -399,7 +405,8 @@ class _Machine:
         """A rule that calls the function it belongs to."""
         if not self.differentiating or not self.rules:
             return self.call(op, operands)
-        return self.rules[-op.attributes["recursive"]](operands)
+        results: Sequence[Any] = self.rules[-op.attributes["recursive"]](operands)
+        return results
 
 
 @jax.tree_util.register_pytree_node_class
@@ -439,7 +446,7 @@ _HANDLERS: dict[str, Callable[[_Machine, Op, list[Any]], Sequence[Any]]] = {
 }
 
 
-# -------------------------------------------------------------------------------------------------------------- small things
+# ---------------------------------------------------------------------------------------------- small things
 
 
 def _bind(op: Op, operands: Sequence[Any], params: dict[str, Any]) -> Sequence[Any]:

@@ -27,7 +27,7 @@ from stategraph.backends import reference
 from stategraph.backends.reference import Store, TooManyTrips
 from stategraph.backends.reference_values import ExecutionError, impl_name, weaken
 from stategraph.errors import StateGraphError
-from stategraph.ir.core import Op, Program
+from stategraph.ir.core import Op, Program, Value
 from stategraph.ir.types import KeyType, TensorType, Type, numpy_dtype
 
 EXACT, REDUCTION_ORDER, FAST_MATH = "exact", "reduction-order", "fast-math"
@@ -116,7 +116,7 @@ def _validate_pass(before: Program, after: Program, pass_: str) -> None:
     validate(before, after, exactness=lookup(pass_.split("{")[0]).exactness)
 
 
-# --------------------------------------------------------------------------------------------------------------- one run
+# --------------------------------------------------------------------------------------------------- one run
 
 
 def observe(program: Program, sample: Sample, trip_limit: int | None = TRIP_LIMIT) -> Observation:
@@ -159,15 +159,13 @@ class RecordingHost:
         if not op.results:
             jax.debug.callback(record, *visible)
             return ()
-        shapes = [
-            jax.ShapeDtypeStruct(result.type.shape, numpy_dtype(result.type.dtype)) for result in op.results
-        ]  # type: ignore[union-attr]
+        shapes = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in map(_result_aval, op.results)]
         if op.name == "host.pure_callback":
             return list(jax.pure_callback(answer, shapes, *visible))
         return list(jax.experimental.io_callback(answer, shapes, *visible))
 
 
-# --------------------------------------------------------------------------------------------------------------- samples
+# --------------------------------------------------------------------------------------------------- samples
 
 
 def random_sample(program: Program, seed: int, special: bool = False) -> Sample:
@@ -188,6 +186,10 @@ def random_sample(program: Program, seed: int, special: bool = False) -> Sample:
     return Sample(arguments, captured, states, seed)
 
 
+def _result_aval(value: Value) -> Any:
+    return _jax.aval_of(value.type)
+
+
 SPECIAL = (0.0, -0.0, float("inf"), -float("inf"), float("nan"), 1.0)
 
 
@@ -205,7 +207,7 @@ def random_array(type: Type, rng: np.random.Generator, special: bool) -> Any:
         return np.zeros(type.shape, jax.dtypes.float0)
     dtype = numpy_dtype(type.dtype)
     if type.dtype == "bool":
-        array = rng.random(type.shape) < 0.5
+        array: Any = rng.random(type.shape) < 0.5
     elif type.dtype[0] in "iu":
         array = rng.integers(0, 2 if type.dtype.endswith("2") else 4, type.shape)
     else:
@@ -219,7 +221,7 @@ def random_array(type: Type, rng: np.random.Generator, special: bool) -> Any:
     return weaken(value, True) if type.weak else value
 
 
-# ------------------------------------------------------------------------------------------------------------- comparing
+# ------------------------------------------------------------------------------------------------- comparing
 
 
 def compare(expected: Observation, found: Observation, exactness: str, names: Sequence[str] = ()) -> str:
@@ -258,7 +260,8 @@ def _compare_events(expected: Sequence[HostEvent], found: Sequence[HostEvent], e
                 return f"the host sees {y} instead of {x} as {kind} event {i}"
         if len(a) != len(b):
             missing, verb = (a[len(b)], "no longer sees") if len(a) > len(b) else (b[len(a)], "also sees")
-            return f"the host {verb} {missing} ({kind} event {min(len(a), len(b))}; {len(a)} before, {len(b)} after)"
+            place = f"{kind} event {min(len(a), len(b))}; {len(a)} before, {len(b)} after"
+            return f"the host {verb} {missing} ({place})"
     return ""
 
 
@@ -279,7 +282,7 @@ def differs(a: Any, b: Any, exactness: str) -> str:
         return f"is {_shown(y)} instead of {_shown(x)} (infinities or NaN)"
     scale = max(float(np.max(np.abs(u[finite]), initial=0.0)), 1.0)
     error = float(np.max(np.abs(u[finite] - v[finite]), initial=0.0))
-    allowed = TOLERANCE[exactness] * float(jnp.finfo(x.dtype).eps) / float(np.finfo(np.float32).eps) * scale
+    allowed = TOLERANCE[exactness] * _epsilon(x.dtype) / _epsilon(np.dtype(np.float32)) * scale
     return (
         f"is {_shown(y)} instead of {_shown(x)} (off by {error:.3g}, allowed {allowed:.3g})"
         if error > allowed
@@ -297,6 +300,10 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
         return False
     nan_a, nan_b = np.isnan(a.astype(np.float64)), np.isnan(b.astype(np.float64))
     return bool((nan_a == nan_b).all()) and a[~nan_a].tobytes() == b[~nan_b].tobytes()
+
+
+def _epsilon(dtype: Any) -> float:
+    return float(jnp.finfo(dtype).eps)  # type: ignore[no-untyped-call]
 
 
 def _plain(x: Any) -> Any:

@@ -1,6 +1,7 @@
 """Arrays as values of a program: what the reference interpreter needs to know of types.
 
-Results of JAX's primitives differ from the types of the IR at most in the weak flag; ``fit`` is the one place that checks it.
+Results of JAX's primitives differ from the types of the IR at most in the weak flag; ``fit`` is the one place
+that checks it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from stategraph.ir.arrays import KeyData
 from stategraph.ir.core import Constant, Value
 from stategraph.ir.types import KeyType, TensorType, Type
 
+Leaves = tuple[Any, ...]
+"""The arrays of a State, in order."""
+
 
 class ExecutionError(StateGraphError):
     """An op that could not be executed: which one, where, and on what."""
@@ -26,7 +30,7 @@ class ExecutionError(StateGraphError):
 def as_array(x: Any) -> Any:
     """What a user may give, as an array."""
     if isinstance(x, KeyData):
-        return jax.random.wrap_key_data(x.data, impl=impl_name(x.impl))
+        return jax.random.wrap_key_data(jnp.asarray(x.data), impl=impl_name(x.impl))
     if isinstance(x, jax.Array) or getattr(x, "dtype", None) == jax.dtypes.float0:
         return x
     return jnp.asarray(x)
@@ -51,9 +55,8 @@ def fit(x: Any, type: Type, what: str) -> Any:
 
 
 def weaken(x: Any, weak: bool) -> Any:
-    return _jax.primitive_by_name("convert_element_type").bind(
-        x, new_dtype=np.dtype(x.dtype), weak_type=weak, sharding=None
-    )
+    convert: Any = _jax.primitive_by_name("convert_element_type")
+    return convert.bind(x, new_dtype=np.dtype(x.dtype), weak_type=weak, sharding=None)
 
 
 def strong(leaves: Sequence[Any]) -> Leaves:
@@ -72,8 +75,7 @@ def nothing_stacked(type: Type) -> Any:
 
 
 def select_going(going: Any, new: Any, old: Any) -> Any:
-    """A carry after a trip. The condition of a vmapped loop has one element per lane: lanes that have ended
-    keep theirs."""
+    """A carry after a trip. The condition of a vmapped loop has one element per lane; ended lanes stay."""
     if not going.ndim:
         return new
     return jnp.where(going.reshape(going.shape + (1,) * (np.ndim(new) - going.ndim)), new, old)

@@ -101,7 +101,7 @@ def _check_call(target: Any, spec: str, positional: tuple[Any, ...], named: dict
 
     from stategraph.graph.node import Node
 
-    function = getattr(target, "update", target) if isinstance(target, Node) else target
+    function: Any = getattr(target, "update", target) if isinstance(target, Node) else target
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):

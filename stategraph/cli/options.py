@@ -22,9 +22,8 @@ class Parser(argparse.ArgumentParser):
     """An argparse parser that raises ``UsageError``, with a suggestion where it can make one."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(
-            *args, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs
-        )
+        kwargs |= {"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter}
+        super().__init__(*args, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, f"{self.prog} --help lists what there is")
@@ -86,7 +85,8 @@ def build_parser() -> Parser:
     parser = Parser(
         prog="stategraph",
         description="Look at the programs of stateful models, and run passes on them.",
-        epilog=f"Dumps go to stdout, messages to stderr. `stategraph COMMAND --help` has the options.\n{EXIT_CODES}",
+        epilog="Dumps go to stdout, messages to stderr. `stategraph COMMAND --help` has the options.\n"
+        + EXIT_CODES,
     )
     parser.add_argument(
         "--version", action="version", version=f"stategraph {__version__} (Python {sys.version.split()[0]})"
@@ -127,7 +127,8 @@ def _dump(commands: Any) -> None:
         choices=STAGES,
         default="optimized",
         metavar="STAGE",
-        help="traced: as the user's code ran; hoisted: State read at entry and written at exit; optimized: after all passes (default); "
+        help="traced: as the user's code ran; hoisted: State read at entry and written at exit; "
+        "optimized: after all passes (default); "
         "jaxpr, stablehlo: what JAX gets; hlo: as XLA compiled it",
     )
     _format(parser)
@@ -250,7 +251,8 @@ def _run(commands: Any) -> None:
     parser.add_argument(
         "--inputs",
         metavar="FILE.npz",
-        help="values by name, as in numpy.savez(FILE, **{'x': x, '@net.h': h}); the leaves of a nested State are @net.h.0, @net.h.1",
+        help="values by name, as in numpy.savez(FILE, **{'x': x, '@net.h': h}); "
+        "the leaves of a nested State are @net.h.0, @net.h.1",
     )
     parser.add_argument(
         "--output", "-o", metavar="FILE.npz", help="write the results and States to this file as well"
@@ -281,7 +283,8 @@ def _target(parser: Parser) -> None:
     parser.add_argument(
         "target",
         metavar="FILE.py:NAME",
-        help="what to trace (or package.module:NAME): a model, a model class, a function; without NAME, tells what there is",
+        help="what to trace (or package.module:NAME): a model, a model class, a function; "
+        "without NAME, tells what there is",
     )
     parser.add_argument(
         "--args",

@@ -122,23 +122,15 @@ def instruments(options: Any) -> tuple[list[Instrument], Timing]:
 
 
 def offer_backend(program: Program) -> None:
-    """Let passes evaluate ops and compare programs, and load the backend's part of what this program needs,
+    """Let passes compare programs, and load the backend's part of what this program needs,
     only when it is needed.
     """
-    hooks.install(
-        evaluate=None if hooks.can_evaluate() else _evaluate,
-        validate=None if hooks.validator() else _validate,
-    )
+    if hooks.validator() is None:
+        hooks.install(validate=_validate)
     if any(op.name.startswith("xform.") for op in program.walk()):
         import stategraph.backends.grad as expansions
 
         _ = expansions
-
-
-def _evaluate(op: Any) -> Any:
-    from stategraph.backends import reference
-
-    return reference.evaluate(op)
 
 
 def _validate(before: Program, after: Program, pass_: str) -> None:
@@ -152,7 +144,7 @@ def show_timing(timing: Timing | None, stages: Mapping[str, float]) -> None:
     if timing is not None and timing.seconds:
         print(timing.as_text(), file=sys.stderr)
     if stages:
-        rows = [(name, f"{1e3 * seconds:.3f}") for name, seconds in stages.items()]
+        rows: list[tuple[str, ...]] = [(name, f"{1e3 * seconds:.3f}") for name, seconds in stages.items()]
         print(table(("stage", "ms"), rows), file=sys.stderr)
 
 

@@ -84,21 +84,16 @@ def _value(given: Any, type: Type, name: str, otherwise: Any) -> Any:
     import jax.numpy as jnp
 
     from stategraph import _jax
+    from stategraph.tracing.portable import from_raw
 
     if isinstance(type, KeyType):
-        return jax.random.wrap_key_data(jnp.asarray(given), impl=_impl(type.impl))
+        return from_raw(jnp.asarray(given), type)
     aval = _jax.aval_of(type)
     if tuple(given.shape) != tuple(aval.shape):
         raise CommandError(
             f"{name} is a {type} in the program, and an array of shape {list(given.shape)} was given"
         )
     return jnp.asarray(given, aval.dtype)
-
-
-def _impl(tag: str) -> Any:
-    from stategraph.backends.reference import _impl_name
-
-    return _impl_name(tag)
 
 
 def _data(value: Any) -> Any:

@@ -120,7 +120,7 @@ def _load_file(file: Path) -> types.ModuleType:
 
 def _same_file(module: Any, file: Path) -> bool:
     found = getattr(module, "__file__", None)
-    return bool(found) and getattr(module, "__name__", "") != "__main__" and Path(found) == file
+    return found is not None and getattr(module, "__name__", "") != "__main__" and Path(found) == file
 
 
 def search_first(directory: Path) -> None:
@@ -218,7 +218,7 @@ def listing(module: types.ModuleType) -> str:
     name = getattr(module, "__file__", None)
     place = Path(name).name if name else module.__name__
     if not found:
-        return f"nothing in {place} can be traced: it has no model, no model class without arguments, and no function"
+        return f"nothing in {place} can be traced: no model, no model class without arguments, no function"
     width = max(len(c.name) for c in found)
     return f"{place} has\n" + "\n".join(f"  {c.name.ljust(width)}  {c.kind} {c.call}".rstrip() for c in found)
 
@@ -242,7 +242,7 @@ def example_args(target: Any) -> Any:
 
 def _kind(value: Any) -> str | None:
     if _is_node_class(value):
-        return "model class" if callable(getattr(value, "__call__", None)) and _has_call(value) else None
+        return "model class" if _has_call(value) else None
     if _is_node(value):
         return "model" if callable(value) else None
     if hasattr(value, "__stategraph_function__") and not isinstance(value, type):

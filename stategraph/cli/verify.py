@@ -21,5 +21,6 @@ def run(options: Any) -> int:
             continue
         ops = sum(op.name != "flow.yield" for op in program.walk())
         form = "functional" if program.functional else "stateful"
-        print(f"{file}: valid, {form}, {ops} ops, {len(program.states)} States")
+        states = len(program.states)
+        print(f"{file}: valid, {form}, {ops} ops, {states} State{'s' * (states != 1)}")
     return worst

@@ -7,6 +7,7 @@ Nothing per call is done twice: see ``tracing.plan``.
 from __future__ import annotations
 
 import functools
+import inspect
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -83,7 +84,6 @@ class JittedFunction:
             def method(*args: Any, **kwargs: Any) -> Any:
                 return function(reference(), *args, **kwargs)
 
-            del method.__wrapped__
             nums, names, donate, donate_names = self._declared
             found = JittedFunction(
                 _Method(method, reference),
@@ -136,6 +136,7 @@ class _Method:
     def __init__(self, function: Callable[..., Any], reference: Any) -> None:
         functools.update_wrapper(self, function)
         del self.__wrapped__
+        self.__signature__ = _without_self(function)
         self.function = function
         self.reference = reference
 
@@ -147,11 +148,17 @@ class _Method:
         return self.function(*args, **kwargs)
 
 
+def _without_self(function: Callable[..., Any]) -> inspect.Signature:
+    """The signature of a method as its callers see it."""
+    signature = inspect.signature(function)
+    return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
 def _shift(nums: Any) -> Any:
     """Positions counted with ``self``, as positions without."""
     if nums is None:
         return None
-    return tuple(n - 1 for n in ([nums] if isinstance(nums, int) else nums) if n > 0)
+    return tuple(n - 1 if n > 0 else n for n in ([nums] if isinstance(nums, int) else nums) if n != 0)
 
 
 def _shape(type: Any) -> Any:

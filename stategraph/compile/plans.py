@@ -13,7 +13,7 @@ from stategraph.backends.xla import SignatureMiss, build
 from stategraph.errors import CallError
 from stategraph.passes.manager import PassManager
 from stategraph.state import EPOCHS
-from stategraph.tracing.functions import Signature, Split, is_dead, split
+from stategraph.tracing.functions import Signature, Split, is_dead, nodes_among, of_dynamic, split
 from stategraph.tracing.pause import paused_gc
 from stategraph.tracing.plan import Plan
 from stategraph.tracing.stages import _names_of
@@ -84,14 +84,16 @@ class PlanCache:
         """Trace the function at one call's arguments."""
         self.trace_count += 1
         args, kwargs = merge_split(parts)
-        rebuild = parts.rebuild
-
-        def run(*dynamic: Any, **named: Any) -> Any:
-            positional, others = rebuild(dynamic, named)
-            return function(*positional, **others)
-
         names = _names_of(function, args, kwargs) if parts.key == (len(args), ()) else None
-        return trace_function(run, args, kwargs, roots=function, name=program_name(function), argument_names=names)
+        return trace_function(
+            of_dynamic(function, parts),
+            args,
+            kwargs,
+            roots=function,
+            objects=nodes_among(function, parts),
+            name=program_name(function),
+            argument_names=names,
+        )
 
     def clear(self) -> None:
         """Forget all plans."""

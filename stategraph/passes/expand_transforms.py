@@ -18,8 +18,8 @@ from stategraph.passes.registry import register
 
 Expansion = tuple[list[Op], list[Value]]
 """The ops to stand in place of a transformation, and the values of its results."""
-EXPANDERS: dict[str, Callable[[Op], Expansion]] = {}
-"""How to expand each transformation; filled by the backend."""
+EXPANDERS: dict[str, Callable[[Op, bool], Expansion]] = {}
+"""How to expand each transformation, given whether it stands inside another one; filled by the backend."""
 
 
 @register
@@ -30,18 +30,18 @@ class ExpandTransforms(Pass):
     name = "expand-transforms"
 
     def run(self, program: Program, context: Context) -> None:
-        _expand(program.body, context)
+        _expand(program.body, context, False)
 
 
-def _expand(region: Region, context: Context) -> None:
+def _expand(region: Region, context: Context, inside: bool) -> None:
     ops: list[Op] = []
     for op in region.ops:
         for inner_region in op.regions:
-            _expand(inner_region, context)
+            _expand(inner_region, context, inside or op.name in EXPANDERS)
         if op.name in EXPANDERS:
             if next(op.walk("state.read", "state.write", "state.alloc"), None) is not None:
                 raise PassError(f"{op.name} still contains State; run hoist-state before expand-transforms\n  at: {op.location}")
-            new, values = EXPANDERS[op.name](op)
+            new, values = EXPANDERS[op.name](op, inside)
             for result, value in zip(op.results, values, strict=True):
                 REWRITER.replace_uses(result, value)
             erase_uses(op)

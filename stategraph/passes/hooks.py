@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from stategraph.ir.core import Op
+from stategraph.passes.arithmetic import evaluate_exactly
 from stategraph.passes.context import Validator
 
 Evaluator = Callable[[Op], "list[np.ndarray] | None"]
@@ -32,13 +33,16 @@ def install(*, evaluate: Evaluator | None = None, validate: Validator | None = N
 
 
 def can_evaluate() -> bool:
-    """Whether a backend offers to evaluate ops."""
+    """Whether a backend offers to evaluate ops beyond plain arithmetic."""
     return _evaluator is not None
 
 
 def evaluate(op: Op) -> list[np.ndarray] | None:
     """The results of an op on constants; None when nobody can tell."""
-    return None if _evaluator is None else _evaluator(op)
+    found = evaluate_exactly(op)
+    if found is not None or _evaluator is None:
+        return found
+    return _evaluator(op)
 
 
 def validator() -> Validator | None:

@@ -165,7 +165,8 @@ def _without_host_effects(lowered: Lowered, strip: bool) -> tuple[Program, Execu
                 + (", and the program uses its result" if strip else ""),
                 fix="compute it without Python"
                 if strip
-                else "remove it, or pass strip_host_effects=True to leave out prints and callbacks whose results are not used",
+                else "remove it, or pass strip_host_effects=True to leave out prints and callbacks "
+                "whose results are not used",
             )
         )
     return program, executable, stripped

@@ -203,7 +203,7 @@ class Exported:
             return str(self._exported.mlir_module())
         raise ValueError(f"dialect is 'stategraph' or 'stablehlo', not {dialect!r}")
 
-    # ----------------------------------------------------------------------------------------------------------- calls
+    # -------------------------------------------------------------------------------------------------- calls
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run; reads and writes ``states``."""
@@ -255,7 +255,9 @@ class Exported:
         ]
 
     def _call_form(self) -> str:
-        return f"; its arguments are {tree_text(self._arguments.children[0])} by position and {tree_text(self._arguments.children[1])} by name, called {', '.join(self._argument_names) or '(none)'}"
+        positional, named = map(tree_text, self._arguments.children)
+        names = ", ".join(self._argument_names) or "(none)"
+        return f"; its arguments are {positional} by position and {named} by name, called {names}"
 
     def _execute(
         self, leaves: dict[str, list[Any]], trees: dict[str, Tree], inputs: Sequence[Any]
@@ -300,7 +302,7 @@ class Exported:
                 f"jax.config.update('jax_enable_x64', True), or JAX_ENABLE_X64=1"
             )
 
-    # ---------------------------------------------------------------------------------------------------------- saving
+    # ------------------------------------------------------------------------------------------------- saving
 
     def to_bytes(self) -> bytes:
         """The artefact, with the States as they are now."""
@@ -328,7 +330,9 @@ class Exported:
         container.write_file(path, self.to_bytes())
 
     def __repr__(self) -> str:
-        return f"<exported @{self.name} for {', '.join(self.platforms)}: {len(self._argument_types)} inputs, {len(self._records)} States, {len(self._result_types)} results>"
+        inputs, results = len(self._argument_types), len(self._result_types)
+        counts = f"{inputs} inputs, {len(self._records)} States, {results} results"
+        return f"<exported @{self.name} for {', '.join(self.platforms)}: {counts}>"
 
 
 class _Arrays:

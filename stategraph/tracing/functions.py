@@ -66,12 +66,8 @@ def _both(names: list[str] | None, nums: Any, given_names: Any, what: str) -> tu
     if names is not None:
         positional = [name for name in names if not name.startswith("*")]
         count = len(positional)
-        for number in list(numbers):
-            if number < 0 and "*args" not in names:
-                numbers.discard(number)
-                number += count
-                numbers.add(number)
-            if "*args" not in names and not 0 <= number < count:
+        for number in numbers:
+            if "*args" not in names and not -count <= number < count:
                 raise ValueError(f"{what} argument number {number} does not exist: the function has {count} positional parameters")
         if "**kwargs" not in names:
             keyword = [name.lstrip("=") for name in names]
@@ -81,7 +77,7 @@ def _both(names: list[str] | None, nums: Any, given_names: Any, what: str) -> tu
         if nums is None:
             numbers |= {i for i, name in enumerate(positional) if name in called and not name.startswith("=")}
         if given_names is None:
-            called |= {positional[i] for i in numbers if i < count and not positional[i].startswith("=")}
+            called |= {positional[i] for i in numbers if 0 <= i < count and not positional[i].startswith("=")}
     return frozenset(numbers), frozenset(called)
 
 
@@ -155,6 +151,32 @@ def _static_key(value: Any, where: str) -> Hashable:
     return _Typed(value)
 
 
+PLAIN = Signature(frozenset(), frozenset(), frozenset(), frozenset())
+"""No static arguments but Nodes, and no donated ones."""
+
+
+def of_dynamic(function: Callable[..., Any], parts: Split) -> Callable[..., Any]:
+    """``function`` with the static arguments of one call filled in."""
+
+    def run(*dynamic: Any, **named: Any) -> Any:
+        positional, others = parts.rebuild(dynamic, named)
+        return function(*positional, **others)
+
+    return run
+
+
+def nodes_among(function: Callable[..., Any], parts: Split) -> dict[str, Any]:
+    """The Nodes among the static arguments of one call, by the names of their parameters."""
+    args, kwargs = parts.rebuild(parts.args, parts.kwargs)
+    try:
+        bound = inspect.signature(function).bind(*args, **kwargs).arguments
+    except (TypeError, ValueError):
+        return {}
+    kinds = {p.name: p.kind for p in inspect.signature(function).parameters.values()}
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {name: value for name, value in bound.items() if isinstance(value, Node) or kinds[name] in several}
+
+
 def is_dead(key: Any) -> bool:
     """Whether a static argument of a call (see ``Split.key``) is gone, so that the call cannot come again."""
     return any(isinstance(value, _ByIdentity) and not value.alive for _, value in key[1])
@@ -176,7 +198,7 @@ def split(signature: Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     dynamic = [value for i, value in enumerate(args) if i not in fixed]
     numbers = [i for i in range(len(args)) if i not in fixed]
     named = {name: value for name, value in kwargs.items() if name not in fixed_named}
-    positions = [p for p, i in enumerate(numbers) if i in signature.donate_nums]
+    positions = [p for p, i in enumerate(numbers) if i in signature.donate_nums or i - len(args) in signature.donate_nums]
     donated_names = [name for name in named if name in signature.donate_names]
     given: Any = ()
     if positions or donated_names:

@@ -22,7 +22,7 @@ from stategraph.ir.attributes import Opaque, RegionRef, Symbol
 from stategraph.ir.core import Constant, Op, Region, Value
 from stategraph.ir.location import Location
 from stategraph.recording import Recorder, Token
-from stategraph.tracing.rules import force_jvp, force_vjp, rule_key, rule_name
+from stategraph.tracing.rules import force_jvp, force_vjp, has_tangents, rule_key, rule_name
 
 Env = dict[Any, Value]
 HOST = {
@@ -47,6 +47,8 @@ class Importer:
         """How often each body number was imported."""
         self.here: Location | None = None
         """The op whose regions are being imported: the location of inner ops that have none."""
+        self.keep_rules = True
+        """Whether functions with derivative rules keep them; else they are calls."""
         self.rules: list[tuple[Any, list[str]]] = []
         """The derivative rules being imported, outermost first: which function, and the types of its operands."""
 
@@ -237,10 +239,16 @@ class Importer:
         consts = eqn.params["num_consts"]
         call = self.region(eqn.params["call_jaxpr"], operands[:consts])
         args = operands[consts:]
+        if not self.needs_rule(eqn):
+            return Op("flow.call", args, _types(eqn), {"name": rule_name(eqn)}, [call], location)
         with self.inside(eqn):
             rule = force_jvp(eqn)
             jvp = self.rule_region(rule.body, rule.consts, "custom_jvp")
         return Op("flow.custom_jvp", args, _types(eqn), {"name": rule.name}, [call, jvp], location)
+
+    def needs_rule(self, eqn: Any) -> bool:
+        """Whether a derivative rule can still matter: not for integers, nor where nobody will differentiate any more."""
+        return self.keep_rules and has_tangents(eqn)
 
     def enclosing(self, eqn: Any) -> int:
         """A rule may call its own function (``jax.nn.relu`` does): how many rules up this function is, 0 if it is none of them."""
@@ -274,6 +282,8 @@ class Importer:
         consts = eqn.params["num_consts"]
         call = self.region(eqn.params["call_jaxpr"], operands[:consts])
         args = operands[consts:]
+        if not self.needs_rule(eqn):
+            return Op("flow.call", args, _types(eqn), {"name": rule_name(eqn)}, [call], location)
         with self.inside(eqn):
             forward, backward = force_vjp(eqn)
             fwd = self.rule_region(forward.body, forward.consts, "custom_vjp")
@@ -337,10 +347,13 @@ _HANDLERS: dict[str, Callable[[Importer, Any, list[Value], Location], Op]] = {
 }
 
 
-def import_inline(jaxpr: Any, consts: Sequence[Any], operands: Sequence[Value], location: Location) -> tuple[list[Op], list[Value]]:
-    """The ops of a jaxpr without State, to stand among other ops, and its results. Constants of the jaxpr become attributes of ops."""
+def import_inline(
+    jaxpr: Any, consts: Sequence[Any], operands: Sequence[Value], location: Location, *, keep_rules: bool
+) -> tuple[list[Op], list[Value]]:
+    """The ops of a jaxpr without State, to stand among other ops, and its results."""
     importer = Importer(None, _constant, _no_symbol)
     importer.here = location
+    importer.keep_rules = keep_rules
     holder = Region()
     env: Env = dict(zip(jaxpr.invars, operands, strict=True))
     importer.fill(holder, jaxpr, consts, env)

@@ -152,7 +152,7 @@ class Plan:
     def _runner(self) -> Callable[[Any, Any, Any], Any]:
         """What a call does, with everything that is the same for all calls looked up once."""
         donated_cells, kept_cells, written, captured = self.donated, self.kept, self.written, self.captured
-        lock, epochs, plan = self.lock, EPOCHS, self
+        shared, lock, epochs, plan = self.shared, self.lock, EPOCHS, self
 
         def run(args: Any, kwargs: Any, given: Any) -> Any:
             with lock:
@@ -171,7 +171,7 @@ class Plan:
                     return result
                 for c, v in zip(written, new):  # noqa: B905 - the lengths are those of the program
                     c.v = v
-                if plan.released != epochs.released:
+                if shared or plan.released != epochs.released:
                     plan._own()
                 return result
 

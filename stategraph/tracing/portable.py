@@ -40,7 +40,7 @@ def check_portable(tree: Tree, what: str) -> Tree:
     kind, meta = tree.payload.treedef.node_data() if tree.payload is not None else (None, None)
     if isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields"):
         return Tree("custom", children, tuple(kind._fields), kind.__name__)
-    if kind is collections.OrderedDict:
+    if kind is collections.OrderedDict and meta is not None:
         return Tree("custom", children, tuple(meta), ORDERED)
     raise ExportError(
         describe(
@@ -66,7 +66,7 @@ def parse_type(text: str) -> Type:
 
 @functools.cache
 def _namedtuple(name: str, fields: tuple[str, ...]) -> Any:
-    return collections.namedtuple(name, fields)  # type: ignore[misc]
+    return collections.namedtuple(name, fields)
 
 
 def rebuild(tree: Tree, leaves: Iterable[Any]) -> Any:

@@ -10,7 +10,7 @@ import functools
 import linecache
 import re
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -18,6 +18,9 @@ import jax
 from stategraph.graph.node import Node
 from stategraph.graph.walk import path_text, walk
 from stategraph.state import State
+
+
+_NONE: Mapping[str, Any] = types.MappingProxyType({})
 
 
 def function_roots(function: Callable[..., Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:
@@ -43,6 +46,8 @@ def function_roots(function: Callable[..., Any]) -> Iterator[tuple[tuple[Any, ..
                 stack.append(current.__wrapped__)
         elif isinstance(current, (Node, State)):
             yield (), current
+        elif isinstance(getattr(current, "__self__", None), Node):
+            yield (), current.__self__
         elif hasattr(current, "__wrapped__"):
             stack.append(current.__wrapped__)
 
@@ -65,11 +70,11 @@ def _names(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
         yield f"default{index}", value
 
 
-def find_names(function: Callable[..., Any], arguments: Any = ()) -> tuple[dict[int, str], dict[int, str]]:
-    """(names of States, names of arrays) reachable from a function and its arguments, both by object id."""
+def find_names(function: Callable[..., Any], arguments: Mapping[str, Any] = _NONE) -> tuple[dict[int, str], dict[int, str]]:
+    """(names of States, names of arrays) reachable from a function and its arguments (by name), both by object id."""
     states: dict[int, str] = {}
     arrays: dict[int, str] = {}
-    roots = [*function_roots(function), *((("args",), argument) for argument in arguments)]
+    roots = [*(((name,), argument) for name, argument in arguments.items()), *function_roots(function)]
     for prefix, root in roots:
         if not isinstance(root, (Node, State, list, tuple, dict, jax.Array)):
             if hasattr(root, "shape") and prefix:

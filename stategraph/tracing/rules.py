@@ -32,6 +32,11 @@ def differentiable(avals: Sequence[Any]) -> tuple[int, ...]:
     return tuple(i for i, aval in enumerate(avals) if _jax.has_tangent(aval))
 
 
+def has_tangents(eqn: Any) -> bool:
+    """Whether any operand of the function can be differentiated."""
+    return bool(differentiable(_operand_avals(eqn)))
+
+
 def _operand_avals(eqn: Any) -> list[Any]:
     return [atom.aval for atom in eqn.invars[eqn.params["num_consts"] :]]
 

@@ -26,8 +26,9 @@ from stategraph.passes.context import Explanation
 from stategraph.passes.manager import PassManager
 from stategraph.state import EPOCHS, Cell, State
 from stategraph.tracing.pause import paused_gc
+from stategraph.tracing.functions import PLAIN, nodes_among, of_dynamic, split
 from stategraph.tracing.plan import Plan
-from stategraph.tracing.tracer import Trace, trace_function
+from stategraph.tracing.tracer import Trace, program_name, trace_function
 
 DEVICES = {"gpu": ("cuda",)}
 
@@ -465,7 +466,17 @@ def trace(function: Callable[..., Any], /, *args: Any, passes: Any = "default", 
             return Untraced(function, {"passes": passes, "exactness": exactness})
         args = tuple(example() if callable(example) else example)
     start = time.perf_counter()
-    record = trace_function(target, args, kwargs, roots=roots, name=_model_name(function), argument_names=_names_of(target, args, kwargs))
+    parts = split(PLAIN, args, kwargs)
+    names = None if parts.key[1] else _names_of(target, args, kwargs)
+    record = trace_function(
+        of_dynamic(target, parts),
+        parts.args,
+        parts.kwargs,
+        roots=roots,
+        objects=nodes_among(target, parts),
+        name=_model_name(function) or program_name(target),
+        argument_names=names,
+    )
     traced = Traced(record.program, record, exactness, passes)
     traced.times["trace"] = time.perf_counter() - start
     return traced

@@ -7,7 +7,8 @@ program depends on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -55,17 +56,19 @@ def trace_function(
     *,
     name: str | None = None,
     roots: Callable[..., Any] | None = None,
+    objects: Mapping[str, Any] | None = None,
     argument_names: Sequence[str] | None = None,
 ) -> Trace:
     """Trace ``function`` at these arguments (arrays, scalars, ``ShapeDtypeStruct``s).
 
-    ``roots`` is the callable whose closure names the States, when it differs from ``function``.
+    ``roots`` is the callable whose closure names the States, when it differs from ``function``; ``objects`` are its other arguments, by name.
     """
     leaves, in_tree = jax.tree.flatten((tuple(args), dict(kwargs)))
     avals = [_argument_aval(leaf) for leaf in leaves]
     name = name or program_name(roots or function)
     recorder = Recorder()
-    recorder.naming = lambda: find_names(roots or function)[0]
+    names = functools.partial(find_names, roots or function, objects or {})
+    recorder.naming = lambda: names()[0]
     run = _Run(function, in_tree, recorder)
     with paused_gc(), recorder, watching():
         try:
@@ -79,7 +82,7 @@ def trace_function(
                     raise _concretization(error, recorder) from error
                 raise
             recorder.root = None
-            return _assemble(run, recorder, jaxpr, consts, name, roots or function, list(argument_names or _leaf_names(in_tree)))
+            return _assemble(run, recorder, jaxpr, consts, name, names, list(argument_names or _leaf_names(in_tree)))
         finally:
             _rollback(recorder)
 
@@ -165,9 +168,15 @@ def _argument_aval(leaf: Any) -> Any:
 
 
 def _assemble(
-    run: _Run, recorder: Recorder, jaxpr: Any, consts: Sequence[Any], name: str, roots: Callable[..., Any], argument_names: list[str]
+    run: _Run,
+    recorder: Recorder,
+    jaxpr: Any,
+    consts: Sequence[Any],
+    name: str,
+    names: Callable[[], tuple[dict[int, str], dict[int, str]]],
+    argument_names: list[str],
 ) -> Trace:
-    state_names, array_names = find_names(roots)
+    state_names, array_names = names()
     escaping, replays = _escapes(recorder)
     namer = _Namer(recorder, state_names, escaping)
     body = Region([_jax.type_of(var.aval) for var in jaxpr.invars], argument_names)
@@ -253,11 +262,13 @@ class _Captures:
                     fix="pass it as an argument",
                 )
             )
-        aval = _jax.strong_aval(_jax.typeof(array))
-        name = unique(self.names.get(id(array), f"captured{len(self.arrays)}"), self.taken)
+        aval = _jax.typeof(array)
+        wanted = self.names.get(id(_jax.user_array(array)), f"captured{len(self.arrays)}")
+        name = unique(wanted, self.taken)
         value = Value(_jax.type_of(aval), self.body, len(self.body.args), name)
         self.body.args.append(value)
-        self.arrays[name] = array
+        # A NumPy array may be edited in place later; the program keeps what it saw.
+        self.arrays[name] = array if isinstance(array, jax.Array) else jax.numpy.array(np.array(array))
         self.values[id(array)] = (array, value)
         return value
 

@@ -182,8 +182,8 @@ def plain_gradients(x: Any) -> Any:
 
 
 FAMILIES = [
-    elementwise, shapes, reductions, general_reduce, gather_scatter, integers, dtypes, random_bits, dot_general, linear_algebra, convolution, fourier,
-    scans, loops, branches, calls, weak_types, vmapped, plain_gradients,
+    elementwise, shapes, reductions, general_reduce, gather_scatter, integers, dtypes, random_bits, dot_general,
+    linear_algebra, convolution, fourier, scans, loops, branches, calls, weak_types, vmapped, plain_gradients,
 ]  # fmt: skip
 
 
@@ -316,7 +316,7 @@ def test_host_effects_come_in_order(capfd: Any) -> None:
     assert capfd.readouterr().out.split() == ["c", "=", "1.0", "c", "=", "2.0", "c", "=", "4.0"]
 
 
-# ------------------------------------------------------------------------------------------------------------------ errors
+# ---------------------------------------------------------------------------------------------------- errors
 
 
 def test_an_error_names_the_op_its_line_and_the_values() -> None:
@@ -415,7 +415,7 @@ def test_evaluate_gives_constants_bit_for_bit() -> None:
     assert reference.evaluate(ir.Op("jax.nothing", (), [ir.TensorType("f32")])) is None
 
 
-# --------------------------------------------------------------------------------------------------------------- gradients
+# ------------------------------------------------------------------------------------------------- gradients
 
 
 def gradient(function: Any, *args: Any, states: tuple[State[Any], ...] = ()) -> Any:

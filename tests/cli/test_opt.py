@@ -179,7 +179,7 @@ def test_passes_of_installed_packages_are_marked_and_a_broken_one_is_a_warning(
 
 def test_verify_tells_about_every_file(command: Command, files: Path) -> None:
     (files / "invalid.sg").write_text("stategraph 1\nprogram @p() -> (a : f32[]) {\n  flow.yield %nope\n}\n")
-    assert command("verify", "p.sg").out == "p.sg: valid, functional, 5 ops, 1 States\n"
+    assert command("verify", "p.sg").out == "p.sg: valid, functional, 5 ops, 1 State\n"
     result = command("verify", "invalid.sg", "p.sg")
     assert result.code == 1 and "invalid.sg: not valid\np.sg: valid" in result.out and "%nope" in result.err
 

@@ -262,11 +262,12 @@ def test_a_jitted_method_is_compiled_per_object() -> None:
             return self.w.value * x * (2 if twice else 1)
 
     one, two = Model(), Model()
+    assert "layers[0]" in one.step.trace(1.0).program.states
     for _ in range(3):
         one.step(1.0)
     two.step(1.0)
     assert int(one.count.value) == 3 and int(two.count.value) == 1
-    assert one.step.trace_count == 1
+    assert one.step.trace_count == 2  # .trace() above is one
     assert np.allclose(one.scaled(jnp.ones(3), True), 2) and np.allclose(one.scaled(jnp.ones(3), twice=False), 1)
 
 

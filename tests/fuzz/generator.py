@@ -18,7 +18,7 @@ from typing import Any
 
 import attrs
 
-F, V, M, I, B = "f32", "f32[3]", "f32[2,3]", "i32", "bool"
+F, V, M, I, B = "f32", "f32[3]", "f32[2,3]", "i32", "bool"  # noqa: E741
 SHAPES = {F: "()", V: "(3,)", M: "(2, 3)", I: "()", B: "()"}
 FLOATS = (F, V, M)
 DICT = "dict"
@@ -40,6 +40,7 @@ import stategraph.compile
 from stategraph import ParamState, State
 
 LOG = []
+FLOAT = jax.ShapeDtypeStruct((), jnp.float32)
 EXACT = {exact}
 checkpoint = jax.checkpoint
 value_and_grad = sg.augment.value_and_grad
@@ -111,7 +112,7 @@ class Generator:
     counter: int = 0
     budget: int = 40
 
-    # ----------------------------------------------------------------------------------------------------------- writing
+    # ----------------------------------------------------------------------------------------------- writing
 
     def put(self, text: str) -> None:
         self.lines.append("    " * self.indent + text)
@@ -123,7 +124,7 @@ class Generator:
     def chance(self, probability: float) -> bool:
         return self.rng.random() < probability
 
-    # -------------------------------------------------------------------------------------------------------- expressions
+    # ------------------------------------------------------------------------------------------- expressions
 
     def expr(self, type: str, scope: Scope, depth: int = 2) -> str:
         """An expression of this type."""
@@ -231,7 +232,7 @@ class Generator:
     def type(self, *among: str) -> str:
         return self.rng.choice(among or (F, F, V, V, M, I, B))
 
-    # --------------------------------------------------------------------------------------------------------- statements
+    # -------------------------------------------------------------------------------------------- statements
 
     def block(self, scope: Scope, size: int) -> None:
         for _ in range(size):
@@ -327,22 +328,16 @@ class Generator:
         number = self.fresh("p")
         ordered = self.chance(0.5) and not scope.smooth
         value = self.expr(self.type(F, I, V, B), scope, 1)
-        self.put(
-            f'jax.debug.print("{"g" if scope.smooth else "o" if ordered else "u"} {number} {{}}", {value}, ordered={ordered})'
-        )
+        kind = "o" if ordered else "u"
+        self.put(f'jax.debug.print("{kind} {number} {{}}", {value}, ordered={ordered})')
 
     def callback(self, scope: Scope) -> None:
         name = self.fresh("v")
-        value = self.expr(F, scope, 1)
+        value = f"jnp.asarray({self.expr(F, scope, 1)}, jnp.float32)"
         if self.chance(0.5):
-            self.put(
-                f"{name} = jax.pure_callback(double, jax.ShapeDtypeStruct((), jnp.float32), jnp.asarray({value}, jnp.float32))"
-            )
+            self.put(f"{name} = jax.pure_callback(double, FLOAT, {value})")
         else:
-            struct = "jax.ShapeDtypeStruct((), jnp.float32)"
-            self.put(
-                f"{name} = jax.experimental.io_callback(note, {struct}, jnp.asarray({value}, jnp.float32), ordered=True)"
-            )
+            self.put(f"{name} = jax.experimental.io_callback(note, FLOAT, {value}, ordered=True)")
         scope.names.append((name, F))
 
     def function(
@@ -507,7 +502,7 @@ class Generator:
             self.put(f"{g}s = sum(jnp.sum(leaf) for leaf in {leaves})")
             scope.names.append((f"{g}s", F))
 
-    # ------------------------------------------------------------------------------------------------------------- module
+    # ------------------------------------------------------------------------------------------------ module
 
     def module(self, title: str) -> str:
         scope = Scope()
@@ -537,9 +532,8 @@ class Generator:
         self.put("")
         self.put(f"states = {{{', '.join(f'{n!r}: {n}' for n in given)}}}")
         number = self.rng.choice((0.5, -1.25, 2.0))
-        self.put(
-            f"return program, (jnp.float32({number}), jnp.array([1.0, {number}, -0.5]), jnp.int32({self.rng.randrange(4)})), states"
-        )
+        self.put(f"x, y = jnp.float32({number}), jnp.array([1.0, {number}, -0.5])")
+        self.put(f"return program, (x, y, jnp.int32({self.rng.randrange(4)})), states")
         return HEADER.format(title=title, exact=self.exact) + "\n".join(self.lines) + "\n"
 
     def initial(self, type: str) -> str:

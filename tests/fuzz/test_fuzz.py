@@ -46,8 +46,7 @@ def test_most_generated_programs_are_legal() -> None:
     assert failures == [None] * len(failures)
 
 
-# -------------------------------------------------------------------------------------------------------
-# planted bugs
+# ---------------------------------------------------------------------------------------------- planted bugs
 
 
 def _sabotaged(pass_name: str, damage: Callable[[Program], None]) -> Callable[..., Any]:
@@ -196,8 +195,6 @@ def test_a_failure_is_reduced_to_what_matters(plant: Callable[[str], None]) -> N
         return failure is not None and failure.stage == "rewritten"
 
     small = reduce(TWO_PRINTS, fails, seconds=30)
-    body = small[small.index("def program") : small.index("return (program")].split("\n", 1)[1].split()
+    body = small[small.index("def program") : small.index("return (program")].splitlines()
     assert fails(small)
-    assert " ".join(body).startswith("jax.debug.print(") and "while" not in small and "tanh" not in small, (
-        small
-    )
+    assert len(body) <= 6 and "fori_loop" not in small and "tanh" not in small, small

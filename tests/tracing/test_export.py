@@ -235,7 +235,7 @@ def test_host_effects_are_refused_by_name_and_line_or_stripped_and_recorded() ->
 
     with pytest.raises(
         ExportError,
-        match=r"(?s)host.debug_print cannot be exported.*test_export.py:\d+.*jax.debug.print.*strip_host_effects=True",
+        match=r"(?s)host.debug_print cannot be exported.*test_export.py:\d+.*strip_host_effects=True",
     ):
         export(step, 1.0)
     lowered = sg.trace(step, 1.0).lower()
@@ -304,7 +304,7 @@ def test_saving_keeps_the_states_as_they_are_now(tmp_path: Path) -> None:
     exported.save(tmp_path / "a.sgx")
     assert int(load_exported(tmp_path / "a.sgx")()) == 2
     assert os.listdir(tmp_path) == ["a.sgx"]
-    with pytest.raises(ExportError, match="cannot write .*no/such"):
+    with pytest.raises(ExportError, match=r"cannot write .*no/such"):
         exported.save(tmp_path / "no" / "such")
 
 
@@ -398,7 +398,7 @@ def test_bytes_that_are_no_exported_program(data: bytes, tmp_path: Path) -> None
     (tmp_path / "x.sgx").write_bytes(data[:50])
     with pytest.raises(ExportError, match=r"x.sgx' is cut off"):
         load_exported(tmp_path / "x.sgx")
-    with pytest.raises(ExportError, match="cannot read .*none.sgx"):
+    with pytest.raises(ExportError, match=r"cannot read .*none.sgx"):
         load_exported(tmp_path / "none.sgx")
 
 
@@ -407,7 +407,7 @@ def test_a_container_of_something_else(data: bytes) -> None:
     for wrong in ({}, {**header, "states": 3}):
         with pytest.raises(ExportError, match="is no program that StateGraph"):
             load_exported(container.pack(wrong, blobs))
-    with pytest.raises(ExportError, match="which JAX .* cannot read"):
+    with pytest.raises(ExportError, match=r"which JAX .* cannot read"):
         load_exported(container.pack(header, {**blobs, "stablehlo": b"nonsense"}))
 
 
