@@ -121,7 +121,8 @@ def _program(traced: Any, options: Any, watchers: list[Any]) -> tuple[Program, A
     from stategraph.passes.manager import PassManager
 
     passes = options.passes if options.passes is not None else traced.passes
-    manager = PassManager(passes, exactness=options.exactness, instruments=watchers)
+    level = options.exactness or traced.exactness
+    manager = PassManager(passes, exactness=level, instruments=watchers)
     if options.stage == "hoisted":
         names = [pass_.name for pass_ in manager.pipeline]
         if HOISTED not in names:
@@ -129,7 +130,7 @@ def _program(traced: Any, options: Any, watchers: list[Any]) -> tuple[Program, A
                 f"there is no hoisted stage: the pipeline {str(manager.pipeline)!r} has no {HOISTED}"
             )
         manager = PassManager(
-            manager.pipeline[: names.index(HOISTED) + 1], exactness=options.exactness, instruments=watchers
+            manager.pipeline[: names.index(HOISTED) + 1], exactness=level, instruments=watchers
         )
     outcome = manager.run(traced.program)
     return outcome.program, [*traced.explain(), *outcome.explanations]

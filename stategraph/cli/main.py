@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -17,6 +18,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the ``stategraph`` command; returns the exit code (see ``console``)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     with_traceback = "--traceback" in arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")  # a terminal that has not all characters
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:

@@ -36,7 +36,9 @@ def run(options: Any) -> int:
         *_printing(options),
     ]
     manager = PassManager(
-        options.passes, exactness=options.exactness, instruments=[*watchers[:-1], *extra, timing]
+        options.passes,
+        exactness=options.exactness or "reduction-order",
+        instruments=[*watchers[:-1], *extra, timing],
     )
     outcome = manager.run(program, copy=False)
     write(render(outcome.program, options), options.output, is_program=options.format == "text")

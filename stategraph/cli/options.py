@@ -310,7 +310,8 @@ def _pipeline(parser: Parser) -> None:
         "-p",
         "--passes",
         metavar="PIPELINE",
-        help="passes, as in 'default,my-pass{x=1}' (default: the default pipeline)",
+        help="passes, as in 'default,my-pass{x=1}' (default: those of the jitted function, "
+        "else the default pipeline)",
     )
     _loading(parser)
 
@@ -328,9 +329,9 @@ def _loading(parser: Parser, exactness: bool = True) -> None:
         parser.add_argument(
             "--exactness",
             choices=levels,
-            default="reduction-order",
             metavar="LEVEL",
-            help="what passes may do to floating point: exact, reduction-order (default) or fast-math",
+            help="what passes may do to floating point: exact, reduction-order or fast-math "
+            "(default: that of the jitted function, else reduction-order)",
         )
 
 

@@ -430,16 +430,26 @@ def _check_reused(recorder: Recorder, importer: Importer, escaping: set[Token]) 
 
 
 def _final_guards(recorder: Recorder, replays: Sequence[tuple[Node, str, Any]]) -> list[tuple[Node, str | Structure, Any]]:
-    """Attributes that the trace read. One that it rebinds to a trace-born State is no guard: the program sets it."""
+    """Attributes that the trace read.
+
+    One that it rebinds to a trace-born State is no guard: the program sets it. But one that decided something is: it was missing
+    or no State (``if not hasattr(self, "h")``), or the program uses the State that it held.
+    """
     replayed = {(id(node), name) for node, name, _ in replays}
     guards: list[tuple[Node, str | Structure, Any]] = []
     for key, (node, name, value) in recorder.guards.items():
         if name == "*":
             ignored = frozenset(attribute for number, attribute in replayed if number == id(node))
             guards.append((node, Structure(ignored), tuple(pair for pair in value if pair[0] not in ignored)))
-        elif key not in replayed:
+        elif key not in replayed or not _untouched(recorder, value):
             guards.append((node, name, value))
     return guards
+
+
+def _untouched(recorder: Recorder, value: Any) -> bool:
+    """Whether a value holds State, none of which the program uses."""
+    found = [obj for _, obj in walk(value) if isinstance(obj, State)]
+    return bool(found) and all(recorder.token(state) is None for state in found)
 
 
 def _concretization(error: BaseException, recorder: Recorder) -> StateGraphError:

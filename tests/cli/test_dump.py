@@ -173,6 +173,18 @@ def test_a_pipeline_of_ones_own(command: Command, files: Path) -> None:
     assert cut.code == 2 and "has no eliminate-local-state" in cut.err
 
 
+def test_a_jitted_function_keeps_its_passes_and_exactness_unless_told_otherwise(command: Command) -> None:
+    line = ("dump", "model.py:own_passes", "--args", "f32[]", "--timing")
+    timed = [row.split()[0] for row in command(*line).err.splitlines() if row]
+    assert timed.index("cse") < timed.index("inline-calls")
+    timed = [
+        row.split()[0]
+        for row in command(*line, "--passes", "dce", "--exactness", "fast-math").err.splitlines()
+        if row
+    ]
+    assert "dce" in timed and "cse" not in timed
+
+
 def test_an_error_in_a_users_pass_names_its_line(command: Command, files: Path) -> None:
     result = command("dump", "model.py:net", "--load", "my_passes.py", "--passes", "cli-broken")
     assert result.code == 1

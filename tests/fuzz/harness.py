@@ -63,9 +63,6 @@ class Outcome:
     states: dict[str, list[Any]]
     ordered: list[str]
     unordered: list[str]
-    graded: list[str]
-    """Which prints inside gradients came at all: differentiating a loop, JAX hoists those that do not
-    change out of it."""
     log: list[Any]
 
 
@@ -97,14 +94,12 @@ def outcome(results: Any, states: dict[str, Any], text: str, log: list[Any]) -> 
     lines = re.findall(r"^[oug] p\d+ (?:(?!^[oug] p).)*", text, re.MULTILINE | re.DOTALL)
     ordered = [line.strip() for line in lines if line.startswith("o")]
     unordered = sorted(line.strip() for line in lines if line.startswith("u"))
-    graded = sorted({" ".join(line.split()[:2]) for line in lines if line.startswith("g")})
     leaves = {name: [jnp.asarray(leaf) for leaf in jax.tree.leaves(value)] for name, value in states.items()}
     return Outcome(
         [jnp.asarray(leaf) for leaf in jax.tree.leaves(results)],
         leaves,
         ordered,
         unordered,
-        graded,
         list(log),
     )
 
@@ -159,7 +154,7 @@ def run_compiled(source: str, passes: Any = "default") -> Outcome:
     )
 
 
-def difference(expected: Outcome, found: Outcome, exactness: str, graded: bool = False) -> str:
+def difference(expected: Outcome, found: Outcome, exactness: str) -> str:
     """What differs first; empty if nothing does."""
     for i, (a, b) in enumerate(zip(expected.results, found.results, strict=True)):
         if text := differs(a, b, exactness):
@@ -168,7 +163,7 @@ def difference(expected: Outcome, found: Outcome, exactness: str, graded: bool =
         for i, (a, b) in enumerate(zip(leaves, found.states[name], strict=True)):
             if text := differs(a, b, exactness):
                 return f"State {name!r} leaf {i} {text}"
-    for kind in ("ordered", "unordered", *(["graded"] if graded else [])):
+    for kind in ("ordered", "unordered"):
         a, b = getattr(expected, kind), getattr(found, kind)
         if exactness != EXACT:
             a, b = _tags(a), _tags(b)
@@ -222,7 +217,7 @@ def check(
         found = traced.interpret(traced.program)
     except Exception as error:
         return Failure("reference", _explain(error), program=text)
-    if message := difference(expected, found, EXACT if exact else loose, graded=True):
+    if message := difference(expected, found, EXACT if exact else loose):
         return Failure("reference", message, program=text)
     rng = random.Random(seed)
     for pipeline in [only] if only else ["default", *(random_pipeline(rng) for _ in range(pipelines))]:

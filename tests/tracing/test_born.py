@@ -226,3 +226,30 @@ def test_a_jitted_method_may_create_states() -> None:
     one.reset(3.0)
     assert float(one.h.value) == 3 and float(two.h.value) == 2
     assert one.h is not two.h
+
+
+def test_a_state_set_to_none_first_and_created_on_demand() -> None:
+    class Lazy(sg.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.total: Any = None
+
+        def update(self, x: Any) -> Any:
+            if self.total is None:
+                self.total = sg.State(jnp.zeros_like(x))
+            self.total.value += x
+            return self.total.value
+
+    lazy = Lazy()
+    step = sg.compile.jit(lambda x: lazy(x))
+    assert [float(step(2.0)) for _ in range(4)] == [2, 4, 6, 8]
+    assert step.trace_count == 2
+
+
+def test_a_state_replaced_by_one_made_from_its_value_is_followed() -> None:
+    cell = Cell(2)
+    cell.h = sg.State(jnp.float32(1))
+    double = sg.compile.jit(lambda: setattr(cell, "h", sg.State(cell.h.value * 2)))
+    for k in range(4):
+        double()
+        assert float(cell.h.value) == 2 ** (k + 1)
