@@ -13,7 +13,7 @@ from stategraph.state import (
     ShortTermState,
     State,
 )
-from stategraph.tracing.stages import lower, trace
+from stategraph.tracing.entry import lower, trace
 
 __all__ = [
     "BatchState",

@@ -11,7 +11,6 @@ call and has not been handed to the user since: only owned arrays may be donated
 from __future__ import annotations
 
 import copy
-import itertools
 import sys
 import threading
 import warnings

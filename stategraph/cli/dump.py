@@ -62,7 +62,7 @@ def _check(options: Any) -> None:
 
 def trace_target(spec: str, args: str | None) -> Any:
     """What ``FILE.py:NAME`` traces to at the types of ``--args``, or at the model's ``example_args``."""
-    from stategraph.tracing.stages import trace
+    from stategraph.tracing.entry import trace
 
     target = load_target(spec)
     example = example_args(target)
@@ -88,7 +88,7 @@ def trace_target(spec: str, args: str | None) -> Any:
 
 
 def _needs_arguments(target: Any) -> bool:
-    from stategraph.tracing.stages import _needs_arguments as needs
+    from stategraph.tracing.entry import _needs_arguments as needs
 
     return needs(
         getattr(target, "function", target) if hasattr(target, "__stategraph_function__") else target
@@ -132,19 +132,21 @@ def _program(traced: Any, options: Any, watchers: list[Any]) -> tuple[Program, A
         manager = PassManager(
             manager.pipeline[: names.index(HOISTED) + 1], exactness=level, instruments=watchers
         )
-    outcome = manager.run(traced.program)
+    with user_code():
+        outcome = manager.run(traced.program)
     return outcome.program, [*traced.explain(), *outcome.explanations]
 
 
 def _lowered(traced: Any, options: Any, watchers: list[Any]) -> tuple[str, Any, dict[str, float]]:
     try:
-        lowered = traced.lower(
-            passes=options.passes,
-            exactness=options.exactness,
-            platforms=options.platform,
-            strip_host_effects=options.strip_host_effects,
-            instruments=watchers,
-        )
+        with user_code():
+            lowered = traced.lower(
+                passes=options.passes,
+                exactness=options.exactness,
+                platforms=options.platform,
+                strip_host_effects=options.strip_host_effects,
+                instruments=watchers,
+            )
     except LoweringError as error:
         raise CommandError(
             str(error).replace("pass strip_host_effects=True", "give --strip-host-effects")

@@ -9,6 +9,7 @@ from typing import Any
 from stategraph.cli.console import OK
 from stategraph.cli.dump import trace_target
 from stategraph.cli.output import load_files, offer_backend
+from stategraph.cli.targets import user_code
 from stategraph.passes.instruments import Verify
 
 
@@ -16,7 +17,8 @@ def run(options: Any) -> int:
     load_files(options.load)
     traced = trace_target(options.target, options.args)
     offer_backend(traced.program)
-    lowered = traced.lower(passes=options.passes, exactness=options.exactness, instruments=[Verify()])
+    with user_code():
+        lowered = traced.lower(passes=options.passes, exactness=options.exactness, instruments=[Verify()])
     found = lowered.explain()
     if options.json:
         json.dump([explanation.as_json() for explanation in found], sys.stdout, indent=1)

@@ -19,6 +19,7 @@ from stategraph.cli.output import (
     show_timing,
     write,
 )
+from stategraph.cli.targets import user_code
 from stategraph.passes.instruments import Bisect, Instrument, PrintProgram, Statistics, Validate
 from stategraph.passes.manager import PassManager
 
@@ -40,7 +41,8 @@ def run(options: Any) -> int:
         exactness=options.exactness or "reduction-order",
         instruments=[*watchers[:-1], *extra, timing],
     )
-    outcome = manager.run(program, copy=False)
+    with user_code():
+        outcome = manager.run(program, copy=False)
     write(render(outcome.program, options), options.output, is_program=options.format == "text")
     if statistics is not None:
         text = (

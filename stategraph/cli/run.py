@@ -80,7 +80,6 @@ def _value(given: Any, type: Type, name: str, otherwise: Any) -> Any:
     """A given array as the program wants it, else ``otherwise``."""
     if given is None:
         return otherwise
-    import jax
     import jax.numpy as jnp
 
     from stategraph import _jax

@@ -137,7 +137,10 @@ def _cannot_import(place: str, error: BaseException) -> CommandError:
         )
     where = blame(error)
     return CommandError(
-        f"{place} cannot be imported: {type(error).__name__}: {error}" + (f"\n{where}" if where else "")
+        f"{place} cannot be imported: {type(error).__name__}: {error}" + (f"\n{where}" if where else ""),
+        "a file of a package is named like a module: package.module:NAME"
+        if "relative import" in str(error)
+        else "",
     )
 
 

@@ -13,10 +13,17 @@ from stategraph.backends.xla import SignatureMiss, build
 from stategraph.errors import CallError
 from stategraph.passes.manager import PassManager
 from stategraph.state import EPOCHS
-from stategraph.tracing.functions import Signature, Split, is_dead, nodes_among, of_dynamic, split
+from stategraph.tracing.functions import (
+    Signature,
+    Split,
+    argument_names,
+    is_dead,
+    nodes_among,
+    of_dynamic,
+    split,
+)
 from stategraph.tracing.pause import paused_gc
 from stategraph.tracing.plan import Plan
-from stategraph.tracing.stages import _names_of
 from stategraph.tracing.tracer import Trace, program_name, trace_function
 
 MOST_PLANS = 64
@@ -84,7 +91,7 @@ class PlanCache:
         """Trace the function at one call's arguments."""
         self.trace_count += 1
         args, kwargs = merge_split(parts)
-        names = _names_of(function, args, kwargs) if parts.key == (len(args), ()) else None
+        names = argument_names(function, args, kwargs) if parts.key == (len(args), ()) else None
         return trace_function(
             of_dynamic(function, parts),
             args,

@@ -26,9 +26,11 @@ from stategraph.ir.types import Type
 from stategraph.passes.registry import closest
 from stategraph.state import RUNTIME_LOCK, Poisoned, State
 from stategraph.tracing.container import pack
+from stategraph.tracing.entry import Untraced, trace
 from stategraph.tracing.exported import Exported, _Arrays, load_exported
 from stategraph.tracing.portable import check_portable, from_raw, raw_struct, to_raw, tree_text
-from stategraph.tracing.stages import Compiled, Lowered, Traced, Untraced, signature_table, trace
+from stategraph.tracing.signature import signature_table
+from stategraph.tracing.stages import Compiled, Lowered, Traced
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 LARGEST_TEXT = 1 << 20

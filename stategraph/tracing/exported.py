@@ -38,7 +38,7 @@ from stategraph.tracing.portable import (
     to_raw,
     tree_text,
 )
-from stategraph.tracing.stages import Row, SignatureTable
+from stategraph.tracing.signature import Row, SignatureTable
 
 Leaf = tuple[str, int]
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import attrs
+import jax
 
 from stategraph.errors import TraceError, describe
 from stategraph.graph.node import Node
@@ -212,3 +213,29 @@ def split(signature: Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         return tuple(fixed[i] if i in fixed else next(rest) for i in range(total)), {**others, **fixed_named}
 
     return Split((total, tuple(key)), tuple(dynamic), named, given, rebuild)
+
+
+def argument_names(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str] | None:
+    """Leaf names from the function's parameter names: ``x``, ``batch['image']``."""
+    target = getattr(function, "update", function) if isinstance(function, Node) else function
+    try:
+        bound = inspect.signature(target).bind(*args, **kwargs)
+        parameters = list(inspect.signature(target).parameters.values())
+    except (TypeError, ValueError):
+        return None
+    positional: list[str] = []
+    for parameter in parameters:
+        if parameter.name not in bound.arguments:
+            continue
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            positional += [f"{parameter.name}[{i}]" for i in range(len(bound.arguments[parameter.name]))]
+        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD) and parameter.name not in kwargs:
+            positional.append(parameter.name)
+    if len(positional) != len(args):
+        return None
+    names = []
+    for path, _ in jax.tree_util.tree_flatten_with_path((tuple(args), dict(kwargs)))[0]:
+        which, key, *rest = path
+        root = positional[key.idx] if which.idx == 0 else str(key.key)
+        names.append(root + jax.tree_util.keystr(tuple(rest)))
+    return names if len(set(names)) == len(names) else None

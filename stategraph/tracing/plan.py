@@ -44,6 +44,9 @@ class Plan:
         self.born = dict(trace.born)
         self.replays = [(weakref.ref(node), name, value) for node, name, value in trace.replays]
         self.guards = [(weakref.ref(node, retire), name, _hold(value)) for node, name, value in trace.guards]
+        bound = {(id(node), name) for node, name, _ in trace.replays}
+        self.once = any((id(node), name) in bound for node, name, _ in trace.guards)
+        """Whether a call changes what the trace depended on (``if self.h is None: self.h = State(...)``): the guards are asked each time."""
         self.settings = list(trace.settings)
         self.watched = [container for container, _ in trace.containers]
         self.snapshots = [_snapshot(copy) for _, copy in trace.containers]
@@ -88,7 +91,7 @@ class Plan:
         if not self.containers_hold():
             return False
         self._bind()
-        self.epoch = EPOCHS.structure
+        self.epoch = -1 if self.once else EPOCHS.structure
         return True
 
     def current(self) -> bool:

@@ -19,7 +19,6 @@ from stategraph.graph.node import Node
 from stategraph.graph.walk import path_text, walk
 from stategraph.state import State
 
-
 _NONE: Mapping[str, Any] = types.MappingProxyType({})
 
 

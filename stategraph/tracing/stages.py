@@ -10,77 +10,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 import jax
 
 from stategraph import _jax
+from stategraph.backends.params import treedef_of
 from stategraph.backends.xla import Executable, SignatureMiss, build, strip_host_effects
 from stategraph.errors import CallError, LoweringError, TraceError, describe
-from stategraph.graph.node import Node
-from stategraph.graph.walk import path_text, walk
 from stategraph.ir.core import Program
 from stategraph.passes.context import Explanation
 from stategraph.passes.manager import PassManager
-from stategraph.state import EPOCHS, Cell, State
+from stategraph.state import EPOCHS, State
+from stategraph.tracing.binding import different, find, key_text
 from stategraph.tracing.pause import paused_gc
-from stategraph.tracing.functions import PLAIN, nodes_among, of_dynamic, split
 from stategraph.tracing.plan import Plan
-from stategraph.tracing.tracer import Trace, program_name, trace_function
-
-DEVICES = {"gpu": ("cuda",)}
-
-
-@attrs.frozen
-class Row:
-    """One line of a signature table."""
-
-    group: str
-    name: str
-    type: str
-    nbytes: int
-
-
-@attrs.frozen
-class SignatureTable:
-    """Inputs, States read, results and States written, by name."""
-
-    rows: list[Row]
-
-    def __str__(self) -> str:
-        widths = [max([len(str(getattr(row, field))) for row in self.rows] + [len(field)]) for field in ("group", "name", "type")]
-        lines = []
-        for row in self.rows:
-            cells = [str(getattr(row, field)).ljust(width) for field, width in zip(("group", "name", "type"), widths, strict=True)]
-            lines.append("  ".join([*cells, f"{row.nbytes:>12,} B"]))
-        return "\n".join(lines)
-
-    def __iter__(self) -> Any:
-        return iter(self.rows)
-
-    def names(self, group: str) -> list[str]:
-        """The names in one group: ``inputs``, ``state in``, ``captured``, ``results`` or ``state out``."""
-        return [row.name for row in self.rows if row.group == group]
-
-
-def signature_table(program: Program) -> SignatureTable:
-    """What goes into a program and what comes out, by name."""
-    rows = []
-    values = program.body.args
-    for name, value in zip(program.argument_names, values, strict=True):
-        rows.append(Row("captured" if name in program.captured else "inputs", name, str(value.type), value.type.nbytes))
-    read = {op.symbol for op in program.walk("state.read")}
-    written = {op.symbol for op in program.walk("state.write")}
-    for group, paths in (("state in", read), ("state out", written | {p for p, s in program.states.items() if s.born})):
-        for path, symbol in program.states.items():
-            if path in paths:
-                types = symbol.types if group == "state in" else symbol.result_types
-                rows.append(Row(group, f"@{path}", ", ".join(map(str, types)), sum(t.nbytes for t in types)))
-    for name, value in zip(program.result_names, program.results, strict=True):
-        rows.append(Row("results", name, str(value.type), value.type.nbytes))
-    return SignatureTable(rows)
+from stategraph.tracing.signature import SignatureTable, signature_table
+from stategraph.tracing.tracer import Trace
 
 
 class Explanations(list[Explanation]):
@@ -224,6 +172,11 @@ class Lowered(Stage):
             self.times["lower"] = time.perf_counter() - start
         return self._lowered
 
+    @property
+    def states(self) -> dict[str, State[Any]]:
+        """The live States behind the program's symbols, by path."""
+        return {**self.traced.trace.states, **self.traced.trace.born}
+
     def _example(self) -> tuple[Any, ...]:
         executable = self.executable
         structs = [_struct(aval) for aval in executable.input_avals]
@@ -312,42 +265,59 @@ class Compiled(Stage):
         try:
             return plan(args, kwargs)
         except SignatureMiss:
-            raise self._mismatch(args, kwargs, plan) from None
+            raise self._mismatch([c.v for c in (*plan.donated, *plan.kept)], args, kwargs) from None
 
-    def _mismatch(self, args: Any, kwargs: Any, plan: Plan) -> CallError:
-        names = [*(f"@{p}" for p, _ in plan.executable.donated), *(f"@{p}" for p, _ in plan.executable.kept)]
-        cells = [*plan.donated, *plan.kept]
+    @property
+    def states(self) -> dict[str, State[Any]]:
+        """The live States behind the program's symbols, by path."""
+        return self.lowered.states
+
+    def _mismatch(self, inputs: list[Any], args: Any, kwargs: Any) -> CallError:
+        executable = self.lowered.executable
         leaves, tree = jax.tree.flatten((args, kwargs))
-        if tree != plan.executable.in_tree:
+        if tree != executable.in_tree:
             return CallError(
-                f"{self.program.name!r} was compiled for arguments of another structure\n  given:    {tree}\n  compiled: {plan.executable.in_tree}\n"
+                f"{self.program.name!r} was compiled for arguments of another structure\n"
+                f"  given:    {tree}\n  compiled: {executable.in_tree}\n"
                 "  fix:   compile again at these arguments, or use stategraph.compile.jit"
             )
-        inputs = [*(c.v for c in cells), *plan.captured, *leaves]
+        names = [f"@{path}" for path, _ in (*executable.donated, *executable.kept)]
         names += list(self.program.captured) + [n for n in self.program.argument_names if n not in self.program.captured]
-        wrong = [
-            f"{name} is {_jax.type_of(_jax.typeof(value))} and was compiled as {_jax.type_of(expected)}"
-            for name, value, expected in zip(names, inputs, plan.executable.input_avals, strict=True)
-            if str(_jax.type_of(_jax.typeof(value))) != str(_jax.type_of(expected))
-        ]
-        return CallError(
-            f"{self.program.name!r} was compiled for other types: " + "; ".join(wrong) + "\n  fix:   compile again, or use stategraph.compile.jit"
-        )
+        given = [*inputs, *self.program.captured.values(), *leaves]
+        return different(self.program.name, names, given, executable.input_avals)
 
-    def functional(self, states: Mapping[str, Any], *args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        """``(result, new states)`` from a mapping of State values by path; no live State is touched."""
+    def functional(self, states: Mapping[Any, Any], *args: Any, **kwargs: Any) -> tuple[Any, dict[Any, Any]]:
+        """``(result, new states)`` from a mapping of States or their values by path; no live State is touched.
+
+        The keys are paths as texts or tuples, such as those of ``model.states()``; the new mapping has the same keys, and those of
+        States that the program creates.
+        """
         executable = self.lowered.executable
-        missing = sorted({path for path, _ in (*executable.donated, *executable.kept)} - set(states))
+        keys = {key_text(key): key for key in states}
+        needed = dict.fromkeys(path for path, _ in (*executable.donated, *executable.kept, *executable.written))
+        known = {path: find(path, keys) for path in needed}
+        reads = {path for path, _ in (*executable.donated, *executable.kept)}
+        missing = sorted(path for path in reads if known[path] is None)
         if missing:
-            raise CallError(f"the mapping of States has no {', '.join('@' + path for path in missing)}; it has {', '.join(sorted(states)) or 'nothing'}")
-        leaves = {path: jax.tree.leaves(states[path]) for path in states}
+            raise CallError(
+                f"the mapping of States has no {', '.join('@' + path for path in missing)}; it has {', '.join(sorted(keys)) or 'nothing'}"
+            )
+        values = {p: states[keys[name]] for p, name in known.items() if name is not None}
+        values = {p: value.value if isinstance(value, State) else value for p, value in values.items()}
+        leaves = {path: jax.tree.leaves(value) for path, value in values.items()}
+        for path in reads:
+            if len(leaves[path]) != len(self.program.states[path].types):
+                raise CallError(f"State @{path} has another structure than the program was compiled for")
         donated = [jax.numpy.array(leaves[path][i], copy=True) for path, i in executable.donated]
         kept = [leaves[path][i] for path, i in executable.kept]
+        captured = list(self.program.captured.values())
         try:
-            result, new = _call_compiled(self.executable, executable, donated, kept, list(self.program.captured.values()), args, kwargs)
+            result, new = _call_compiled(self.executable, executable, donated, kept, captured, args, kwargs)
         except SignatureMiss:
-            raise CallError(f"{self.program.name!r} was compiled for arguments or States of other types or structure") from None
-        return result, _updated(self.program, executable, states, leaves, new)
+            raise self._mismatch([*donated, *kept], args, kwargs) from None
+        updated = _updated(self.program, executable, values, leaves, new)
+        renamed = {keys[known[p]] if known.get(p) is not None else p: value for p, value in updated.items()}  # type: ignore[index]
+        return result, {**states, **renamed}
 
     def as_text(self, dialect: str = "hlo") -> str:
         """The optimised ``hlo``, or any text of the stages before."""
@@ -368,8 +338,6 @@ class Compiled(Stage):
 
 def _updated(program: Program, executable: Executable, states: Mapping[str, Any], leaves: dict[str, list[Any]], new: Sequence[Any]) -> dict[str, Any]:
     """The mapping of States after a call."""
-    from stategraph.backends.params import treedef_of
-
     result = dict(states)
     changed: dict[str, dict[int, Any]] = {}
     for (path, i), value in zip(executable.written, new, strict=True):
@@ -408,195 +376,3 @@ class _Checked:
 
     def __call__(self, donated: Any, kept: Any, captured: Any, args: Any, kwargs: Any, given: Any) -> Any:
         return _call_compiled(self.compiled, self.plan.executable, donated, kept, captured, args, kwargs)
-
-
-# ------------------------------------------------------------------------------------------------------------ entry points
-
-
-@attrs.define(eq=False)
-class Untraced:
-    """A function whose arguments are not known yet: ``trace(model).lower(x)``."""
-
-    function: Callable[..., Any]
-    options: dict[str, Any]
-
-    def lower(self, *args: Any, passes: Any = None, exactness: str | None = None, platforms: Any = None, strip_host_effects: bool = False, **kwargs: Any) -> Lowered:
-        """Trace at these arguments and lower."""
-        traced = trace(self.function, *args, **kwargs, **self.options)
-        return traced.lower(passes=passes, exactness=exactness, platforms=platforms, strip_host_effects=strip_host_effects)
-
-    @property
-    def program(self) -> Program:
-        raise TraceError(self._advice("has no program yet"))
-
-    def _advice(self, what: str) -> str:
-        name = getattr(self.function, "__name__", type(self.function).__name__)
-        return (
-            f"{name} {what}, since its arguments are not known\n"
-            f"  fix:   write trace({name}, x).program or trace({name}).lower(x), with arrays or jax.ShapeDtypeStruct(shape, dtype); "
-            "or give the model an attribute example_args = (x,)"
-        )
-
-
-def trace(function: Callable[..., Any], /, *args: Any, passes: Any = "default", exactness: str = "reduction-order", **kwargs: Any) -> Any:
-    """Trace a model or function into a program.
-
-    Args:
-      function: a Node with ``__call__`` or ``update``, or any callable.
-      *args: arrays, scalars or ``jax.ShapeDtypeStruct``s. May be left out when the call takes none, when the model has
-        ``example_args``, or to give them to ``.lower(...)`` instead.
-      passes, exactness: defaults for ``.lower``.
-
-    Returns:
-      ``Traced``; an object with only ``.lower`` when arguments are needed and none were given.
-
-    Example:
-
-    >>> import stategraph as sg
-    >>> count = sg.State(0)
-    >>> def step():
-    ...     count.value += 1
-    >>> print(sg.trace(step).program.to_text(locations=False).splitlines()[0])  # doctest: +ELLIPSIS
-    program @step...
-    """
-    target, roots = _callable_of(function)
-    if not args and not kwargs and _needs_arguments(target):
-        example = getattr(function, "example_args", None)
-        if example is None:
-            return Untraced(function, {"passes": passes, "exactness": exactness})
-        args = tuple(example() if callable(example) else example)
-    start = time.perf_counter()
-    parts = split(PLAIN, args, kwargs)
-    names = None if parts.key[1] else _names_of(target, args, kwargs)
-    record = trace_function(
-        of_dynamic(target, parts),
-        parts.args,
-        parts.kwargs,
-        roots=roots,
-        objects=nodes_among(target, parts),
-        name=_model_name(function) or program_name(target),
-        argument_names=names,
-    )
-    traced = Traced(record.program, record, exactness, passes)
-    traced.times["trace"] = time.perf_counter() - start
-    return traced
-
-
-def _callable_of(function: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """(what to run, where to look for names): a Node runs as it is called."""
-    if isinstance(function, Node):
-        if callable(function):
-            return function, function
-        raise TraceError(f"{type(function).__name__} cannot be called; give it a __call__ or update method")
-    inner = getattr(function, "__stategraph_function__", None)
-    if inner is not None:
-        return inner, inner
-    if not callable(function):
-        raise TraceError(f"trace needs a model or function, not a {type(function).__name__}")
-    return function, function
-
-
-def _model_name(function: Any) -> str | None:
-    return type(function).__name__ if isinstance(function, Node) else None
-
-
-def _needs_arguments(function: Callable[..., Any]) -> bool:
-    import inspect
-
-    target = getattr(function, "update", function) if isinstance(function, Node) else function
-    try:
-        parameters = inspect.signature(target).parameters.values()
-    except (TypeError, ValueError):
-        return True
-    return any(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in parameters)
-
-
-def _names_of(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str] | None:
-    """Leaf names from the function's parameter names: ``x``, ``batch['image']``."""
-    import inspect
-
-    target = getattr(function, "update", function) if isinstance(function, Node) else function
-    try:
-        bound = inspect.signature(target).bind(*args, **kwargs)
-        parameters = list(inspect.signature(target).parameters.values())
-    except (TypeError, ValueError):
-        return None
-    positional: list[str] = []
-    for parameter in parameters:
-        if parameter.name not in bound.arguments:
-            continue
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            positional += [f"{parameter.name}[{i}]" for i in range(len(bound.arguments[parameter.name]))]
-        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD) and parameter.name not in kwargs:
-            positional.append(parameter.name)
-    if len(positional) != len(args):
-        return None
-    names = []
-    for path, _ in jax.tree_util.tree_flatten_with_path((tuple(args), dict(kwargs)))[0]:
-        which, key, *rest = path
-        root = positional[key.idx] if which.idx == 0 else str(key.key)
-        names.append(root + jax.tree_util.keystr(tuple(rest)))
-    return names if len(set(names)) == len(names) else None
-
-
-def lower(program: Program, states: Any = None, *, passes: Any = "default", exactness: str = "reduction-order", platforms: Any = None, strip_host_effects: bool = False) -> Lowered:
-    """Lower an edited or parsed program.
-
-    Args:
-      program: as from ``stategraph.ir.parse`` or ``traced.program.copy()``.
-      states: a model (States are found by path), a mapping of paths to States or values, or nothing: then ``initial`` values of
-        the symbols are used.
-
-    Raises ``CallError`` naming States that are missing or of another type.
-    """
-    from stategraph.backends.params import treedef_of
-    from stategraph.ir.verifier import verify
-
-    verify(program)
-    live = _states_for(program, states)
-    born = {path: live[path] for path, symbol in program.states.items() if symbol.born}
-    record = Trace(
-        program=program,
-        states={path: state for path, state in live.items() if path not in born},
-        born=born,
-        replays=[],
-        guards=[],
-        containers=[],
-        in_tree=treedef_of(program.argument_tree),
-        out_tree=treedef_of(program.result_tree),
-    )
-    traced = Traced(program, record, exactness, passes)
-    return traced.lower(platforms=platforms, strip_host_effects=strip_host_effects)
-
-
-def _states_for(program: Program, given: Any) -> dict[str, State[Any]]:
-    available: dict[str, Any] = {}
-    if isinstance(given, Mapping):
-        available = {path_text(key) if isinstance(key, tuple) else str(key): value for key, value in given.items()}
-    elif given is not None:
-        available = {path_text(path): obj for path, obj in walk(given) if isinstance(obj, State)}
-    found: dict[str, State[Any]] = {}
-    for path, symbol in program.states.items():
-        value = available.get(path)
-        if value is None:
-            value = _by_suffix(path, available)
-        if value is None and symbol.initial is not None:
-            from stategraph.backends.params import treedef_of
-
-            value = jax.tree.unflatten(treedef_of(symbol.tree), [jax.numpy.asarray(leaf) for leaf in symbol.initial])
-        if value is None and symbol.born:
-            value = State(0)
-            value._cells = tuple(Cell(None) for _ in symbol.types)
-        if value is None:
-            raise CallError(
-                f"no State @{path} was given to lower(); given: {', '.join(sorted(available)) or 'nothing'}\n"
-                "  fix:   lower(program, states=model) or states={'path': value}"
-            )
-        found[path] = value if isinstance(value, State) else State(value)
-    return found
-
-
-def _by_suffix(path: str, available: Mapping[str, Any]) -> Any:
-    """A closure's ``net.E.V`` is the model's ``E.V``, and the other way round, when only one fits."""
-    fits = [value for name, value in available.items() if path.endswith("." + name) or name.endswith("." + path)]
-    return fits[0] if len(fits) == 1 else None

@@ -141,10 +141,12 @@ def test_an_error_of_the_model_names_the_users_lines_without_a_traceback(command
 def test_files_that_cannot_be_imported(command: Command, tmp_path: Path) -> None:
     (tmp_path / "raises.py").write_text("x = 1\n1 / 0\n")
     (tmp_path / "syntax.py").write_text("x = = 1\n")
+    (tmp_path / "relative.py").write_text("from . import x\n")
     (tmp_path / "exits.py").write_text("import sys\nsys.exit(4)\n")
     raises = command("dump", "raises.py:f")
     assert raises.code == 1 and "ZeroDivisionError" in raises.err and "raises.py:2" in raises.err
     assert "syntax.py:1" in command("dump", "syntax.py:f").err
+    assert "package.module:NAME" in command("dump", "relative.py:f").err
     exits = command("dump", "exits.py:f")
     assert exits.code == 1 and "__main__" in exits.err
 

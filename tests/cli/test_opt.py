@@ -48,6 +48,14 @@ def test_a_pass_from_a_file_reports_to_the_statistics(command: Command, files: P
     assert "writes State (writes = 3)" in command(*line, "--explain").err
 
 
+def test_what_a_pass_prints_does_not_mix_with_the_dump(command: Command, files: Path) -> None:
+    (files / "chatty.py").write_text(
+        "import stategraph.passes as passes\n@passes.register\ndef cli_chatty(program):\n    print('hello')\n"
+    )
+    result = command("opt", "p.sg", "--load", "chatty.py", "-p", "cli-chatty")
+    assert ir.parse(result.out) == ir.parse(PROGRAM) and result.err == "hello\n"
+
+
 def test_watching_a_pipeline(command: Command) -> None:
     err = command("opt", "p.sg", "-p", "cse,dce", "--print-after-all", "--timing").err
     assert "// ----- after cse" in err and "// ----- after dce" in err and "total" in err

@@ -23,6 +23,8 @@ SHAPES = {F: "()", V: "(3,)", M: "(2, 3)", I: "()", B: "()"}
 FLOATS = (F, V, M)
 DICT = "dict"
 """{'a': f32[3], 'n': (i32, bool)}"""
+KEY = "key"
+"""A typed PRNG key."""
 PAIR = "pair"
 """(f32, f32[3])"""
 FIELDS = {DICT: {V: "['a']", I: "['n'][0]", B: "['n'][1]"}, PAIR: {F: "[0]", V: "[1]"}}
@@ -53,6 +55,10 @@ def double(x):
 def note(x):
     LOG.append(np.asarray(x).tolist())
     return np.asarray(x) + 1
+
+
+def squash(x):
+    return x / (1.0 + jnp.abs(x))
 
 
 @jax.custom_jvp
@@ -112,6 +118,11 @@ class Generator:
     counter: int = 0
     budget: int = 40
 
+    @property
+    def squash(self) -> str:
+        """A bounded function. XLA folds tanh of a constant to other bits than it computes at run time."""
+        return "squash" if self.exact else "jnp.tanh"
+
     # ----------------------------------------------------------------------------------------------- writing
 
     def put(self, text: str) -> None:
@@ -163,7 +174,7 @@ class Generator:
                 lambda e: f"({e(t)} - {e(t)})",
                 lambda e: f"({e(t)} * {e(F)})",
                 lambda e: f"({e(t)} * 0.5)",
-                lambda e: f"jnp.tanh({e(t)})",
+                lambda e: f"{self.squash}({e(t)})",
                 lambda e: f"jnp.abs({e(t)})",
                 lambda e: f"jnp.minimum({e(t)}, {e(F)})",
                 lambda e: f"jnp.where({e(B)}, {e(t)}, {e(t)})",
@@ -242,7 +253,9 @@ class Generator:
         self.budget -= 1
         options: list[tuple[float, Callable[[Scope], None]]] = [(3, self.assign)]
         if scope.states and not scope.pure:
-            options += [(5, self.write), (1, self.swap), (0.5, self.alias)]
+            options += [(5, self.write), (1, self.swap), (0.5, self.alias), (0.7, self.random_draw)]
+            if scope.straight:
+                options += [(0.7, self.change_type)]
         if not scope.pure:
             options += [(1.2, self.local_state)]
             if not scope.quiet:
@@ -255,6 +268,7 @@ class Generator:
                 options += [(1, self.while_loop)]
             options += [(0.7, self.inner_jit), (0.5, self.checkpoint), (0.4, self.promoted)]
             options += [(0.5, self.compiled_loop), (0.5, self.compiled_cond)]
+            options += [(0.5, self.compiled_scan), (0.5, self.compiled_ifelse), (0.4, self.own_rule)]
             if self.gradients and scope.depth < 2 and not scope.pure:
                 options += [(1.5, self.gradient)]
         weights, functions = zip(*options, strict=True)
@@ -266,7 +280,7 @@ class Generator:
         scope.names.append((name, type))
 
     def write(self, scope: Scope) -> None:
-        name, type = self.rng.choice(scope.states)
+        name, type = self.rng.choice(writable(scope))
         e = lambda t: self.expr(t, scope)
         if type == DICT:
             self.put(
@@ -298,11 +312,11 @@ class Generator:
         """An expression that cannot grow without bound when it is fed back."""
         text = self.expr(type, scope)
         if type in FLOATS:
-            return f"jnp.tanh({text})" if self.chance(0.4) else f"{text} * 0.5"
+            return f"{self.squash}({text})" if self.chance(0.4) else f"{text} * 0.5"
         return f"{text} % 5" if type == I else text
 
     def swap(self, scope: Scope) -> None:
-        name, type = self.rng.choice(scope.states)
+        name, type = self.rng.choice(writable(scope))
         others = [n for n, t in scope.states if t == type and n != name]
         if not others:
             self.write(scope)
@@ -465,6 +479,53 @@ class Generator:
         self.put(f"{out} = jax.lax.scan({name}, 0, None, length=2)[0]")
         scope.names.append((out, F))
 
+    def random_draw(self, scope: Scope) -> None:
+        keys = [name for name, type in scope.states if type == KEY]
+        if not keys:
+            return self.assign(scope)
+        key, subkey, name = self.rng.choice(keys), self.fresh("key"), self.fresh("v")
+        self.put(f"{key}.value, {subkey} = jax.random.split({key}.value)")
+        self.put(f"{name} = jax.random.uniform({subkey}, (3,))")
+        scope.names.append((name, V))
+
+    def change_type(self, scope: Scope) -> None:
+        """Straight-line code may give a State another type; here it gets its own back."""
+        names = [name for name, type in scope.states if type == F]
+        if not names:
+            return self.assign(scope)
+        state, name = self.rng.choice(names), self.fresh("v")
+        self.put(f"{state}.value = {self.expr(V, scope)}")
+        self.put(f"{name} = {state}.value * 0.5")
+        scope.names.append((name, V))
+        self.put(f"{state}.value = {name}[{self.rng.randrange(3)}]")
+
+    def own_rule(self, scope: Scope) -> None:
+        """A function with a derivative rule that calls the function; both may read State."""
+        q, out = self.fresh("q"), self.fresh("v")
+        pure = scope.inner(pure=True, quiet=True, depth=3)
+        name = self.function("h", [(q, V)], [V], pure, 1)
+        slope = self.expr(F, scope.inner(pure=True), 1)
+        self.put(f"{name} = jax.custom_jvp({name})")
+        self.put(f"{name}.defjvp(lambda p, t: ({name}(p[0]), t[0] * {slope}))")
+        self.put(f"{out} = {name}({self.expr(V, scope)})")
+        scope.names.append((out, V))
+
+    def compiled_scan(self, scope: Scope) -> None:
+        type, c, out, ys = self.type(F, V), self.fresh("c"), self.fresh("v"), self.fresh("v")
+        body = self.function("body", [(c, type), ("_", "")], [type, F], scope.inner())
+        init = f"jnp.asarray({self.expr(type, scope)}, jnp.float32)"
+        self.put(f"{out}, {ys} = sg.compile.scan({body}, {init}, length={self.rng.randrange(1, 4)})")
+        self.put(f"{out}l = {ys}[-1]")
+        scope.names += [(out, type), (f"{out}l", F)]
+
+    def compiled_ifelse(self, scope: Scope) -> None:
+        type, out = self.type(F, V), self.fresh("v")
+        size = self.rng.randrange(1, 3)
+        branches = [self.function("branch", [], [type], scope.inner(), size) for _ in range(3)]
+        conditions = f"[{self.expr(B, scope)}, {self.expr(B, scope)}]"
+        self.put(f"{out} = sg.compile.ifelse({conditions}, [{', '.join(branches)}])")
+        scope.names.append((out, type))
+
     def compiled_loop(self, scope: Scope) -> None:
         x = self.fresh("x")
         body = self.function("body", [(x, F)], [], scope.inner())
@@ -509,6 +570,7 @@ class Generator:
         self.put("def make():")
         self.indent = 1
         kinds = [F, V, I, B, *self.rng.choices([F, V, M, I, DICT, PAIR], k=self.rng.randrange(1, 4))]
+        kinds += [KEY] * (self.rng.random() < 0.5)
         for type in kinds:
             name = self.fresh("s")
             self.put(f"{name} = State({self.initial(type)})")
@@ -541,10 +603,16 @@ class Generator:
             return "{'a': jnp.array([0.1, -0.2, 0.3]), 'n': (jnp.int32(1), jnp.array(True))}"
         if type == PAIR:
             return "(jnp.float32(0.75), jnp.array([1.0, 2.0, -0.5]))"
+        if type == KEY:
+            return f"jax.random.key({self.rng.randrange(100)})"
         number = self.rng.choice((0.3, -1.1, 0.0, 1.7))
         if type in (V, M):
             return f"jnp.linspace({number}, 1.0, {3 if type == V else 6}).reshape({SHAPES[type]})"
         return self.literal(type) if type in (I, B) else f"jnp.float32({number})"
+
+
+def writable(scope: Scope) -> list[tuple[str, str]]:
+    return [(name, type) for name, type in scope.states if type != KEY]
 
 
 def generate(seed: int, *, gradients: bool = True) -> str:

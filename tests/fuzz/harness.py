@@ -66,6 +66,8 @@ class Outcome:
     log: list[Any]
 
 
+CALLS = 2
+"""How often each program is called, State going from call to call."""
 _COUNT = 0
 
 
@@ -91,7 +93,7 @@ def printed() -> Iterator[io.StringIO]:
 
 
 def outcome(results: Any, states: dict[str, Any], text: str, log: list[Any]) -> Outcome:
-    lines = re.findall(r"^[oug] p\d+ (?:(?!^[oug] p).)*", text, re.MULTILINE | re.DOTALL)
+    lines = re.findall(r"^[ou] p\d+ (?:(?!^[ou] p).)*", text, re.MULTILINE | re.DOTALL)
     ordered = [line.strip() for line in lines if line.startswith("o")]
     unordered = sorted(line.strip() for line in lines if line.startswith("u"))
     leaves = {name: [jnp.asarray(leaf) for leaf in jax.tree.leaves(value)] for name, value in states.items()}
@@ -110,7 +112,7 @@ def run_eagerly(source: str) -> Outcome:
     program, args, states = module["make"]()
     with printed() as stream, jax.disable_jit(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        results = program(*args)
+        results = [program(*args) for _ in range(CALLS)]
     return outcome(
         results, {name: state.value for name, state in states.items()}, stream.getvalue(), module["LOG"]
     )
@@ -136,7 +138,11 @@ class Traced:
         self.module["LOG"].clear()
         values = {path: tuple(jax.tree.leaves(state.value)) for path, state in self.trace.states.items()}
         with printed() as stream:
-            results, after = reference.run(program, jax.tree.leaves((self.args, {})), values)
+            results = []
+            after: dict[str, Any] = dict(values)
+            for _ in range(CALLS):
+                found, after = reference.run(program, jax.tree.leaves((self.args, {})), after)
+                results.append(found)
         final = {name: state.value for name, state in self.states.items()}
         final.update({self.names[path]: leaves for path, leaves in after.items() if path in self.names})
         return outcome(results, final, stream.getvalue(), self.module["LOG"])
@@ -148,7 +154,8 @@ def run_compiled(source: str, passes: Any = "default") -> Outcome:
     module = load(source)
     program, args, states = module["make"]()
     with printed() as stream:
-        results = jit(program, passes=passes)(*args)
+        compiled = jit(program, passes=passes)
+        results = [compiled(*args) for _ in range(CALLS)]
     return outcome(
         results, {name: state.value for name, state in states.items()}, stream.getvalue(), module["LOG"]
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,12 @@ def test_random_programs_mean_the_same_in_every_way_of_running_them(seed: list[s
     print(ran.stdout[-3000:], ran.stderr[-1000:])
     found = "\n\n".join(path.read_text() for path in sorted(tmp_path.glob("test_*.py")))
     assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}\n{found}"
+    count = {
+        name: int(number) for number, name in re.findall(r"(\d+) (programs|invalid programs)", ran.stdout)
+    }
+    assert count.get("programs", 0) >= 4 and count.get("invalid programs", 0) * 10 <= count["programs"], (
+        ran.stdout
+    )
     assert "bits comparable: True" in ran.stdout or "aarch64" in os.uname().machine
 
 

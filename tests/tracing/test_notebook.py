@@ -83,7 +83,8 @@ def test_a_rerun_cell_traces_again(cell: Cell) -> None:
 
 def test_a_rerun_cell_with_an_eager_loop_runs_its_new_code(cell: Cell) -> None:
     cell(MODEL)
-    loop = "def body(i):\n    count.value += FACTOR\n    return count.value\nint(sg.compile.for_loop(body, jnp.arange(3))[-1])"
+    loop = "def body(i):\n    count.value += FACTOR\n    return count.value\n"
+    loop += "int(sg.compile.for_loop(body, jnp.arange(3))[-1])"
     assert cell(loop.replace("FACTOR", "1")) == 3
     assert cell(loop.replace("FACTOR", "1")) == 6
     assert cell(loop.replace("FACTOR", "10")) == 36
