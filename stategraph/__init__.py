@@ -1,6 +1,6 @@
 """StateGraph: stateful models as explicit, printable programs on JAX."""
 
-from stategraph import augment, compile, graph, ir, nn, passes
+from stategraph import augment, compile, errors, graph, ir, nn, passes
 from stategraph._version import __version__
 from stategraph.graph import Node
 from stategraph.state import (
@@ -14,6 +14,7 @@ from stategraph.state import (
     State,
 )
 from stategraph.tracing.entry import lower, trace
+from stategraph.tracing.export import export, load_exported
 
 __all__ = [
     "BatchState",
@@ -28,8 +29,11 @@ __all__ = [
     "__version__",
     "augment",
     "compile",
+    "errors",
+    "export",
     "graph",
     "ir",
+    "load_exported",
     "lower",
     "nn",
     "passes",

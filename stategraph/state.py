@@ -117,7 +117,8 @@ class State(Generic[T]):
     Array(1, dtype=int32)
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_captured", "_cells", "_home", "_source", "_tree", "metadata", "name", "tag")
+    # No __dict__: a misspelt `state.valu = x` is an error. Subclasses may have attributes of their own.
+    __slots__ = ("__weakref__", "_captured", "_cells", "_home", "_source", "_tree", "metadata", "name", "tag")
     __array_ufunc__ = None
 
     name: str | None
@@ -478,29 +479,43 @@ def _short(site: tuple[Any, int]) -> str:
 class ParamState(State[T]):
     """A trainable parameter: what gradients are taken with respect to by default."""
 
+    __slots__ = ()
+
 
 class ShortTermState(State[T]):
     """A value that lasts a moment, such as an activation or a spike count of one trial."""
+
+    __slots__ = ()
 
 
 class LongTermState(State[T]):
     """A value that outlasts trials, such as running statistics or slow weights."""
 
+    __slots__ = ()
+
 
 class HiddenState(ShortTermState[T]):
     """The hidden state of a recurrent model, such as a membrane potential."""
+
+    __slots__ = ()
 
 
 class BatchState(LongTermState[T]):
     """A value with a batch axis, such as batch statistics."""
 
+    __slots__ = ()
+
 
 class DelayState(ShortTermState[T]):
     """The buffer of a delay."""
 
+    __slots__ = ()
+
 
 class FakeState(State[T]):
     """A value that looks like a State to the model but is no parameter, such as a constant weight."""
+
+    __slots__ = ()
 
 
 def is_state_type(state: State[Any], tree: Any, leaves: list[Any]) -> bool:

@@ -100,11 +100,13 @@ class GradientFunction:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         wanted = self.wanted.for_call(args)
+        positions = positions_of(wanted, args)
         recorder = LOCAL.recorder
         if recorder is not None:
-            parts = record_gradient(recorder, self.function, wanted, args, kwargs)
+            parts = record_gradient(recorder, self.function, wanted, positions, args, kwargs)
         elif jax.config.jax_disable_jit or _jax.current_trace() is not None:
-            parts = eager_gradient(self.function, wanted, args, kwargs, _selected_and_read)
+            select = functools.partial(_selected_and_read, wanted)
+            parts = eager_gradient(self.function, wanted, positions, args, kwargs, select, functools.partial(_parted, wanted))
         else:
             options = (self.value_first, self.with_value, wanted.has_aux, wanted.argnums, wanted.holomorphic, wanted.allow_int)
             named = tuple(sorted(kwargs))
@@ -112,7 +114,7 @@ class GradientFunction:
             def body(arguments: Any, others: Any) -> Any:
                 found = LOCAL.recorder
                 assert found is not None
-                return self._arrange(*record_gradient(found, self.function, wanted, arguments, others))
+                return self._arrange(*record_gradient(found, self.function, wanted, positions, arguments, others))
 
             return run_cached("grad", (self.function, _StatesKey(wanted.states)), (options, named), body, (args, kwargs))
         return self._arrange(*parts)
@@ -139,40 +141,53 @@ def _StatesKey(states: Any) -> Any:  # noqa: N802 - reads as a constructor
     return states
 
 
-def record_gradient(recorder: Recorder, function: Callable[..., Any], wanted: Wanted, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
-    """(gradients, value, aux) as values of the program being traced."""
+def positions_of(wanted: Wanted, args: Sequence[Any]) -> tuple[int, ...]:
+    """The positional arguments to differentiate; raises ``TypeError`` for one that is not there or has no gradient."""
     positions = () if wanted.argnums is None else (wanted.argnums,) if isinstance(wanted.argnums, int) else tuple(wanted.argnums)
     positions = tuple(p + len(args) if p < 0 else p for p in positions)
     for position in positions:
         if not 0 <= position < len(args):
             raise TypeError(f"argnums says argument {position}, but the function was called with {len(args)} positional arguments")
+    for leaf in jax.tree.leaves([args[p] for p in positions]):
+        _check_dtype(lambda: "an argument", _jax.typeof(leaf), wanted)
+    return positions
+
+
+def _parted(wanted: Wanted, result: Any) -> tuple[Any, Any]:
+    """(value, aux) of what the differentiated function returned."""
+    if not wanted.has_aux:
+        _check_loss(result, wanted)
+        return result, None
+    if not isinstance(result, (tuple, list)) or len(result) != 2:
+        raise TypeError(f"with has_aux=True the function returns (value, aux), not {type(result).__name__}")
+    _check_loss(result[0], wanted)
+    return result[0], result[1]
+
+
+def record_gradient(
+    recorder: Recorder, function: Callable[..., Any], wanted: Wanted, positions: Sequence[int], args: Sequence[Any], kwargs: dict[str, Any]
+) -> tuple[Any, Any, Any]:
+    """(gradients, value, aux) as values of the program being traced."""
     leaves, tree = jax.tree.flatten([args[p] for p in positions])
-    _check_differentiable(leaves, wanted)
     kept: dict[str, Any] = {}
 
     def run(*flat: Any) -> list[Any]:
         given = list(args)
         for position, value in zip(positions, jax.tree.unflatten(tree, flat), strict=True):
             given[position] = value
-        result = function(*given, **kwargs)
-        if wanted.has_aux:
-            if not isinstance(result, (tuple, list)) or len(result) != 2:
-                raise TypeError(f"with has_aux=True the function returns (value, aux), not {type(result).__name__}")
-            value, aux = result
-        else:
-            value, aux = result, None
-        _check_loss(value, wanted)
+        value, aux = _parted(wanted, function(*given, **kwargs))
         rest, kept["aux"] = jax.tree.flatten(aux)
         return [value, *rest]
 
     name = getattr(function, "__name__", type(function).__name__)
     avals = [_jax.typeof(leaf) for leaf in leaves]
+    before = list(zip(recorder.avals, recorder.trees, strict=True))
     jaxpr, consts = _jax.trace_flat(run, avals, traced_for="stategraph grad", name=name)
     body = _jax.close_over(jaxpr)
-    tokens, states, arrange = _state_tokens(recorder, function, wanted, body)
+    tokens, arrange = _state_tokens(recorder, function, wanted, body)
     loss, *aux_avals = (var.aval for var in jaxpr.outvars)
-    entry = [aval for token in tokens for aval in (recorder.entry[token] or (recorder.avals[token], None))[0]]
-    gradients = [_jax.gradient_aval(aval) for aval in (*avals, *entry)]
+    entry = [before[token] if token < len(before) else recorder.entry[token] or ((), None) for token in tokens]
+    gradients = [_jax.gradient_aval(aval) for aval in (*avals, *(aval for given, _ in entry for aval in given))]
     results = grad_p.bind(
         *consts,
         *leaves,
@@ -192,12 +207,10 @@ def record_gradient(recorder: Recorder, function: Callable[..., Any], wanted: Wa
         arg_grads = tuple(arg_grads)
     per_state = []
     offset = len(leaves)
-    for state, token in zip(states, tokens, strict=True):
-        given_avals, given_tree = recorder.entry[token] or (recorder.avals[token], recorder.trees[token])
+    for given_avals, given_tree in entry:
         chunk = flat[offset : offset + len(given_avals)]
         offset += len(given_avals)
         per_state.append(chunk[0] if given_tree is None else jax.tree.unflatten(given_tree, chunk))
-        del state
     return _combine(wanted, arrange(per_state) if wanted.states is not None else None, arg_grads), value, jax.tree.unflatten(kept["aux"], rest)
 
 
@@ -207,9 +220,9 @@ def _combine(wanted: Wanted, state_grads: Any, arg_grads: Any) -> Any:
     return state_grads if wanted.argnums is None else (state_grads, arg_grads)
 
 
-def _state_tokens(recorder: Recorder, function: Callable[..., Any], wanted: Wanted, body: Any) -> tuple[list[Token], list[State[Any]], Callable[[list[Any]], Any]]:
+def _state_tokens(recorder: Recorder, function: Callable[..., Any], wanted: Wanted, body: Any) -> tuple[list[Token], Callable[[list[Any]], Any]]:
     if wanted.states is None:
-        return [], [], lambda grads: None
+        return [], lambda grads: None
     read: dict[Token, None] = {}
     for eqn in _jax.equations_of(body, ("state_read",)):
         read[eqn.params["token"]] = None
@@ -220,22 +233,8 @@ def _state_tokens(recorder: Recorder, function: Callable[..., Any], wanted: Want
         owner = recorder.owners[token]
         if token not in born:
             touched[names.get(id(owner)) or owner.name or f"state{int(token)}"] = owner
-    states, arrange = selected(wanted.states, touched)
-    if not states:
-        raise TraceError(
-            describe(
-                "There is no State to differentiate.",
-                at=_jax.here(),
-                why=f"the function reads {', '.join(f'{name} ({type(s).__name__})' for name, s in touched.items()) or 'no State'}",
-                fix="name the States: grad(f, model.states(stategraph.ParamState)), or make them ParamState",
-            )
-        )
-    _check_read(states, touched)
-    tokens = [recorder.tokens[id(state)] for state in states]
-    for state, token in zip(states, tokens, strict=True):
-        for aval in recorder.avals[token]:
-            _check_dtype(state._describe, aval, wanted)
-    return tokens, states, arrange
+    states, arrange = _selected_and_read(wanted, touched)
+    return [recorder.tokens[id(state)] for state in states], arrange
 
 
 def _check_read(states: Sequence[State[Any]], touched: Mapping[str, State[Any]]) -> None:
@@ -254,15 +253,23 @@ def _check_read(states: Sequence[State[Any]], touched: Mapping[str, State[Any]])
             )
 
 
-def _selected_and_read(wanted: Any, read: Mapping[str, State[Any]]) -> tuple[list[State[Any]], Callable[[list[Any]], Any]]:
-    states, arrange = selected(wanted, read)
+def _selected_and_read(wanted: Wanted, read: Mapping[str, State[Any]]) -> tuple[list[State[Any]], Callable[[list[Any]], Any]]:
+    """The States to differentiate, each of them read and of a type that has a gradient, and how to arrange the gradients."""
+    states, arrange = selected(wanted.states, read)
+    if not states:
+        raise TraceError(
+            describe(
+                "There is no State to differentiate.",
+                at=_jax.here(),
+                why=f"the function reads {', '.join(f'{name} ({type(s).__name__})' for name, s in read.items()) or 'no State'}",
+                fix="name the States: grad(f, model.states(stategraph.ParamState)), or make them ParamState",
+            )
+        )
     _check_read(states, read)
+    for state in states:
+        for leaf in state._peek():
+            _check_dtype(state._describe, leaf, wanted)
     return states, arrange
-
-
-def _check_differentiable(leaves: Sequence[Any], wanted: Wanted) -> None:
-    for leaf in leaves:
-        _check_dtype(lambda: "an argument", _jax.typeof(leaf), wanted)
 
 
 def _check_dtype(what: Callable[[], str], aval: Any, wanted: Wanted) -> None:

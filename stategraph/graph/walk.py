@@ -79,7 +79,7 @@ def nodes(node: Any, *filters: Filter) -> Any:
 def path_text(path: Path) -> str:
     """A path as people write it: ``net.layers[0].W``."""
     text = ""
-    for step in path:
+    for step in [part for step in path for part in (step if isinstance(step, tuple) else (step,))]:
         if isinstance(step, str) and step.isidentifier():
             text += f".{step}" if text else step
         else:

@@ -45,6 +45,7 @@ def function_roots(function: Callable[..., Any]) -> Iterator[tuple[tuple[Any, ..
                 stack.append(current.__wrapped__)
         elif isinstance(current, (Node, State)):
             yield (), current
+            stack += [vars(type(current)).get(name) for name in ("update", "__call__")]
         elif isinstance(getattr(current, "__self__", None), Node):
             yield (), current.__self__
         elif hasattr(current, "__wrapped__"):
@@ -74,6 +75,8 @@ def find_names(function: Callable[..., Any], arguments: Mapping[str, Any] = _NON
     states: dict[int, str] = {}
     arrays: dict[int, str] = {}
     roots = [*(((name,), argument) for name, argument in arguments.items()), *function_roots(function)]
+    # A State's path leads through the model; a dict of the model's States (`params = model.states()`) is second choice.
+    roots.sort(key=lambda root: not isinstance(root[1], (Node, State)))
     for prefix, root in roots:
         if not isinstance(root, (Node, State, list, tuple, dict, jax.Array)):
             if hasattr(root, "shape") and prefix:

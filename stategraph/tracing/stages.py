@@ -21,6 +21,7 @@ from stategraph.backends.params import treedef_of
 from stategraph.backends.xla import Executable, SignatureMiss, build, strip_host_effects
 from stategraph.errors import CallError, LoweringError, TraceError, describe
 from stategraph.ir.core import Program
+from stategraph.passes import hooks
 from stategraph.passes.context import Explanation
 from stategraph.passes.manager import PassManager
 from stategraph.state import EPOCHS, State
@@ -29,6 +30,16 @@ from stategraph.tracing.pause import paused_gc
 from stategraph.tracing.plan import Plan
 from stategraph.tracing.signature import SignatureTable, signature_table
 from stategraph.tracing.tracer import Trace
+
+
+def _validate(before: Program, after: Program, pass_: str) -> None:
+    from stategraph.backends.reference_compare import _validate_pass
+
+    _validate_pass(before, after, pass_)
+
+
+if hooks.validator() is None:
+    hooks.install(validate=_validate)
 
 
 class Explanations(list[Explanation]):

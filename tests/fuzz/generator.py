@@ -1,13 +1,15 @@
 """Random stateful Python programs, as source text.
 
 ``generate(seed)`` gives a module whose ``make()`` builds fresh States and returns ``(program, arguments,
-states)``: a plain Python function
-over State, as a user would write it. Everything is legal JAX; values stay small, loops short, conditions
-harmless, so that every way to run
-the program has to agree on it.
+states)``: a plain Python function over State, as a user would write it. Everything is legal JAX; values stay
+small, loops short, conditions harmless, so that every way to run the program has to agree on it.
 
 A program is *exact* (only operations whose every rounding is fixed) or *loose* (sums, products, gradients,
 whose order of summation is open).
+
+XLA changes the bits of some exact-looking code: it folds transcendental functions of constants with other
+algorithms, and turns ``(a + 1) + 2`` into ``a + 3`` and ``(a / b) / c`` into ``a / (b * c)``. So exact programs
+have no such functions, no divisions, and their numbers come from a captured array ``k``.
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ def note(x):
 
 
 def squash(x):
-    return x / (1.0 + jnp.abs(x))
+    return jnp.minimum(jnp.maximum(x * 0.5, -2.0), 4.0)
 
 
 @jax.custom_jvp
@@ -120,7 +122,7 @@ class Generator:
 
     @property
     def squash(self) -> str:
-        """A bounded function. XLA folds tanh of a constant to other bits than it computes at run time."""
+        """A bounded function."""
         return "squash" if self.exact else "jnp.tanh"
 
     # ----------------------------------------------------------------------------------------------- writing
@@ -158,6 +160,9 @@ class Generator:
 
     def literal(self, type: str) -> str:
         number = self.rng.choice((0.5, 1.5, -0.75, 2.0, -1.0, 0.0, 0.1))
+        if self.exact and type in FLOATS:
+            scalar = f"k[{self.rng.randrange(6)}]"
+            return scalar if type == F else f"jnp.broadcast_to({scalar}, {SHAPES[type]})"
         if type == F:
             return f"{number}" if self.chance(0.5) else f"jnp.float32({number})"
         if type in (V, M):
@@ -254,7 +259,7 @@ class Generator:
         options: list[tuple[float, Callable[[Scope], None]]] = [(3, self.assign)]
         if scope.states and not scope.pure:
             options += [(5, self.write), (1, self.swap), (0.5, self.alias), (0.7, self.random_draw)]
-            if scope.straight:
+            if scope.straight and not scope.smooth:
                 options += [(0.7, self.change_type)]
         if not scope.pure:
             options += [(1.2, self.local_state)]
@@ -381,7 +386,7 @@ class Generator:
         body = self.function("body", [(c, carry), (x, element)], [carry, out], scope.inner())
         init = self.strong(carry, scope)
         reverse = ", reverse=True" if self.chance(0.2) else ""
-        xs = f"jnp.arange({n}.0) * 0.25" if with_xs else f"None, length={n}"
+        xs = f"k[:{n}]" if with_xs else f"None, length={n}"
         a, b = self.fresh("v"), self.fresh("v")
         self.put(f"{a}, {b} = jax.lax.scan({body}, {init}, {xs}{reverse})")
         scope.names.append((a, carry))
@@ -391,7 +396,11 @@ class Generator:
             scope.names.append((last, out))
 
     def strong(self, type: str, scope: Scope) -> str:
-        text = self.expr(type, scope)
+        text = (
+            self.rng.choice(("0.5", "0.0", "-1.0"))
+            if type == F and self.chance(0.2)
+            else self.expr(type, scope)
+        )
         if self.chance(0.3):
             return text  # maybe weakly typed: JAX promotes it
         return f"jnp.asarray({text}, jnp.{ {I: 'int32', B: 'bool_'}.get(type, 'float32') })"
@@ -502,9 +511,13 @@ class Generator:
     def own_rule(self, scope: Scope) -> None:
         """A function with a derivative rule that calls the function; both may read State."""
         q, out = self.fresh("q"), self.fresh("v")
-        pure = scope.inner(pure=True, quiet=True, depth=3)
+        pure = scope.inner(pure=True, quiet=True)
+        pure.depth = 3
+        pure.names.clear()  # a rule may use State, but no value of the function around it
         name = self.function("h", [(q, V)], [V], pure, 1)
-        slope = self.expr(F, scope.inner(pure=True), 1)
+        outside = scope.inner(pure=True)
+        outside.names.clear()
+        slope = self.expr(F, outside, 1)
         self.put(f"{name} = jax.custom_jvp({name})")
         self.put(f"{name}.defjvp(lambda p, t: ({name}(p[0]), t[0] * {slope}))")
         self.put(f"{out} = {name}({self.expr(V, scope)})")
@@ -529,7 +542,7 @@ class Generator:
     def compiled_loop(self, scope: Scope) -> None:
         x = self.fresh("x")
         body = self.function("body", [(x, F)], [], scope.inner())
-        self.put(f"sg.compile.for_loop({body}, jnp.arange({self.rng.randrange(1, 4)}.0))")
+        self.put(f"sg.compile.for_loop({body}, k[: {self.rng.randrange(1, 4)}])")
 
     def compiled_cond(self, scope: Scope) -> None:
         type, out = self.type(F, V, I), self.fresh("v")
@@ -580,9 +593,7 @@ class Generator:
             self.put(f"{name} = ParamState({self.initial(type)})")
             scope.states.append((name, type))
         given = dict(scope.states)
-        captured = self.fresh("k")
-        self.put(f"{captured} = jnp.array([0.5, -0.25, 1.5])")
-        scope.names.append((captured, V))
+        self.put("k = jnp.array([0.5, -0.25, 1.5, 2.0, -1.0, 0.1])")
         self.put("")
         self.put("def program(x, y, n):")
         self.indent = 2

@@ -1,0 +1,56 @@
+"""A sampler: one way of turning a key into numbers.
+
+Eagerly, a draw takes one dispatch: advancing the key and sampling are compiled together, per shape and dtype. That gives the bits of the
+function itself where it is one compiled function of JAX's already (``compiled_together``); the others run as they are, after one dispatch for
+the key. Inside a trace the function is recorded, as if the user had written the calls to ``jax.random``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from stategraph.random.keys import advance, advance_compiled
+
+
+class Sampler:
+    """``function(key, static, *parameters)``; ``static`` is hashable (shape, dtype, options)."""
+
+    __slots__ = ("_kernel", "function")
+
+    def __init__(self, function: Callable[..., jax.Array], compiled_together: bool) -> None:
+        self.function = function
+        self._kernel: Any = None
+        if compiled_together:
+
+            def draw(key: jax.Array, static: Any, *parameters: Any) -> tuple[jax.Array, jax.Array]:
+                following, own = advance(key)
+                return following, function(own, static, *parameters)
+
+            draw.__name__ = f"random_{function.__name__}"
+            self._kernel = jax.jit(draw, static_argnums=1)
+
+    def eager(self, key: jax.Array, static: Any, parameters: tuple[Any, ...]) -> tuple[jax.Array, jax.Array]:
+        """(the next key, the sample), outside of any trace."""
+        if self._kernel is not None:
+            following, sample = self._kernel(key, static, *parameters)
+            return following, sample
+        following, own = advance_compiled(key)
+        return following, self.function(own, static, *parameters)
+
+    def recorded(self, key: jax.Array, static: Any, parameters: tuple[Any, ...]) -> tuple[jax.Array, jax.Array]:
+        """(the next key, the sample), op by op."""
+        following, own = advance(key)
+        return following, self.function(own, static, *parameters)
+
+
+def sampler(function: Callable[..., jax.Array]) -> Sampler:
+    """A sampler that is one compiled function of JAX's, and may be compiled together with advancing the key."""
+    return Sampler(function, True)
+
+
+def stepwise(function: Callable[..., jax.Array]) -> Sampler:
+    """A sampler of several steps, which round differently when they are compiled together."""
+    return Sampler(function, False)
