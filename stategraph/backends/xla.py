@@ -48,16 +48,23 @@ class Executable:
     out_tree: Any
     input_avals: list[Any]
     """Avals of all inputs, in the order of the body."""
-    jitted: Any = None
 
-    def call(self, donated: Sequence[Any], kept: Sequence[Any], captured: Sequence[Any], args: Any, kwargs: Any, given: Any) -> Any:
-        """What JAX traces: check the types, then one equation that holds the whole program."""
+    @property
+    def jit(self) -> Any:
+        """``call`` under ``jax.jit``: State leaves and given arguments are donated."""
+        return jax.jit(self.call, donate_argnums=(0, 4))
+
+    def call(self, donated: Sequence[Any], kept: Sequence[Any], args: Any, kwargs: Any, given: Any = ()) -> Any:
+        """What JAX traces: check the types, then one equation that holds the whole program.
+
+        ``donated`` are State leaves, ``kept`` the other State leaves and the captured arrays, ``given`` donated arguments.
+        """
         if given:
             args, kwargs = merge_given(args, kwargs, given)
         leaves, tree = jax.tree.flatten((args, kwargs))
         if tree != self.in_tree:
             raise SignatureMiss
-        inputs = [*donated, *kept, *captured, *leaves]
+        inputs = [*donated, *kept, *leaves]
         if len(inputs) != len(self.input_avals):
             raise SignatureMiss
         for value, expected in zip(inputs, self.input_avals, strict=True):

@@ -61,7 +61,7 @@ class JittedFunction:
         plan = self.plans.fast
         if plan is not None and plan.epoch == EPOCHS.structure and (not plan.watched or plan.containers_hold()):
             try:
-                return plan.run(args, kwargs, ())
+                return plan.run(args, kwargs, None)
             except SignatureMiss:
                 pass
         return self.plans.call(self.function, self.signature, args, kwargs)

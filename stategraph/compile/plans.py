@@ -113,7 +113,7 @@ def merge_split(parts: Split) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The dynamic arguments of a call, donated ones included."""
     from stategraph.backends.xla import merge_given
 
-    if not parts.given:
+    if parts.given is None:
         return parts.args, parts.kwargs
     merged: tuple[tuple[Any, ...], dict[str, Any]] = merge_given(parts.args, parts.kwargs, parts.given)
     return merged

@@ -39,7 +39,7 @@ class Split:
     """Positional arguments without static ones; donated ones are None here."""
     kwargs: dict[str, Any]
     given: Any
-    """Donated arguments: (by position, by name), empty when none."""
+    """Donated arguments: (by position, by name), None when there are none."""
     rebuild: Callable[[Sequence[Any], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]]
     """From dynamic arguments to the function's arguments."""
 
@@ -201,7 +201,7 @@ def split(signature: Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     named = {name: value for name, value in kwargs.items() if name not in fixed_named}
     positions = [p for p, i in enumerate(numbers) if i in signature.donate_nums or i - len(args) in signature.donate_nums]
     donated_names = [name for name in named if name in signature.donate_names]
-    given: Any = ()
+    given: Any = None
     if positions or donated_names:
         given = ({p: dynamic[p] for p in positions}, {name: named.pop(name) for name in donated_names})
         for p in positions:

@@ -51,7 +51,7 @@ class Plan:
         self.watched = [container for container, _ in trace.containers]
         self.snapshots = [_snapshot(copy) for _, copy in trace.containers]
         self.types_change = any(symbol.final_types is not None for symbol in executable.program.states.values())
-        self.jitted = jax.jit(executable.call, donate_argnums=(0, 5))
+        self.jitted = executable.jit
         self.fresh = True
         """Whether the next call is the first, which compiles."""
         self.epoch = -1
@@ -148,7 +148,7 @@ class Plan:
 
     # ----------------------------------------------------------------------------------------------------------- calls
 
-    def __call__(self, args: Any, kwargs: Any, given: Any = ()) -> Any:
+    def __call__(self, args: Any, kwargs: Any, given: Any = None) -> Any:
         """Run on the live States. Raises ``SignatureMiss``, with nothing changed, for types that the plan was not made for."""
         return self.run(args, kwargs, given)
 
@@ -162,8 +162,12 @@ class Plan:
                 donated = [c.v for c in donated_cells]
                 if plan.released != epochs.released:
                     donated = plan._claim(donated)
+                kept = [*[c.v for c in kept_cells], *captured] if kept_cells else captured
                 try:
-                    result, new = plan.jitted(donated, [c.v for c in kept_cells], captured, args, kwargs, given)
+                    if given is None:
+                        result, new = plan.jitted(donated, kept, args, kwargs)
+                    else:
+                        result, new = plan.jitted(donated, kept, args, kwargs, given)
                 except SignatureMiss:
                     raise
                 except BaseException as error:

@@ -137,11 +137,10 @@ class Traced(Stage):
 
 def strip_host_effects_of(program: Program, platforms: Sequence[str] | None, strip: bool) -> list[str]:
     """Drop host effects when asked; refuse them when the program is for another platform."""
-    if strip:
-        return [f"{op.name} at {op.location}" for op in strip_host_effects(program)]
+    stripped = [f"{op.name} at {op.location}" for op in strip_host_effects(program)] if strip else []
     if platforms is not None:
         refuse_host_effects(program, "lowered for other platforms")
-    return []
+    return stripped
 
 
 def refuse_host_effects(program: Program, what: str) -> None:
@@ -176,7 +175,7 @@ class Lowered(Stage):
         """JAX's own lowering of the program."""
         if self._lowered is None:
             start = time.perf_counter()
-            jitted = jax.jit(self.executable.call, donate_argnums=(0, 5))
+            jitted = self.executable.jit
             options = {"lowering_platforms": self.platforms} if self.platforms else {}
             with paused_gc():
                 self._lowered = jitted.trace(*self._example()).lower(**options)
@@ -191,10 +190,9 @@ class Lowered(Stage):
     def _example(self) -> tuple[Any, ...]:
         executable = self.executable
         structs = [_struct(aval) for aval in executable.input_avals]
-        n, m = len(executable.donated), len(executable.kept)
-        k = len(self.program.captured)
-        args, kwargs = jax.tree.unflatten(executable.in_tree, structs[n + m + k :])
-        return structs[:n], structs[n : n + m], structs[n + m : n + m + k], args, kwargs, ()
+        n, m = len(executable.donated), len(executable.kept) + len(self.program.captured)
+        args, kwargs = jax.tree.unflatten(executable.in_tree, structs[n + m :])
+        return structs[:n], structs[n : n + m], args, kwargs
 
     def compile(self) -> Compiled:
         """Compile with XLA for this machine."""
@@ -276,7 +274,8 @@ class Compiled(Stage):
         try:
             return plan(args, kwargs)
         except SignatureMiss:
-            raise self._mismatch([c.v for c in (*plan.donated, *plan.kept)], args, kwargs) from None
+            held = [*(c.v for c in (*plan.donated, *plan.kept)), *plan.captured]
+            raise self._mismatch(held, args, kwargs) from None
 
     @property
     def states(self) -> dict[str, State[Any]]:
@@ -294,7 +293,7 @@ class Compiled(Stage):
             )
         names = [f"@{path}" for path, _ in (*executable.donated, *executable.kept)]
         names += list(self.program.captured) + [n for n in self.program.argument_names if n not in self.program.captured]
-        given = [*inputs, *self.program.captured.values(), *leaves]
+        given = [*inputs, *leaves]
         return different(self.program.name, names, given, executable.input_avals)
 
     def functional(self, states: Mapping[Any, Any], *args: Any, **kwargs: Any) -> tuple[Any, dict[Any, Any]]:
@@ -320,10 +319,9 @@ class Compiled(Stage):
             if len(leaves[path]) != len(self.program.states[path].types):
                 raise CallError(f"State @{path} has another structure than the program was compiled for")
         donated = [jax.numpy.array(leaves[path][i], copy=True) for path, i in executable.donated]
-        kept = [leaves[path][i] for path, i in executable.kept]
-        captured = list(self.program.captured.values())
+        kept = [leaves[path][i] for path, i in executable.kept] + list(self.program.captured.values())
         try:
-            result, new = _call_compiled(self.executable, executable, donated, kept, captured, args, kwargs)
+            result, new = _call_compiled(self.executable, executable, donated, kept, args, kwargs)
         except SignatureMiss:
             raise self._mismatch([*donated, *kept], args, kwargs) from None
         updated = _updated(self.program, executable, values, leaves, new)
@@ -363,9 +361,9 @@ def _updated(program: Program, executable: Executable, states: Mapping[str, Any]
     return result
 
 
-def _call_compiled(compiled: Any, executable: Executable, donated: Any, kept: Any, captured: Any, args: Any, kwargs: Any) -> Any:
+def _call_compiled(compiled: Any, executable: Executable, donated: Any, kept: Any, args: Any, kwargs: Any) -> Any:
     leaves, tree = jax.tree.flatten((args, kwargs))
-    inputs = [*donated, *kept, *captured, *leaves]
+    inputs = [*donated, *kept, *leaves]
     if tree != executable.in_tree or len(inputs) != len(executable.input_avals):
         raise SignatureMiss
     for value, expected in zip(inputs, executable.input_avals, strict=True):
@@ -375,7 +373,7 @@ def _call_compiled(compiled: Any, executable: Executable, donated: Any, kept: An
             raise SignatureMiss from None
         if aval.shape != expected.shape or aval.dtype != expected.dtype:
             raise SignatureMiss
-    return compiled(donated, kept, captured, args, kwargs, ())
+    return compiled(donated, kept, args, kwargs)
 
 
 class _Checked:
@@ -385,5 +383,5 @@ class _Checked:
         self.compiled = compiled
         self.plan = plan
 
-    def __call__(self, donated: Any, kept: Any, captured: Any, args: Any, kwargs: Any, given: Any) -> Any:
-        return _call_compiled(self.compiled, self.plan.executable, donated, kept, captured, args, kwargs)
+    def __call__(self, donated: Any, kept: Any, args: Any, kwargs: Any) -> Any:
+        return _call_compiled(self.compiled, self.plan.executable, donated, kept, args, kwargs)

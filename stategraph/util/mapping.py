@@ -279,17 +279,18 @@ def _value_of(item: Any) -> Any:
 def iter_entries(mapping: Mapping[Any, Any], stop: Any = ()) -> Iterator[tuple[PathParts, Any]]:
     """(path, entry) of nested or flat dicts, in order. A path in ``stop`` is an entry even when a dict is there.
 
-    In a FlattedDict, keys are paths. In a NestedDict, plain dicts are entries; in a plain dict, they are levels.
+    In a NestedDict, plain dicts are entries. In a plain dict they are levels, and tuples among its first keys are whole paths.
     """
     if isinstance(mapping, FlattedDict):
         yield from mapping.items()
         return
-    level = NestedDict if isinstance(mapping, NestedDict) else Mapping
+    plain = not isinstance(mapping, NestedDict)
+    level = Mapping if plain else NestedDict
     stack: list[tuple[PathParts, Iterator[tuple[Any, Any]]]] = [((), iter(mapping.items()))]
     while stack:
         above, items = stack[-1]
         for key, item in items:
-            path = (*above, *key) if isinstance(key, tuple) else (*above, key)
+            path = key if plain and not above and isinstance(key, tuple) else (*above, key)
             if isinstance(item, level) and path not in stop:
                 stack.append((path, iter(item.items())))
                 break

@@ -182,8 +182,9 @@ def plain_gradients(x: Any) -> Any:
 
 
 FAMILIES = [
-    elementwise, shapes, reductions, general_reduce, gather_scatter, integers, dtypes, random_bits, dot_general,
-    linear_algebra, convolution, fourier, scans, loops, branches, calls, weak_types, vmapped, plain_gradients,
+    elementwise, shapes, reductions, general_reduce, gather_scatter, integers, dtypes, random_bits,
+    dot_general, linear_algebra, convolution, fourier, scans, loops, branches, calls, weak_types,
+    vmapped, plain_gradients,
 ]  # fmt: skip
 
 

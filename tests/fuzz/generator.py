@@ -8,8 +8,8 @@ A program is *exact* (only operations whose every rounding is fixed) or *loose* 
 whose order of summation is open).
 
 XLA changes the bits of some exact-looking code: it folds transcendental functions of constants with other
-algorithms, and turns ``(a + 1) + 2`` into ``a + 3`` and ``(a / b) / c`` into ``a / (b * c)``. So exact programs
-have no such functions, no divisions, and their numbers come from a captured array ``k``.
+algorithms, and turns ``(a + 1) + 2`` into ``a + 3`` and ``(a / b) / c`` into ``a / (b * c)``. So exact
+programs have no such functions, no divisions, and their numbers come from a captured array ``k``.
 """
 
 from __future__ import annotations
@@ -513,10 +513,10 @@ class Generator:
         q, out = self.fresh("q"), self.fresh("v")
         pure = scope.inner(pure=True, quiet=True)
         pure.depth = 3
-        pure.names.clear()  # a rule may use State, but no value of the function around it
+        pure.names.clear()  # a rule may use States of the model, but nothing of the function around it
+        pure.states = [(name, type) for name, type in scope.states if name[0] in "sw"]
         name = self.function("h", [(q, V)], [V], pure, 1)
-        outside = scope.inner(pure=True)
-        outside.names.clear()
+        outside = attrs.evolve(pure, names=[])
         slope = self.expr(F, outside, 1)
         self.put(f"{name} = jax.custom_jvp({name})")
         self.put(f"{name}.defjvp(lambda p, t: ({name}(p[0]), t[0] * {slope}))")
