@@ -1,6 +1,6 @@
 """StateGraph: stateful models as explicit, printable programs on JAX."""
 
-from stategraph import augment, compile, errors, graph, ir, nn, passes
+from stategraph import augment, compile, environ, errors, graph, ir, nn, passes, random, typing, util
 from stategraph._version import __version__
 from stategraph.graph import Node
 from stategraph.state import (
@@ -26,9 +26,11 @@ __all__ = [
     "ParamState",
     "ShortTermState",
     "State",
+    "TreefyState",
     "__version__",
     "augment",
     "compile",
+    "environ",
     "errors",
     "export",
     "graph",
@@ -37,5 +39,8 @@ __all__ = [
     "lower",
     "nn",
     "passes",
+    "random",
     "trace",
+    "typing",
+    "util",
 ]

@@ -17,7 +17,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax._src import config, core, dtypes, effects, source_info_util
+from jax._src import api_util, config, core, dtypes, effects, source_info_util
 from jax._src import linear_util as lu
 from jax._src.interpreters import ad, batching
 from jax._src.interpreters import partial_eval as pe
@@ -564,8 +564,8 @@ def eval_body(jaxpr: Any, consts: Sequence[Any], *args: Any) -> list[Any]:
 
 
 def tracer_var(tracer: Any) -> Any:
-    """The variable of its jaxpr that a recording tracer stands for."""
-    return tracer.val
+    """The variable of its jaxpr that a recording tracer stands for, None for other tracers."""
+    return getattr(tracer, "val", None)
 
 
 def origin_reads(tracer: Any, primitive: Any, limit: int = 2000) -> list[Any]:
@@ -676,3 +676,33 @@ def gradient_aval(aval: Any) -> Any:
     """The type of the gradient with respect to a value of this type."""
     tangent = tangent_aval(aval)
     return tangent.update(weak_type=False) if getattr(tangent, "weak_type", False) else tangent
+
+
+# ------------------------------------------------------------------------------------------------------------------ lanes
+
+
+def named_axes(axes: Sequence[tuple[str, int]]) -> Any:
+    """A context manager: collectives over these (name, size) can be traced."""
+    return core.extend_axis_env_nd(list(axes))
+
+
+def declared_effects(eqn: Any) -> list[Any]:
+    """The effects of an equation; that it names an axis is none, since it is computed where the axis is."""
+    return [effect for effect in eqn.effects if not isinstance(effect, core.NamedAxisEffect)]
+
+
+def depends_on_lane(value: Any) -> bool:
+    """Whether a value computed inside ``jax.vmap`` differs between the lanes of the innermost one."""
+    if not isinstance(value, batching.BatchTracer) or value._trace is not core.trace_ctx.trace:
+        return False
+    return value.batch_dim is not batching.not_mapped
+
+
+def prefix_axes(name: str, tree: Any, axes: Any) -> list[int | None]:
+    """One axis per leaf of ``tree``, from a prefix of it as ``jax.vmap`` takes; raises ``ValueError`` if it is none."""
+    return list(api_util.flatten_axes(name, tree, axes))
+
+
+def resized_aval(aval: Any, shape: Sequence[int]) -> Any:
+    """The type with another shape."""
+    return core.ShapedArray(tuple(shape), aval.dtype, weak_type=getattr(aval, "weak_type", False))

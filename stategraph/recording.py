@@ -25,9 +25,22 @@ from stategraph.ir.location import Location
 class Owner(Protocol):
     """What has a token: a State, of which messages are all that this module asks."""
 
-    source_location: Location
+    @property
+    def source_location(self) -> Location: ...
 
     def _describe(self) -> str: ...
+
+
+class Epochs:
+    """Counters that compiled functions compare instead of looking at every State."""
+
+    structure: int = 0
+    """Moves when a Node's attribute is rebound, or a State gets another tree structure."""
+    released: int = 0
+    """Moves when an owned array was handed out or replaced by the user."""
+
+
+EPOCHS = Epochs()
 
 
 class Token(int):
@@ -48,7 +61,7 @@ class Body:
         self.parent = parent
         self.once = once
         """Whether it runs exactly when the code around it does: no loop body or branch."""
-        self.straight: bool = once and (parent is None or parent.straight)
+        self.straight: bool = once and not _jax.traced_for(frame).startswith(LANES) and (parent is None or parent.straight)
         self.accesses: list[tuple[str, Token]] = []
         self.error: StateTypeError | None = None
         """What is wrong with this run; raised when the body is part of the program (JAX may discard the run and trace again)."""
@@ -69,6 +82,8 @@ LOCAL = Local()
 _TRACE_NUMBERS = itertools.count(1)
 STRAIGHT = ("jit", "pjit", "checkpoint", "remat", "custom_jvp fun", "custom_vjp fun", "stategraph")
 """What straight-line bodies are traced for: a State may change its type there."""
+LANES = "stategraph vmap"
+"""What the body of a vmap is traced for: it runs once per lane."""
 
 
 class Recorder:
@@ -77,13 +92,15 @@ class Recorder:
     def __init__(self) -> None:
         self.number = next(_TRACE_NUMBERS)
         self.epoch = 0
-        self.owners: list[Owner] = []
+        self.owners: list[Any] = []
         self.tokens: dict[int, Token] = {}
         self.avals: list[tuple[Any, ...]] = []
         self.trees: list[Any] = []
         self.entry: list[tuple[tuple[Any, ...], Any] | None] = []
         """Types at entry by token; None for States created in this trace."""
         self.born_in: dict[Token, Body] = {}
+        self.own_in: dict[Token, Body] = {}
+        """States that have a value, and a type, of their own in every lane of a vmap's body."""
         self.bodies: list[Body] = []
         self._body_of: dict[int, Body] = {}
         self.root: Any = None
@@ -112,6 +129,7 @@ class Recorder:
     def __enter__(self) -> Recorder:
         self._outer = LOCAL.recorder
         LOCAL.recorder = self
+        EPOCHS.structure += 1  # a compiled call in the middle of a trace must look twice
         self._context = _jax.trace_context(self._context_value())
         self._context.__enter__()
         return self
@@ -229,7 +247,7 @@ class Recorder:
 
     def _in_line(self, body: Body | None, token: Token) -> bool:
         """Whether ``body`` runs exactly once each time that the State's own body does."""
-        home = self.born_in.get(token)
+        home = self.own_in.get(token) or self.born_in.get(token)
         while body is not None and body is not home:
             if not body.once:
                 return False
@@ -269,7 +287,7 @@ class Recorder:
     def _check_scope(self, token: Token, body: Body) -> None:
         """A State created in a loop body or branch cannot be used outside of it."""
         home = self.born_in.get(token)
-        if home is None:
+        if home is None or self.root is None:  # a derivative rule is run while its function is imported, in its scope
             return
         scope: Body | None = body
         while scope is not None:

@@ -24,24 +24,12 @@ import numpy as np
 from stategraph import _jax
 from stategraph.errors import CallError, StateAccessError, StateTypeError, describe
 from stategraph.ir.location import Location
-from stategraph.recording import LOCAL, Recorder, render, same_avals
+from stategraph.recording import EPOCHS, LOCAL, Recorder, render, same_avals
 
 T = TypeVar("T")
 
 RUNTIME_LOCK = threading.RLock()
 """Held by compiled calls from gathering to scattering State, and by readers that take an owned array."""
-
-
-class Epochs:
-    """Counters that compiled functions compare instead of looking at every State."""
-
-    structure: int = 0
-    """Moves when a Node's attribute is rebound, or a State gets another tree structure."""
-    released: int = 0
-    """Moves when an owned array was handed out or replaced by the user."""
-
-
-EPOCHS = Epochs()
 
 
 class Cell:

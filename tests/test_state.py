@@ -98,13 +98,13 @@ def test_tags_and_metadata() -> None:
 def test_repr_is_stable_and_free_of_addresses() -> None:
     s = sg.State({"w": jnp.zeros((2, 3)), "b": [jnp.ones(1)]})
     assert repr(s) == "State(\n  value={'b': [Array([1.], dtype=float32)], 'w': Array([[0., 0., 0.],\n [0., 0., 0.]], dtype=float32)}\n)" or "0x" not in repr(s)
-    assert repr(sg.State(jnp.zeros((100, 100)))) == "State(\n  value=f32[100,100]\n)"
+    assert repr(sg.State(jnp.zeros((100, 100)))) == "State(\n  value=ShapedArray(float32[100,100])\n)"
     assert repr(s) == repr(copy.deepcopy(s))
     seen: list[str] = []
     sg.trace(lambda: seen.append(repr(s)))
     sg.trace(lambda: (s.value, seen.append(repr(s))))
     sg.trace(lambda: seen.append(repr(sg.State(1.0))))
-    assert all("0x" not in text for text in seen) and seen[2] == "State(\n  value=f32[]\n)"
+    assert all("0x" not in text for text in seen) and seen[2] == "State(\n  value=ShapedArray(float32[])\n)"
     assert "<pre>" in s._repr_html_()
 
 

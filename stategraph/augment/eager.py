@@ -1,7 +1,7 @@
-"""Gradients in eager Python: the meaning that the compiled form is compared with.
+"""Derivatives in eager Python: the meaning that the compiled form is compared with.
 
-Used under ``jax.disable_jit()``. The States that the function touches are found by tracing it; then ``jax.value_and_grad`` runs the function itself, with
-differentiated values in the States, and what it wrote is assigned at the end.
+Used under ``jax.disable_jit()``, and inside JAX traces that are not ours. The States that the function touches are found by tracing it; then JAX
+differentiates the function itself, with differentiated values in the States, and what it wrote is assigned at the end.
 """
 
 from __future__ import annotations
@@ -11,9 +11,66 @@ from typing import Any
 
 import jax
 
+from stategraph import _jax
 from stategraph.recording import LOCAL
 from stategraph.state import State
 from stategraph.tracing.tracer import touched_states
+
+Select = Callable[[Mapping[str, State[Any]]], tuple[list[State[Any]], Callable[[list[Any]], Any]]]
+"""From the States that are read to (the States meant, how to arrange what belongs to them)."""
+
+
+class Purified:
+    """A function over State as a pure one: ``(differentiated arguments, values of States) -> (value, (aux, States afterwards))``.
+
+    It runs inside ``with``, which puts back what the States held; ``commit`` then assigns what the function wrote.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        positions: Sequence[int],
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        select: Select | None,
+        part: Callable[[Any], tuple[Any, Any]],
+    ) -> None:
+        self.function, self.positions, self.args, self.kwargs, self.part = function, positions, args, kwargs, part
+        with jax.disable_jit(False):
+            self.touched, read = touched_states(function, args, kwargs)
+        self.states, self.arrange = ([], lambda grads: None) if select is None else select(read)
+        self.before = {path: state.value for path, state in self.touched.items()}
+        self.written: set[str] = set()
+        self.start = ([args[p] for p in positions], [state.value for state in self.states])
+        self._outer: Any = None
+
+    def __call__(self, diff: Any) -> Any:
+        touched = self.touched
+        given = list(self.args)
+        for position, value in zip(self.positions, diff[0], strict=True):
+            given[position] = value
+        for state, value in zip(self.states, diff[1], strict=True):
+            state.value = value
+        start = {path: jax.tree.leaves(state.value) for path, state in touched.items()}
+        value, aux = self.part(self.function(*given, **self.kwargs))
+        end = {path: state.value for path, state in touched.items()}
+        self.written.update(path for path in touched if not _same_leaves(jax.tree.leaves(end[path]), start[path]))
+        return value, (aux, end)
+
+    def __enter__(self) -> Purified:
+        self._outer, LOCAL.writable = LOCAL.writable, True
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        for path, state in self.touched.items():
+            state.value = self.before[path]
+        LOCAL.writable = self._outer
+
+    def commit(self, after: Mapping[str, Any]) -> None:
+        """Assign what the function wrote."""
+        for path in self.touched:
+            if path in self.written:
+                self.touched[path].value = after[path]
 
 
 def eager_gradient(
@@ -22,44 +79,97 @@ def eager_gradient(
     positions: Sequence[int],
     args: Sequence[Any],
     kwargs: dict[str, Any],
-    select: Callable[[Mapping[str, State[Any]]], Any],
+    select: Select,
     part: Callable[[Any], tuple[Any, Any]],
 ) -> tuple[Any, Any, Any]:
     """(gradients, value, aux). ``select`` finds the States meant among those that are read, ``part`` takes the function's result apart."""
-    with jax.disable_jit(False):
-        touched, read = touched_states(function, args, kwargs)
-    states, arrange = ([], lambda grads: None) if wanted.states is None else select(read)
-    before = {path: state.value for path, state in touched.items()}
-
-    def pure(diff: Any) -> Any:
-        given = list(args)
-        for position, value in zip(positions, diff[0], strict=True):
-            given[position] = value
-        for state, value in zip(states, diff[1], strict=True):
-            state.value = value
-        start = {path: jax.tree.leaves(state.value) for path, state in touched.items()}
-        value, aux = part(function(*given, **kwargs))
-        end = {path: state.value for path, state in touched.items()}
-        written.update(path for path in touched if not _same_leaves(jax.tree.leaves(end[path]), start[path]))
-        return value, (aux, end)
-
-    written: set[str] = set()
-    outer, LOCAL.writable = LOCAL.writable, True
-    try:
-        start = ([args[p] for p in positions], [state.value for state in states])
+    pure = Purified(function, positions, args, kwargs, None if wanted.states is None else select, part)
+    with pure:
         differentiated = jax.value_and_grad(pure, has_aux=True, holomorphic=wanted.holomorphic, allow_int=wanted.allow_int)
-        (value, (aux, after)), (arg_grads, state_grads) = differentiated(start)
-    finally:
-        for path, state in touched.items():
-            state.value = before[path]
-        LOCAL.writable = outer
-    for path in touched:
-        if path in written:
-            touched[path].value = after[path]
+        (value, (aux, after)), (arg_grads, state_grads) = differentiated(pure.start)
+    pure.commit(after)
     gradients: Any = tuple(arg_grads) if not isinstance(wanted.argnums, int) else arg_grads[0]
     if wanted.states is not None:
-        gradients = arrange(state_grads) if wanted.argnums is None else (arrange(state_grads), gradients)
+        gradients = pure.arrange(state_grads) if wanted.argnums is None else (pure.arrange(state_grads), gradients)
     return gradients, value, aux
+
+
+class EagerProduct:
+    """One run of a function over State, differentiated by JAX: what ``products.Recording`` is inside a trace."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        wanted: Any,
+        positions: Sequence[int],
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        select: Select,
+        part: Callable[[Any], tuple[Any, Any]],
+    ) -> None:
+        self.pure = Purified(function, positions, args, kwargs, None if wanted.states is None else select, part)
+        self.arrange_states = self.pure.arrange
+        self.flat, tree = jax.tree.flatten(self.pure.start)
+        self.arg_tree, *self.state_trees = [jax.tree.structure(part) for part in (self.pure.start[0], *self.pure.start[1])]
+        self.inputs = [_jax.typeof(leaf) for leaf in self.flat]
+        self.value: Any = None
+        self.aux: Any = None
+        self._tree = tree
+        self._active = [i for i, aval in enumerate(self.inputs) if _jax.has_tangent(aval)]
+        with jax.disable_jit(False):
+            self.value_tree, self.outputs = self._results()
+
+    def _results(self) -> tuple[Any, list[Any]]:
+        """The structure and the types of the value, without running the function."""
+        with self.pure:
+            shapes = jax.eval_shape(lambda diff: self.pure(diff)[0], self.pure.start)
+        self.pure.written.clear()
+        leaves, tree = jax.tree.flatten(shapes)
+        return tree, [_jax.array_aval(x.shape, x.dtype) for x in leaves]
+
+    def _moving(self, *moving: Any) -> Any:
+        full = list(self.flat)
+        for i, x in zip(self._active, moving, strict=True):
+            full[i] = x
+        value, rest = self.pure(jax.tree.unflatten(self._tree, full))
+        leaves = [jax.numpy.asarray(x) for x in jax.tree.leaves(value)]
+        return [x for x in leaves if _jax.has_tangent(_jax.typeof(x))], (value, rest)
+
+    def _done(self, rest: Any) -> None:
+        self.value, (self.aux, after) = rest
+        self.pure.commit(after)
+
+    def _primals(self) -> list[Any]:
+        return [jax.numpy.asarray(self.flat[i]) for i in self._active]
+
+    def jvp(self, tangents: Sequence[Any], lanes: int | None = None) -> list[Any]:
+        """How the outputs change along tangents of the differentiable inputs."""
+        with self.pure:
+            _, push, rest = jax.linearize(self._moving, *self._primals(), has_aux=True)
+        self._done(rest)
+        return _in_lanes(lambda *seeds: push(*seeds), tangents, lanes, self.outputs)
+
+    def vjp(self, cotangents: Sequence[Any], lanes: int | None = None) -> list[Any]:
+        """The gradients of the outputs weighted with cotangents, with respect to the differentiable inputs."""
+        pull = self.pullback()
+        return _in_lanes(pull, cotangents, lanes, [self.inputs[i] for i in self._active])
+
+    def pullback(self) -> Callable[..., list[Any]]:
+        """Run the function; the result is the linear map back from cotangents of the differentiable outputs."""
+        with self.pure:
+            _, pull, rest = jax.vjp(self._moving, *self._primals(), has_aux=True)
+        self._done(rest)
+        return lambda *cotangents: list(pull(list(cotangents)))
+
+
+def _in_lanes(linear: Callable[..., Any], seeds: Sequence[Any], lanes: int | None, avals: Sequence[Any]) -> list[Any]:
+    """A linear map of one seed, or of as many as there are lanes."""
+    if lanes is None:
+        return list(linear(*seeds))
+    found = [linear(*(seed[lane] for seed in seeds)) for lane in range(lanes)]
+    if not found:
+        return [jax.numpy.zeros((0, *aval.shape), aval.dtype) for aval in avals if _jax.has_tangent(aval)]
+    return [jax.numpy.stack(column) for column in zip(*found, strict=True)]
 
 
 def _same_leaves(a: Sequence[Any], b: Sequence[Any]) -> bool:

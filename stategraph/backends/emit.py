@@ -15,7 +15,7 @@ import jax
 
 from stategraph import _jax
 from stategraph.backends.params import decode
-from stategraph.errors import LoweringError
+from stategraph.errors import LoweringError, describe
 from stategraph.ir.attributes import RegionRef
 from stategraph.ir.core import Constant, Op, Region, Value
 
@@ -243,12 +243,16 @@ class _Emitter:
 
         function = jax.custom_jvp(_named(op, lambda outer, args: self.run(call, captured, outer, args)))
 
-        @function.defjvp
         def rule(primals: Any, tangents: Any) -> Any:
             outer, args = primals
-            flat = self.run(jvp, captured, outer, [*args, *(tangents[1][i] for i in active)], function)
+            if not all(map(_jax.is_zero_tangent, tangents[0])):
+                raise _closed_over(op)
+            given_tangents = [_jax.instantiate_zero(tangents[1][i], tangents[1][i]) for i in active]
+            flat = self.run(jvp, captured, outer, [*args, *given_tangents], function)
             out, given = flat[:count], iter(flat[count:])
             return out, [next(given) if i in out_active else _jax.zero_tangent(out[i]) for i in range(count)]
+
+        function.defjvp(rule, symbolic_zeros=True)
 
         self.traced(op, function, captured)
 
@@ -267,15 +271,19 @@ class _Emitter:
         function = jax.custom_vjp(_named(op, lambda outer, args: self.run(call, captured, outer, args)))
 
         def forward(outer: Any, args: Any) -> Any:
-            flat = self.run(fwd, captured, outer, args, function)
-            return flat[:count], (outer, flat[count:])
+            if any(value.perturbed for value in outer):
+                raise _closed_over(op)
+            values = [value.value for value in outer]
+            flat = self.run(fwd, captured, values, [arg.value for arg in args], function)
+            return flat[:count], (values, flat[count:])
 
         def backward(kept: Any, cotangents: Any) -> Any:
             outer, residuals = kept
-            given = iter(self.run(bwd, captured, outer, [*residuals, *(cotangents[i] for i in out_active)], function))
+            given_cotangents = [_jax.instantiate_zero(cotangents[i], cotangents[i]) for i in out_active]
+            given = iter(self.run(bwd, captured, outer, [*residuals, *given_cotangents], function))
             return None, [next(given) if i in active else None for i in range(len(op.operands))]
 
-        function.defvjp(forward, backward)
+        function.defvjp(forward, backward, symbolic_zeros=True)
         self.traced(op, function, captured)
 
     def run(self, region: Region, captured: list[Value], outer: Sequence[Any], args: Sequence[Any], rule: Any = None) -> list[Any]:
@@ -345,12 +353,24 @@ def _capture(region: Region, inside: set[Value], found: dict[Value, None]) -> No
         inside.update(op.results)
 
 
+def _closed_over(op: Op) -> LoweringError:
+    return LoweringError(
+        describe(
+            f"The function {op.attributes.get('name', '')!r} has a derivative rule and uses a differentiated value that is no argument of it.",
+            at=op.location,
+            why="its rule says nothing about that value (a State that it reads, or a variable that it closes over), so the gradient "
+            "would miss it",
+            fix="pass the value as an argument: `f(x, state.value)`",
+        )
+    )
+
+
 _TAGS = itertools.count()
 
 
 def _named(op: Op, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a function the op's name and a tag, by which the importer recognises it inside its own rule."""
-    function.__name__ = f"{op.attributes.get('name', 'rule')}#{next(_TAGS)}"
+    """Give a function the op's name, a tag by which the importer recognises it inside its own rule, and its number of arguments."""
+    function.__name__ = f"{op.attributes.get('name', 'rule')}#{next(_TAGS)}.{len(op.operands)}"
     return function
 
 

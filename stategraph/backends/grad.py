@@ -1,10 +1,12 @@
-"""Expanding gradients: JAX's own reverse mode on the pure body.
+"""Expanding derivatives: JAX's own forward and reverse mode on the pure body.
 
-The body of an ``xform.grad`` becomes a jaxpr (derivative rules kept), JAX differentiates it, and the result is imported as ops.
+The body of an ``xform.grad``, ``xform.jvp`` or ``xform.vjp`` becomes a jaxpr (derivative rules kept), JAX differentiates it, and the result is
+imported as ops.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -50,4 +52,80 @@ def expand_grad(op: Op, again: bool) -> Expansion:
     return import_inline(jaxpr, consts, operands, op.location, keep_rules=again)
 
 
+def expand_jvp(op: Op, again: bool) -> Expansion:
+    """The ops that compute the body's results and how the outputs change along the tangents, one lane after another where there are lanes."""
+    pushed = _pushed if op.attributes["lanes"] is None else _pushed_lanes
+    return _expand_product(op, again, pushed)
+
+
+def expand_vjp(op: Op, again: bool) -> Expansion:
+    """The ops that compute the body's results and the gradients of the outputs weighted with the cotangents."""
+    pulled = _pulled if op.attributes["lanes"] is None else _pulled_lanes
+    return _expand_product(op, again, pulled)
+
+
+Pure = Callable[..., tuple[list[Any], list[Any]]]
+"""From the differentiable arguments to (differentiable outputs, all results)."""
+
+
+def _pushed(pure: Pure, primals: list[Any], tangents: list[Any]) -> tuple[list[Any], list[Any]]:
+    _, moved, values = jax.jvp(pure, primals, tangents, has_aux=True)
+    return values, moved
+
+
+def _pushed_lanes(pure: Pure, primals: list[Any], tangents: list[Any]) -> tuple[list[Any], list[Any]]:
+    if not tangents:
+        outputs, values = pure(*primals)
+        return values, [jax.numpy.zeros((0, *x.shape), x.dtype) for x in outputs]
+    return jax.vmap(lambda lane: _pushed(pure, primals, lane), out_axes=(None, 0))(tangents)
+
+
+def _pulled(pure: Pure, primals: list[Any], cotangents: list[Any]) -> tuple[list[Any], list[Any]]:
+    _, pull, values = jax.vjp(pure, *primals, has_aux=True)
+    return values, pull(cotangents)
+
+
+def _pulled_lanes(pure: Pure, primals: list[Any], cotangents: list[Any]) -> tuple[list[Any], list[Any]]:
+    _, pull, values = jax.vjp(pure, *primals, has_aux=True)
+    if not cotangents:
+        return values, [jax.numpy.zeros((0, *x.shape), x.dtype) for x in primals]
+    return values, jax.vmap(pull)(cotangents)
+
+
+def _expand_product(op: Op, again: bool, derive: Callable[[Pure, list[Any], list[Any]], tuple[list[Any], list[Any]]]) -> Expansion:
+    from stategraph.tracing.importer import import_inline
+
+    (region,) = op.regions
+    pin_host_effects(region)
+    body, captured = emit_region(region, region.args, differentiable=True, name="derivative")
+    run = _jax.body_as_function(body)
+    count, seeds = len(captured), len(op.operands) - len(region.args)
+    active = [i for i, arg in enumerate(region.args) if _jax.has_tangent(_jax.aval_of(arg.type))]
+    outputs = region.yielded[: op.attributes["outputs"]]
+    out_active = [i for i, value in enumerate(outputs) if _jax.has_tangent(_jax.aval_of(value.type))]
+
+    def differentiated(*flat: Any) -> list[Any]:
+        given = list(flat[count + seeds :])
+
+        def pure(*moving: Any) -> tuple[list[Any], list[Any]]:
+            full = list(given)
+            for i, x in zip(active, moving, strict=True):
+                full[i] = x
+            values = run(*flat[:count], *full)
+            return [values[i] for i in out_active], values
+
+        values, moved = derive(pure, [given[i] for i in active], list(flat[count : count + seeds]))
+        return [*values, *moved]
+
+    operands: list[Value] = [*captured, *op.operands]
+    avals = [_jax.aval_of(value.type) for value in operands]
+    try:
+        jaxpr, consts = _jax.trace_flat(differentiated, avals, traced_for="stategraph derivative", name=op.name)
+    except (TypeError, ValueError) as error:
+        raise LoweringError(f"the derivative at {op.location} cannot be taken: {error}") from error
+    return import_inline(jaxpr, consts, operands, op.location, keep_rules=again)
+
+
 EXPANDERS["xform.grad"] = expand_grad
+EXPANDERS["xform.jvp"] = expand_jvp
+EXPANDERS["xform.vjp"] = expand_vjp

@@ -314,6 +314,46 @@ class _Machine:
         )
         return [value, *others, *gradients, *(leaf for leaves in state_gradients for leaf in leaves)]
 
+    def product(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
+        """``jvp`` and ``vjp``: the body's results, then tangents or gradients, lane by lane."""
+        (region,) = op.regions
+        seeds, arguments = operands[: -len(region.args) or None], operands[len(operands) - len(region.args) :]
+        paths = state_paths(op)
+        sizes = [len(self.store[path]) for path in paths]
+        flat = [*arguments, *(leaf for path in paths for leaf in self.store[path])]
+        active = [i for i, x in enumerate(flat) if _jax.has_tangent(_jax.typeof(x))]
+        out_active = _active(region.yielded[: op.attributes["outputs"]])
+
+        def body(*moving: Any) -> tuple[Any, Any]:
+            full = list(flat)
+            for i, x in zip(active, moving, strict=True):
+                full[i] = x
+            rest = iter(full[len(arguments) :])
+            leaves = {path: tuple(next(rest) for _ in range(size)) for path, size in zip(paths, sizes, strict=True)}
+            machine = attrs.evolve(
+                self, frame=self.frame.new_child(), store={**self.store, **leaves}, differentiating=True
+            )
+            values = machine.region(region, full[: len(arguments)])
+            return [values[i] for i in out_active], (values, machine.store)
+
+        primals = [flat[i] for i in active]
+        if op.name == "xform.jvp":
+            _, linear, (values, store) = jax.linearize(body, *primals, has_aux=True)
+        else:
+            _, pull, (values, store) = jax.vjp(body, *primals, has_aux=True)
+
+            def linear(*cotangents: Any) -> Any:
+                return pull(list(cotangents))
+
+        self.store.update(store)
+        lanes = op.attributes["lanes"]
+        if lanes is None:
+            return [*values, *linear(*seeds)]
+        found = [linear(*(seed[lane] for seed in seeds)) for lane in range(lanes)]
+        if not found:
+            return [*values, *(jnp.zeros(r.type.shape, _jax.aval_of(r.type).dtype) for r in op.results[len(values) :])]
+        return [*values, *(jnp.stack(column) for column in zip(*found, strict=True))]
+
     def custom_jvp(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
         if "recursive" in op.attributes:
             return self.enclosing_rule(op, operands)
@@ -443,6 +483,8 @@ _HANDLERS: dict[str, Callable[[_Machine, Op, list[Any]], Sequence[Any]]] = {
     "flow.custom_vjp": _Machine.custom_vjp,
     "xform.remat": _Machine.call,
     "xform.grad": _Machine.grad,
+    "xform.jvp": _Machine.product,
+    "xform.vjp": _Machine.product,
 }
 
 

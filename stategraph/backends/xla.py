@@ -15,6 +15,7 @@ import jax
 
 from stategraph import _jax
 from stategraph.backends import grad as _grad
+from stategraph.backends import vmap as _vmap
 from stategraph.backends.emit import HOST, emit_region
 from stategraph.backends.params import treedef_of
 from stategraph.errors import LoweringError, describe
@@ -43,7 +44,8 @@ class Executable:
     written: list[Leaf]
     ownable: list[bool]
     """For each written leaf: whether nobody else can hold its array."""
-    has_host_effects: bool
+    has_callbacks: bool
+    """Whether it calls Python that may look at State, or raise."""
     in_tree: Any
     out_tree: Any
     input_avals: list[Any]
@@ -62,7 +64,7 @@ class Executable:
         if given:
             args, kwargs = merge_given(args, kwargs, given)
         leaves, tree = jax.tree.flatten((args, kwargs))
-        if tree != self.in_tree:
+        if tree != self.in_tree or _jax.DISABLE_JIT.value:
             raise SignatureMiss
         inputs = [*donated, *kept, *leaves]
         if len(inputs) != len(self.input_avals):
@@ -110,8 +112,8 @@ def build(program: Program, in_tree: Any = None, out_tree: Any = None, *, donate
     outgoing: dict[Value, int] = {}
     for value in (*values, *results):
         outgoing[value] = outgoing.get(value, 0) + 1
-    host = any(True for _ in program.walk(*HOST))
-    may_donate = donate and not any(True for _ in program.walk(*HOST - {"host.debug_print"}))
+    calls = any(True for _ in program.walk(*HOST - {"host.debug_print"}))
+    may_donate = donate and not calls
     target = dict(zip(written, values, strict=True))
     ownable = [value not in inputs and type(value) is not Constant for value in values]
     can_own = dict(zip(written, ownable, strict=True))
@@ -131,7 +133,7 @@ def build(program: Program, in_tree: Any = None, out_tree: Any = None, *, donate
         kept=[leaf for leaf, _ in kept],
         written=written,
         ownable=[own and may_donate for own in ownable],
-        has_host_effects=host,
+        has_callbacks=calls,
         in_tree=in_tree if in_tree is not None else treedef_of(program.argument_tree),
         out_tree=out_tree if out_tree is not None else treedef_of(program.result_tree),
         input_avals=[_jax.aval_of(value.type) for value in order],

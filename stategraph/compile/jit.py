@@ -56,15 +56,18 @@ class JittedFunction:
         return self.function
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if _TRACE.value is not _EAGER or _DISABLE_JIT.value or LOCAL.recorder is not None:
-            return self.function(*args, **kwargs)
+        # What is rare is found out on the way: starting a trace moves EPOCHS.structure, and under jax.disable_jit()
+        # the executable answers with SignatureMiss.
         plan = self.plans.fast
-        if plan is not None and plan.epoch == EPOCHS.structure and (not plan.watched or plan.containers_hold()):
-            try:
-                return plan.run(args, kwargs, None)
-            except SignatureMiss:
-                pass
-        return self.plans.call(self.function, self.signature, args, kwargs)
+        if _TRACE.value is _EAGER:
+            if plan is not None and plan.epoch == EPOCHS.structure and (not plan.watched or plan.containers_hold()):
+                try:
+                    return plan.run(args, kwargs, None)
+                except SignatureMiss:
+                    pass
+            if not _DISABLE_JIT.value and LOCAL.recorder is None:
+                return self.plans.call(self.function, self.signature, args, kwargs)
+        return self.function(*args, **kwargs)
 
     @property
     def trace_count(self) -> int:
@@ -135,7 +138,7 @@ class _Method:
 
     def __init__(self, function: Callable[..., Any], reference: Any) -> None:
         functools.update_wrapper(self, function)
-        del self.__wrapped__
+        vars(self).pop("__wrapped__", None)
         self.__signature__ = _without_self(function)
         self.function = function
         self.reference = reference

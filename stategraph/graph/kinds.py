@@ -1,6 +1,8 @@
-"""What the object graph is made of: Nodes and other registered types, the containers they hold, States, arrays, and the rest.
+"""What the object graph is made of: Nodes and other registered types, the containers they hold, States,
+arrays, and the rest.
 
-``children`` says what is one step below an object, in the one order that everything here uses: attributes and keys sorted, lists and
+``children`` says what is one step below an object, in the one order that everything here uses: attributes
+and keys sorted, lists and
 tuples as they are.
 """
 
@@ -50,18 +52,18 @@ def _classify(obj: Any) -> int:
         return LIST
     if isinstance(obj, dict):
         return DICT
-    if type(obj) is tuple or isinstance(obj, tuple) and hasattr(obj, "_fields"):
+    if type(obj) is tuple or (isinstance(obj, tuple) and hasattr(obj, "_fields")):
         return TUPLE
     if obj is None:
         return NONE
-    if isinstance(obj, jax.Array) or isinstance(obj, np.ndarray) and obj.dtype != object:
+    if isinstance(obj, jax.Array) or (isinstance(obj, np.ndarray) and obj.dtype != object):
         return ARRAY
     if isinstance(obj, np.ndarray):
         return LEAF
     return LEAF if jax.tree_util.default_registry.flatten_one_level(obj) is None else PYTREE
 
 
-# ------------------------------------------------------------------------------------------------------ registered types
+# ----------------------------------------------------------------------------------------- registered types
 
 
 @attrs.frozen
@@ -79,14 +81,15 @@ _REGISTERED: dict[type, GraphType] = {}
 
 
 def register_graph_node_type(
-    type: type,  # noqa: A002
+    type: type,
     flatten: Callable[[Any], tuple[Iterable[tuple[Any, Any]], Any]],
     set_key: Callable[[Any, Any, Any], None],
     pop_key: Callable[[Any, Any], Any],
     create_empty: Callable[[Any], Any],
     clear: Callable[[Any], None],
 ) -> None:
-    """Let objects of a type (and its subclasses) be Nodes of the graph, without ``stategraph.graph.Node`` as a base.
+    """Let objects of a type (and its subclasses) be Nodes of the graph, without ``stategraph.graph.Node``
+    as a base.
 
     Args:
       type: the class.
@@ -149,7 +152,7 @@ def check_root(obj: Any, purpose: str) -> None:
         )
 
 
-# -------------------------------------------------------------------------------------------------------------- children
+# ------------------------------------------------------------------------------------------------- children
 
 
 def attributes(node: Any) -> dict[str, Any]:

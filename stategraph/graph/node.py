@@ -1,6 +1,7 @@
 """Node: an object that holds States, other Nodes, and plain attributes.
 
-Nodes report rebinding of their attributes: compiled functions notice that a State or a setting was replaced, and a trace undoes what
+Nodes report rebinding of their attributes: compiled functions notice that a State or a setting was
+replaced, and a trace undoes what
 the traced code assigned (see ``recording``). Reading an attribute costs nothing extra outside of a trace.
 """
 
@@ -101,7 +102,9 @@ def _saw_container(recorder: Recorder, container: Any) -> None:
 
 
 class Structure:
-    """In a guard, in place of an attribute's name: all attributes that can lead to States, but for the ``ignored`` ones."""
+    """In a guard, in place of an attribute's name: all attributes that can lead to States, but for the
+    ``ignored`` ones.
+    """
 
     def __init__(self, ignored: frozenset[str] = frozenset()) -> None:
         self.ignored = ignored
@@ -111,7 +114,9 @@ class Structure:
 
 
 def _leads(value: Any) -> bool:
-    """Whether a State can be found through a value. A container counts when it is empty or one of its first items does."""
+    """Whether a State can be found through a value. A container counts when it is empty or one of its first
+    items does.
+    """
     if isinstance(value, (Node, State)):
         return True
     if isinstance(value, (list, tuple, dict)):
@@ -142,7 +147,9 @@ def saw_structure(recorder: Recorder, node: Node) -> None:
 
 
 class watching:
-    """While active, a trace in progress learns which attributes of Nodes it reads. Nested and concurrent use is fine."""
+    """While active, a trace in progress learns which attributes of Nodes it reads. Nested and concurrent
+    use is fine.
+    """
 
     def __enter__(self) -> None:
         global _watchers

@@ -1,7 +1,9 @@
 """Walking the object graph: Nodes, the lists, tuples and dicts they hold, and the States at its leaves.
 
-Order is deterministic (attributes and keys sorted, lists in their order), each object is visited once however many paths lead to it, at
-the first of them in that order; cycles are fine, and nothing recurses. The *level* of a thing is the number of Nodes between it and the
+Order is deterministic (attributes and keys sorted, lists in their order), each object is visited once
+however many paths lead to it, at
+the first of them in that order; cycles are fine, and nothing recurses. The *level* of a thing is the number
+of Nodes between it and the
 root on the shortest way: the root and its own States have level 0.
 """
 
@@ -25,7 +27,6 @@ from stategraph.graph.kinds import (
     check_root,
     children,
     children_of,
-
     kind_of,
 )
 from stategraph.graph.node import Node, saw_structure
@@ -89,7 +90,7 @@ def note_structure(obj: Any) -> None:
         saw_structure(recorder, obj)
 
 
-# ---------------------------------------------------------------------------------------------------------------- levels
+# --------------------------------------------------------------------------------------------------- levels
 
 
 def _levels(root: Any) -> dict[int, int]:
@@ -122,14 +123,17 @@ def _check_hierarchy(allowed: tuple[int, int]) -> tuple[int, int]:
         low, high = allowed
         return int(low), int(high)
     except (TypeError, ValueError):
-        raise TypeError(f"allowed_hierarchy is a pair (lowest level, highest level), not {allowed!r}") from None
+        raise TypeError(
+            f"allowed_hierarchy is a pair (lowest level, highest level), not {allowed!r}"
+        ) from None
 
 
-# ---------------------------------------------------------------------------------------------------------------- leaves
+# --------------------------------------------------------------------------------------------------- leaves
 
 
 def iter_leaf(node: Any, allowed_hierarchy: tuple[int, int] = ALL_LEVELS) -> Iterator[tuple[PathParts, Any]]:
-    """Every State, array and setting of a model, with its path; States that have several paths once. ``None`` is no leaf.
+    """Every State, array and setting of a model, with its path; States that have several paths once.
+    ``None`` is no leaf.
 
     Args:
       node: a model, or a container of models.
@@ -196,15 +200,17 @@ _INSIDE = frozenset(range(10)) - {LEAF, NONE, ARRAY}
 """Kinds that are States or may hold some."""
 
 
-# ----------------------------------------------------------------------------------------------------------------- nodes
+# ---------------------------------------------------------------------------------------------------- nodes
 
 
 def iter_node(node: Any, allowed_hierarchy: tuple[int, int] = ALL_LEVELS) -> Iterator[tuple[PathParts, Any]]:
-    """Every Node of a model with its path, each once: what a Node holds comes before it, and the model itself, at ``()``, last.
+    """Every Node of a model with its path, each once: what a Node holds comes before it, and the model
+    itself, at ``()``, last.
 
     Args:
       node: a model, or a container of models.
-      allowed_hierarchy: the lowest and highest level wanted; the model itself is at level 0, ``(1, 1)`` are its children.
+      allowed_hierarchy: the lowest and highest level wanted; the model itself is at level 0, ``(1, 1)`` are
+        its children.
     """
     check_root(node, "iter_node")
     low, high = _check_hierarchy(allowed_hierarchy)
@@ -231,7 +237,8 @@ def iter_node(node: Any, allowed_hierarchy: tuple[int, int] = ALL_LEVELS) -> Ite
 
 
 def iter_children(node: Any) -> Iterator[tuple[PathParts, Any]]:
-    """The Nodes that a Node holds directly or in its lists, tuples and dicts, with their paths, each once; not the Node itself.
+    """The Nodes that a Node holds directly or in its lists, tuples and dicts, with their paths, each once;
+    not the Node itself.
 
     Example:
 
@@ -259,7 +266,7 @@ def iter_children(node: Any) -> Iterator[tuple[PathParts, Any]]:
             stack.extend([((*path, key), child) for key, child in reversed(children_of(obj, kind))])
 
 
-# ----------------------------------------------------------------------------------------------------------- collections
+# ---------------------------------------------------------------------------------------------- collections
 
 
 def states(node: Any, *filters: Filter, allowed_hierarchy: tuple[int, int] = ALL_LEVELS) -> Any:
@@ -267,7 +274,8 @@ def states(node: Any, *filters: Filter, allowed_hierarchy: tuple[int, int] = ALL
 
     Args:
       node: a model, or a container of models.
-      *filters: which States. With several, each State goes to the first filter that matches; those that match none are left out.
+      *filters: which States. With several, each State goes to the first filter that matches; those that
+        match none are left out.
       allowed_hierarchy: the lowest and highest level wanted; the model's own States are at level 0.
 
     Returns:
@@ -298,8 +306,10 @@ def nodes(node: Any, *filters: Filter, allowed_hierarchy: tuple[int, int] = ALL_
 
     Args:
       node: a model, or a container of models.
-      *filters: which Nodes. With several, each Node goes to the first filter that matches; those that match none are left out.
-      allowed_hierarchy: the lowest and highest level wanted; the model itself is at level 0, ``(1, 1)`` are its children.
+      *filters: which Nodes. With several, each Node goes to the first filter that matches; those that match
+        none are left out.
+      allowed_hierarchy: the lowest and highest level wanted; the model itself is at level 0, ``(1, 1)`` are
+        its children.
 
     Returns:
       A ``FlattedDict``; with several filters a tuple of them.
@@ -329,6 +339,3 @@ def path_text(path: Path) -> str:
         else:
             text += f"[{step!r}]"
     return text
-
-
-

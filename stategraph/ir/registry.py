@@ -135,6 +135,9 @@ for _name, _summary in {
     "flow.custom_jvp": "a body with a forward derivative rule of its own",
     "flow.custom_vjp": "a body with a reverse derivative rule of its own",
     "xform.grad": "a body, its results, and the gradient of the first one",
+    "xform.jvp": "a body, its results, and the change of the first ones along given tangents",
+    "xform.vjp": "a body, its results, and the gradient of the first ones weighted with given cotangents",
+    "xform.vmap": "a body that runs once per lane",
     "xform.remat": "a body whose intermediate values are recomputed in reverse mode",
 }.items():
     register_op(_name, summary=_summary, effects=no_effects)

@@ -52,6 +52,13 @@ FORMS: dict[str, Form] = {
     "flow.custom_vjp": Form(labels=("call", "fwd", "bwd")),
     "xform.remat": Form(groups=(("", None),), labels=("",)),
     "xform.grad": Form(groups=(("", None),), labels=("",)),
+    "xform.vmap": Form(
+        groups=(("", None),),
+        labels=("",),
+        defaults=(("axis_name", None), ("in_states", ()), ("out_states", ()), ("private", ()), ("shared", ())),
+    ),
+    "xform.jvp": Form(labels=("",)),
+    "xform.vjp": Form(labels=("",)),
 }
 
 

@@ -14,10 +14,11 @@ import attrs
 
 from stategraph.ir.core import Op, Program, Region
 from stategraph.ir.errors import Defect
+from stategraph.ir.lanes import all_lanes, one_lane, private_states, state_axes
 from stategraph.ir.types import Type
 from stategraph.ir.verify_types import same_type
 
-STRAIGHT = {"flow.call": 1, "xform.remat": 1, "xform.grad": 1, "flow.custom_jvp": 1, "flow.custom_vjp": 1}
+STRAIGHT = {"flow.call": 1, "xform.remat": 1, "xform.grad": 1, "xform.jvp": 1, "xform.vjp": 1, "flow.custom_jvp": 1, "flow.custom_vjp": 1}
 """How many of an op's first regions run exactly once, in place."""
 RULES = ("flow.custom_jvp", "flow.custom_vjp")
 """Ops whose other regions are derivative rules."""
@@ -139,6 +140,9 @@ class _Walk:
         if op.name == "flow.cond":
             self.branches(op, scope, body, rule)
             return
+        if op.name == "xform.vmap":
+            self.lanes(op, scope, body, rule)
+            return
         straight = STRAIGHT.get(op.name, 0)
         for i, region in enumerate(op.regions):
             if i < straight:
@@ -146,6 +150,39 @@ class _Walk:
                 continue
             self.bodies += 1
             self.region(region, dict(scope), self.bodies, self.bodies if op.name in RULES else rule)
+
+    def lanes(self, op: Op, scope: Scope, body: int, rule: int) -> None:
+        """Lanes see slices of mapped States, and what they write to States of their own is stacked afterwards."""
+        mapped, kept, private = state_axes(op, "in_states"), state_axes(op, "out_states"), private_states(op)
+        size: int = op.attributes["size"]
+        inner = dict(scope)
+        for path in (*mapped, *kept, *private):
+            inner[path] = Current(_look_up(op, path, scope).types, body)
+        for path, axis in mapped.items():
+            try:
+                types = tuple(one_lane(type, axis) for type in scope[path].types)
+            except IndexError:
+                types = ()
+            if tuple(all_lanes(type, axis, size) for type in types) != scope[path].types:
+                raise Defect(f"State @{path} is {_shown(scope[path].types)} and has no axis {axis} of size {size}", op, "change in_states")
+            inner[path] = Current(types, body)
+        for access in op.walk("state.write", "state.alloc"):
+            path = str(access.attributes.get("symbol"))
+            if access.name == "state.write" and path in mapped and path not in kept and path not in private:
+                raise Defect(f"State @{path} is mapped over lanes, and nothing says what becomes of what they write", op, "add it to out_states")
+            if access.name == "state.alloc" and path in self.symbols:
+                raise Defect(f"State @{path} outlives the program but is born once per lane", access, "create it before the op")
+        self.region(op.regions[0], inner, body, rule)
+        for path, old in scope.items():
+            if path in kept:
+                types = tuple(all_lanes(type, kept[path], size) for type in inner[path].types)
+            elif path in mapped or path in private:
+                continue
+            else:
+                types = inner[path].types
+            if old.body != body and not _agree(types, old.types):
+                raise Defect(f"this changes State @{path} from {_shown(old.types)} to {_shown(types)} in a body that may run many times", op, "")
+            scope[path] = Current(types, old.body)
 
     def branches(self, op: Op, scope: Scope, body: int, rule: int) -> None:
         ends = []

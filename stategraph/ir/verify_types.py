@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from stategraph.ir.attributes import Symbol
 from stategraph.ir.core import Op, Program, Region, Value
 from stategraph.ir.errors import Defect
+from stategraph.ir.lanes import is_state_axes, one_lane, shape_of
 from stategraph.ir.registry import definition_of
 from stategraph.ir.types import KeyType, TensorType, Type
 
@@ -205,11 +206,102 @@ def _grad(op: Op) -> None:
             op,
             "its results are what the body yields, then one gradient per operand and per leaf of its states",
         )
+    _symbols(op)
+
+
+def _symbols(op: Op) -> None:
     states = op.attributes.get("states", ())
     if not isinstance(states, tuple) or not all(isinstance(state, (Symbol, str)) for state in states):
         raise Defect(
-            "xform.grad: attribute 'states' is not a tuple of symbols", op, "write states = (@net.W,)"
+            f"{op.name}: attribute 'states' is not a tuple of symbols", op, "write states = (@net.W,)"
         )
+
+
+def _jvp(op: Op) -> None:
+    """Operands: the tangents of the differentiable arguments, then the arguments."""
+    body, seeds, outputs = _product(op)
+    values = body.yielded
+    moved = [_in_lanes(op, value.type) for value in values[:outputs] if _has_tangent(value.type)]
+    _match(op, "the last results", _types(op.results[len(values) :]), "the tangents of the outputs", moved)
+    if not op.attributes.get("states"):
+        wanted = [_in_lanes(op, arg.type) for arg in body.args if _has_tangent(arg.type)]
+        _match(op, "the tangents", seeds, "the body's differentiable arguments", wanted)
+
+
+def _vjp(op: Op) -> None:
+    """Operands: the cotangents of the differentiable outputs, then the arguments."""
+    body, seeds, outputs = _product(op)
+    values = body.yielded
+    wanted = [_in_lanes(op, value.type) for value in values[:outputs] if _has_tangent(value.type)]
+    _match(op, "the cotangents", seeds, "the body's differentiable outputs", wanted)
+    gradients = _types(op.results[len(values) :])
+    moved = [_in_lanes(op, arg.type) for arg in body.args if _has_tangent(arg.type)]
+    if op.attributes.get("states"):
+        gradients = gradients[: len(moved)]
+    _match(op, "the last results", gradients, "the body's differentiable arguments", moved)
+
+
+def _product(op: Op) -> tuple[Region, list[Type], int]:
+    """What jvp and vjp have in common: (the body, the types of the tangents or cotangents, how many outputs)."""
+    (body,) = _regions(op, 1)
+    outputs = _count(op, "outputs", 0)
+    lanes = op.attributes.get("lanes")
+    if lanes is not None:
+        _count(op, "lanes", 0)
+    values = _types(body.yielded)
+    if outputs > len(values):
+        raise Defect(f"{op.name} has {outputs} outputs and its body yields {len(values)} values", op, "")
+    seeds = len(op.operands) - len(body.args)
+    if seeds < 0:
+        raise Defect(f"{op.name} has {len(op.operands)} operands for {len(body.args)} arguments", op, "")
+    _match(op, "the body's arguments", _types(body.args), "the last operands", _types(op.operands[seeds:]))
+    _match(op, "the first results", _types(op.results[: len(values)]), "what the body yields", values)
+    _symbols(op)
+    return body, _types(op.operands[:seeds]), outputs
+
+
+def _in_lanes(op: Op, type: Type) -> Type:
+    """The type of a tangent or gradient of a value of this type."""
+    lanes = op.attributes.get("lanes")
+    return type if lanes is None else stacked(type, lanes)
+
+
+def _has_tangent(type: Type) -> bool:
+    return isinstance(type, TensorType) and type.dtype.startswith(("f", "bf", "c")) and type.dtype != "f0"
+
+
+def _vmap(op: Op) -> None:
+    (body,) = _regions(op, 1)
+    size = _count(op, "size", 0)
+    if not isinstance(op.attributes.get("axis_name"), (str, type(None))):
+        raise Defect(f"xform.vmap: axis_name is {op.attributes['axis_name']!r}, no name", op, "")
+    for name in ("in_states", "out_states"):
+        if not is_state_axes(op.attributes.get(name)):
+            raise Defect(f"xform.vmap: attribute {name!r} is no tuple of (@state, axis)", op, f"write {name} = ((@net.h, 0),)")
+    private = op.attributes.get("private")
+    if not isinstance(private, tuple) or not all(isinstance(symbol, Symbol) for symbol in private):
+        raise Defect("xform.vmap: attribute 'private' is no tuple of symbols", op, "write private = (@net.h,)")
+    _match(op, "the body's arguments", _types(body.args), "a lane of the operands", _lanes(op, "in_axes", op.operands, size))
+    _match(op, "what the body yields", _types(body.yielded), "a lane of the results", _lanes(op, "out_axes", op.results, size))
+
+
+def _lanes(op: Op, name: str, values: Sequence[Value], size: int) -> list[Type]:
+    """What one lane has of ``values``."""
+    axes = op.attributes.get(name)
+    if not isinstance(axes, tuple) or not all(axis is None or type(axis) is int for axis in axes):
+        raise Defect(f"xform.vmap: attribute {name!r} is {axes!r}, not a tuple of ints and none", op, "")
+    if len(axes) != len(values):
+        raise Defect(f"xform.vmap: {name} are {len(axes)}, for {len(values)} values", op, "")
+    found = []
+    for axis, value in zip(axes, values, strict=True):
+        if axis is None:
+            found.append(value.type)
+            continue
+        shape = shape_of(value.type)
+        if not 0 <= axis < len(shape) or shape[axis] != size:
+            raise Defect(f"xform.vmap: {value.type} has no axis {axis} of size {size}", op, f"change {name}")
+        found.append(one_lane(value.type, axis))
+    return found
 
 
 def _no_results(op: Op) -> None:
@@ -232,6 +324,9 @@ _RULES: dict[str, Callable[[Op], None]] = {
     "flow.custom_vjp": _custom_vjp,
     "xform.remat": _remat,
     "xform.grad": _grad,
+    "xform.vmap": _vmap,
+    "xform.jvp": _jvp,
+    "xform.vjp": _vjp,
     "state.read": _read,
     "state.write": _no_results,
     "state.alloc": _no_results,

@@ -21,7 +21,7 @@ from stategraph.passes.registry import register
 
 Key = tuple[Any, ...]
 Table = dict[Key, Op]
-_SHARING = (*LOOPS, "flow.cond", "xform.grad")
+_SHARING = (*LOOPS, "flow.cond", "xform.grad", "xform.jvp", "xform.vjp")
 """Ops whose bodies may use what was computed before them, as may plain calls."""
 
 

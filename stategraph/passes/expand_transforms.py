@@ -7,6 +7,7 @@ a backend offers, per op name, a function that computes the ops of the transform
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 
 import attrs
 
@@ -20,6 +21,8 @@ Expansion = tuple[list[Op], list[Value]]
 """The ops to stand in place of a transformation, and the values of its results."""
 EXPANDERS: dict[str, Callable[[Op, bool], Expansion]] = {}
 """How to expand each transformation, given whether it stands inside another one; filled by the backend."""
+SURROUNDINGS: list[Callable[[Op], AbstractContextManager[None]]] = []
+"""What has to hold while an op is expanded (the axes that lanes around it name); filled by the backend."""
 
 
 @register
@@ -41,7 +44,10 @@ def _expand(region: Region, context: Context, inside: bool) -> None:
         if op.name in EXPANDERS:
             if next(op.walk("state.read", "state.write", "state.alloc"), None) is not None:
                 raise PassError(f"{op.name} still contains State; run hoist-state before expand-transforms\n  at: {op.location}")
-            new, values = EXPANDERS[op.name](op, inside)
+            with ExitStack() as surroundings:
+                for enter in SURROUNDINGS:
+                    surroundings.enter_context(enter(op))
+                new, values = EXPANDERS[op.name](op, inside)
             for result, value in zip(op.results, values, strict=True):
                 REWRITER.replace_uses(result, value)
             erase_uses(op)

@@ -26,6 +26,7 @@ from stategraph.passes.context import Context
 from stategraph.passes.edit import REWRITER
 from stategraph.passes.eliminate_local_state import eliminate
 from stategraph.passes.forward_state import Accesses, forward
+from stategraph.passes.hoist_vmap import lift_vmap
 from stategraph.passes.peel import peel_last, rotate_condition
 from stategraph.passes.registry import register
 
@@ -173,7 +174,7 @@ class _Hoister:
         return after
 
     def gradient(self, op: Op, accesses: list[Accesses]) -> Lifted:
-        """``xform.grad``: the States it differentiates become operands; what it writes becomes auxiliary results."""
+        """Derivatives: the States that they are taken with respect to become operands; what is written becomes auxiliary results."""
         (found,) = accesses
         (region,) = op.regions
         wanted = [symbol.path for symbol in op.attributes["states"]]
@@ -196,6 +197,10 @@ class _Hoister:
         REWRITER.set_operands(op, operands)
         op.attributes = {**op.attributes, "states": ()}
         return Lifted(list(before.values()), after)
+
+    def lanes(self, op: Op, accesses: list[Accesses]) -> Lifted:
+        """``xform.vmap``: see ``hoist_vmap``."""
+        return Lifted(*lift_vmap(op, accesses[0]))
 
     def entry_read(self, path: str, op: Op) -> Op:
         symbol = self.program.states.get(path)
@@ -446,6 +451,9 @@ _HANDLERS: dict[str, Callable[[_Hoister, Op, list[Accesses]], Lifted]] = {
     "flow.call": _Hoister.straight,
     "xform.remat": _Hoister.straight,
     "xform.grad": _Hoister.gradient,
+    "xform.vmap": _Hoister.lanes,
+    "xform.jvp": _Hoister.gradient,
+    "xform.vjp": _Hoister.gradient,
     "flow.custom_jvp": _Hoister.custom_rule,
     "flow.custom_vjp": _Hoister.custom_rule,
     "flow.cond": _Hoister.branches,

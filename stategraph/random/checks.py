@@ -9,7 +9,6 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -78,7 +77,7 @@ def as_float(value: Any, dtype: Any) -> Any:
 
 def _check(name: str, value: Any, fails: Callable[[Any], Any], rule: str) -> None:
     if type(value) not in NUMBERS:
-        if _jax.is_tracer(value) or jax.config.jax_disable_jit and not hasattr(value, "__array__"):
+        if _jax.is_tracer(value):
             return
         value = np.asarray(value)
     with np.errstate(invalid="ignore"):

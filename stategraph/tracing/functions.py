@@ -33,7 +33,7 @@ class Signature:
 class Split:
     """One call's arguments, taken apart."""
 
-    key: Hashable
+    key: tuple[int, tuple[Hashable, ...]]
     """What a plan depends on besides types: the static arguments."""
     args: tuple[Any, ...]
     """Positional arguments without static ones; donated ones are None here."""

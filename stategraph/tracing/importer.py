@@ -20,9 +20,10 @@ from stategraph.backends.params import encode, tree_of
 from stategraph.errors import StateAccessError, TraceError, describe
 from stategraph.ir.attributes import Opaque, RegionRef, Symbol
 from stategraph.ir.core import Constant, Op, Region, Value
+from stategraph.ir.lanes import one_lane
 from stategraph.ir.location import Location
 from stategraph.recording import Recorder, Token
-from stategraph.tracing.rules import force_jvp, force_vjp, has_tangents, rule_key, rule_name
+from stategraph.tracing.rules import closed_over, force_jvp, force_vjp, has_tangents, rule_key, rule_name
 
 Env = dict[Any, Value]
 HOST = {
@@ -42,11 +43,15 @@ class Importer:
         """The program's operand for an array that the code closed over."""
         self.name_symbol = symbol
         """The path of a token's State; the second argument asks for a fresh local one."""
+        self.name_copy: Callable[[Token], str] = lambda token: symbol(token, True)
+        """A path for a copy of a token's State."""
         self.symbols: dict[Token, str] = {}
         self.instances: dict[int, int] = {}
         """How often each body number was imported."""
         self.here: Location | None = None
         """The op whose regions are being imported: the location of inner ops that have none."""
+        self.envs: list[Env] = []
+        """The values of the bodies being imported, outermost first."""
         self.keep_rules = True
         """Whether functions with derivative rules keep them; else they are calls."""
         self.rules: list[tuple[Any, list[str]]] = []
@@ -66,11 +71,22 @@ class Importer:
     def fill(self, region: Region, jaxpr: Any, consts: Sequence[Any], env: Env) -> None:
         """Import the equations of ``jaxpr`` into ``region`` and close it."""
         for var, const in zip(jaxpr.constvars, consts, strict=True):
-            env[var] = self.capture(const)
+            env[var] = self.constant(const)
         self.check_accesses(jaxpr)
+        self.envs.append(env)
         for eqn in jaxpr.eqns:
             self.equation(region, eqn, env)
+        self.envs.pop()
         region.yield_([self.read(env, atom) for atom in jaxpr.outvars])
+
+    def constant(self, const: Any) -> Value:
+        """What a body closes over: an array, or (in a derivative rule) a value of an enclosing body."""
+        if _jax.is_tracer(const):
+            variable = _jax.tracer_var(const)
+            for env in reversed(self.envs):
+                if variable in env:
+                    return env[variable]
+        return self.capture(const)
 
     def read(self, env: Env, atom: Any) -> Value:
         if type(atom) is _jax.Literal:
@@ -110,8 +126,9 @@ class Importer:
             name = HOST[name]
         else:
             name = f"jax.{name}"
-            if eqn.effects:
-                attributes["effects"] = tuple(sorted(str(type(effect).__name__) for effect in eqn.effects))
+            declared = _jax.declared_effects(eqn) if eqn.effects else ()
+            if declared:
+                attributes["effects"] = tuple(sorted(str(type(effect).__name__) for effect in declared))
         return Op(name, operands, [_jax.type_of(var.aval) for var in eqn.outvars], attributes, regions, location)
 
     def refuse_state(self, body: Any, name: str, location: Location) -> None:
@@ -236,14 +253,15 @@ class Importer:
         depth = self.enclosing(eqn)
         if depth:
             return self.recursive("flow.custom_jvp", eqn, operands, depth, location)
-        consts = eqn.params["num_consts"]
+        consts = closed_over(eqn)
+        kept = operands[eqn.params["num_consts"] : consts]
         call = self.region(eqn.params["call_jaxpr"], operands[:consts])
         args = operands[consts:]
         if not self.needs_rule(eqn):
             return Op("flow.call", args, _types(eqn), {"name": rule_name(eqn)}, [call], location)
         with self.inside(eqn):
             rule = force_jvp(eqn)
-            jvp = self.rule_region(rule.body, rule.consts, "custom_jvp")
+            jvp = self.rule_region(rule.body, rule.consts, "custom_jvp", kept)
         return Op("flow.custom_jvp", args, _types(eqn), {"name": rule.name}, [call, jvp], location)
 
     def needs_rule(self, eqn: Any) -> bool:
@@ -268,7 +286,7 @@ class Importer:
 
     @contextlib.contextmanager
     def inside(self, eqn: Any) -> Iterator[None]:
-        args = eqn.invars[eqn.params["num_consts"] :]
+        args = eqn.invars[closed_over(eqn) :]
         self.rules.append((rule_key(eqn), [str(atom.aval) for atom in args]))
         try:
             yield
@@ -279,20 +297,21 @@ class Importer:
         depth = self.enclosing(eqn)
         if depth:
             return self.recursive("flow.custom_vjp", eqn, operands, depth, location)
-        consts = eqn.params["num_consts"]
+        consts = closed_over(eqn)
+        kept = operands[eqn.params["num_consts"] : consts]
         call = self.region(eqn.params["call_jaxpr"], operands[:consts])
         args = operands[consts:]
         if not self.needs_rule(eqn):
             return Op("flow.call", args, _types(eqn), {"name": rule_name(eqn)}, [call], location)
         with self.inside(eqn):
             forward, backward = force_vjp(eqn)
-            fwd = self.rule_region(forward.body, forward.consts, "custom_vjp")
+            fwd = self.rule_region(forward.body, forward.consts, "custom_vjp", kept)
             bwd = self.rule_region(backward.body, backward.consts, "custom_vjp")
         attributes = {"name": forward.name}
         return Op("flow.custom_vjp", args, _types(eqn), attributes, [call, fwd, bwd], location)
 
-    def rule_region(self, jaxpr: Any, consts: Sequence[Any], what: str) -> Region:
-        """The body of a derivative rule: it may read State, and write only what it creates."""
+    def rule_region(self, jaxpr: Any, consts: Sequence[Any], what: str, kept: Sequence[Value] = ()) -> Region:
+        """The body of a derivative rule; its first inputs are bound to ``kept``. It may read State, and write only what it creates."""
         born = {alloc.params["token"] for alloc in _jax.equations_of(jaxpr, ("state_alloc",))}
         for write in _jax.equations_of(jaxpr, ("state_write",)):
             if write.params["token"] not in born:
@@ -305,8 +324,8 @@ class Importer:
                         fix="write the State in the function itself",
                     )
                 )
-        region = Region([_jax.type_of(var.aval) for var in jaxpr.invars])
-        env: Env = dict(zip(jaxpr.invars, region.args, strict=True))
+        region = Region([_jax.type_of(var.aval) for var in jaxpr.invars[len(kept) :]])
+        env: Env = dict(zip(jaxpr.invars, [*kept, *region.args], strict=True))
         self.fill(region, jaxpr, consts, env)
         return region
 
@@ -317,6 +336,64 @@ class Importer:
         states = tuple(Symbol(self.symbol(token)) for token in params["tokens"])
         attributes: dict[str, Any] = {"states": states, "allow_int": params["allow_int"], "holomorphic": params["holomorphic"]}
         return Op("xform.grad", operands[consts:], _types(eqn), attributes, [body], location)
+
+    def vmap(self, eqn: Any, operands: list[Value], location: Location) -> Op:
+        """The lanes' keys come last among the operands: each lane begins by writing its own to the random State."""
+        params = eqn.params
+        consts = params["num_consts"]
+        body = self.region(params["jaxpr"], operands[:consts])
+        given = operands[consts:]
+        keys = len(params["keys"])
+        for token, value, at in zip(params["keys"], given[len(given) - keys :], range(keys), strict=True):
+            path = self.symbol(token)
+            key = Value(one_lane(value.type, 0), body, len(body.args), path.rsplit(".", 1)[-1])
+            body.args.append(key)
+            write = Op("state.write", [key], (), {"symbol": path}, (), location)
+            write.parent = body
+            body.ops.insert(at, write)
+
+        def states(pairs: Sequence[tuple[Token, int]]) -> tuple[tuple[Symbol, int], ...]:
+            return tuple((Symbol(self.symbol(token)), axis) for token, axis in pairs)
+
+        attributes: dict[str, Any] = {
+            "size": params["size"],
+            "axis_name": params["axis_name"],
+            "in_axes": params["in_axes"],
+            "out_axes": params["out_axes"],
+            "in_states": states(params["in_states"]),
+            "out_states": states(params["out_states"]),
+            "private": tuple(Symbol(self.symbol(token)) for token in params["private"]),
+            "shared": (),
+        }
+        return Op("xform.vmap", given, _types(eqn), attributes, [body], location)
+
+
+    def product(self, eqn: Any, operands: list[Value], location: Location) -> Op:
+        """``jvp`` and ``vjp``. Inputs: entry values of States that the body has copies of, constants, tangents or cotangents, arguments.
+
+        A pullback runs the body again, on copies of the States as they were: each of ``local`` names a State, its structure and where
+        among the entry values and arguments its leaves are.
+        """
+        params = eqn.params
+        jaxpr, closed = _jax.body_parts(params["jaxpr"])
+        sizes = (params["num_held"], params["num_consts"], params["num_seeds"])
+        starts = [sum(sizes[:i]) for i in range(4)]
+        held, consts, seeds = (operands[a:b] for a, b in zip(starts, starts[1:], strict=False))
+        given = operands[starts[3] :]
+        region = Region([value.type for value in given])
+        sources = [*held, *region.args]
+        outer = {token: self.symbol(token) for token, _, _ in params["local"]}
+        for token, tree, slots in params["local"]:
+            assert self.recorder is not None
+            self.symbols[token] = self.name_copy(token)
+            attributes = {"symbol": self.symbols[token], "kind": type(self.recorder.owners[token]).__name__, "tree": tree_of(tree)}
+            region.append(Op("state.alloc", [sources[i] for i in slots], (), attributes, (), location))
+        self.fill(region, jaxpr, closed, dict(zip(jaxpr.invars, [*consts, *region.args], strict=False)))
+        self.symbols.update(outer)
+        states = tuple(Symbol(self.symbol(token)) for token in params["tokens"])
+        attributes = {"outputs": params["outputs"], "lanes": params["lanes"], "states": states}
+        name = "xform." + eqn.primitive.name.removeprefix("stategraph_")
+        return Op(name, [*seeds, *given], _types(eqn), attributes, [region], location)
 
 
 def _types(eqn: Any) -> list[Any]:
@@ -344,6 +421,9 @@ _HANDLERS: dict[str, Callable[[Importer, Any, list[Value], Location], Op]] = {
     "custom_jvp_call": Importer.custom_jvp,
     "custom_vjp_call": Importer.custom_vjp,
     "stategraph_grad": Importer.grad,
+    "stategraph_vmap": Importer.vmap,
+    "stategraph_jvp": Importer.product,
+    "stategraph_vjp": Importer.product,
 }
 
 

@@ -56,7 +56,6 @@ class Plan:
         """Whether the next call is the first, which compiles."""
         self.epoch = -1
         self.released = -1
-        self.lock = _NO_LOCK if executable.has_host_effects else RUNTIME_LOCK
         self.donated: list[Cell] = []
         self.kept: list[Cell] = []
         self.written: list[Cell] = []
@@ -155,7 +154,9 @@ class Plan:
     def _runner(self) -> Callable[[Any, Any, Any], Any]:
         """What a call does, with everything that is the same for all calls looked up once."""
         donated_cells, kept_cells, written, captured = self.donated, self.kept, self.written, self.captured
-        shared, lock, epochs, plan = self.shared, self.lock, EPOCHS, self
+        shared, lock, epochs, plan = self.shared, RUNTIME_LOCK, EPOCHS, self
+        if self.executable.has_callbacks:
+            return self._calling_back
 
         def run(args: Any, kwargs: Any, given: Any) -> Any:
             with lock:
@@ -183,6 +184,26 @@ class Plan:
                 return result
 
         return run
+
+    def _calling_back(self, args: Any, kwargs: Any, given: Any) -> Any:
+        """What a call does that calls back into Python: nothing is donated, and no lock is held while a callback may read State."""
+        with RUNTIME_LOCK:
+            for c in self.kept:
+                if type(c.v) is Poisoned:
+                    self._lost(c)
+                if c.owned:  # another program could take its memory while this one runs
+                    c.owned = False
+                    EPOCHS.released += 1
+            kept = [*(c.v for c in self.kept), *self.captured]
+        result, new = self.jitted([], kept, args, kwargs) if given is None else self.jitted([], kept, args, kwargs, given)
+        with RUNTIME_LOCK:
+            if self.types_change:
+                self._refill(new)
+                return result
+            for c, v in zip(self.written, new, strict=True):
+                c.v = v
+            self._own()
+        return result
 
     def _claim(self, donated: list[Any]) -> list[Any]:
         """Copies of the leaves that somebody else may hold."""
@@ -247,17 +268,6 @@ class Plan:
                         fix="assign a new value (`state.value = ...`) or restore the model",
                     )
                 )
-
-
-class _NoLock:
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *exc: Any) -> None:
-        return None
-
-
-_NO_LOCK = _NoLock()
 
 
 def _hold(value: Any) -> Any:

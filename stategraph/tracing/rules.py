@@ -33,8 +33,21 @@ def differentiable(avals: Sequence[Any]) -> tuple[int, ...]:
 
 
 def has_tangents(eqn: Any) -> bool:
-    """Whether any operand of the function can be differentiated."""
-    return bool(differentiable(_operand_avals(eqn)))
+    """Whether any argument of the function can be differentiated."""
+    return bool(differentiable([atom.aval for atom in eqn.invars[closed_over(eqn) :]]))
+
+
+def closed_over(eqn: Any) -> int:
+    """How many leading operands are what the function closes over, not its arguments.
+
+    JAX counts them; for functions that our own backend made (``name#tag.arguments``) the arguments are counted instead, since
+    JAX turns constants into operands when it evaluates a jaxpr.
+    """
+    name = _source(eqn).split(" ")[0]
+    if "#" in name:
+        return len(eqn.invars) - int(name.rsplit(".", 1)[1])
+    count: int = eqn.params["num_consts"]
+    return count
 
 
 def _operand_avals(eqn: Any) -> list[Any]:
@@ -42,9 +55,10 @@ def _operand_avals(eqn: Any) -> list[Any]:
 
 
 def force_jvp(eqn: Any) -> Rule:
-    """The jvp body of a ``custom_jvp_call`` equation."""
+    """The jvp body of a ``custom_jvp_call`` equation. Its first inputs are operands that the function closes over, if any."""
     avals = _operand_avals(eqn)
-    active = differentiable(avals)
+    kept = closed_over(eqn) - eqn.params["num_consts"]
+    active = [i for i in differentiable(avals) if i >= kept]
     zeros = [i not in active for i in range(len(avals))]
     jaxpr, consts, out_zeros = eqn.params["jvp_jaxpr_fun"].call_wrapped(*zeros)
     out_avals = [var.aval for var in eqn.outvars]
@@ -68,8 +82,9 @@ def force_jvp(eqn: Any) -> Rule:
 def force_vjp(eqn: Any) -> tuple[Rule, Rule]:
     """The forward and backward bodies of a ``custom_vjp_call`` equation."""
     avals = _operand_avals(eqn)
+    kept = closed_over(eqn) - eqn.params["num_consts"]
     out_avals = [var.aval for var in eqn.outvars]
-    jaxpr, consts = eqn.params["fwd_jaxpr_thunk"].call_wrapped(*[True] * len(avals))
+    jaxpr, consts = eqn.params["fwd_jaxpr_thunk"].call_wrapped(*[i >= kept for i in range(len(avals))])
     _, residual_tree, forwarded = eqn.params["out_trees"]()
     offset = eqn.params["num_consts"]
 
@@ -83,7 +98,7 @@ def force_vjp(eqn: Any) -> tuple[Rule, Rule]:
     name = rule_name(eqn)
     fwd, fwd_consts = _jax.trace_flat(forward, avals, traced_for="stategraph rule", name=name)
     residual_avals = [var.aval for var in fwd.outvars[len(out_avals) :]]
-    active, out_active = differentiable(avals), differentiable(out_avals)
+    active, out_active = [i for i in differentiable(avals) if i >= kept], differentiable(out_avals)
     cotangents = [_jax.tangent_aval(out_avals[i]) for i in out_active]
     bwd_function = eqn.params["bwd"]
 

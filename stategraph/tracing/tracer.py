@@ -182,6 +182,7 @@ def _assemble(
     body = Region([_jax.type_of(var.aval) for var in jaxpr.invars], argument_names)
     captures = _Captures(body, array_names, set(argument_names))
     importer = Importer(recorder, captures, namer)
+    importer.name_copy = namer.copy
     env = dict(zip(jaxpr.invars, list(body.args), strict=True))
     importer.fill(body, jaxpr, consts, env)
     _check_reused(recorder, importer, escaping)
@@ -291,6 +292,10 @@ class _Namer:
         path = unique(wanted, self.taken)
         self.paths[token] = path
         return path
+
+    def copy(self, token: Token) -> str:
+        """A path for a copy of a State."""
+        return unique(self(token, False), self.taken)
 
 
 def unique(name: str, taken: set[str]) -> str:

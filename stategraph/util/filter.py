@@ -9,7 +9,8 @@ a tuple or list             what any of its members selects
 ``f(path, value) -> bool``  whatever it says; ``f(value)``, with one argument, also does
 ==========================  =====================================================================
 
-The classes here say the same as objects that compare, print and nest: ``All(OfType(ParamState), PathContains("decoder"))``.
+The classes here say the same as objects that compare, print and nest: ``All(OfType(ParamState),
+PathContains("decoder"))``.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Any:
     predicates: tuple[Predicate, ...]
 
     def __init__(self, *filters: Filter) -> None:
-        self.__attrs_init__(tuple(map(to_predicate, filters)))  # type: ignore[attr-defined]
+        self.__attrs_init__(tuple(map(to_predicate, filters)))
 
     def __call__(self, path: PathParts, value: t.Any) -> bool:
         return any(predicate(path, value) for predicate in self.predicates)
@@ -95,17 +96,21 @@ class All:
     predicates: tuple[Predicate, ...]
 
     def __init__(self, *filters: Filter) -> None:
-        self.__attrs_init__(tuple(map(to_predicate, filters)))  # type: ignore[attr-defined]
+        self.__attrs_init__(tuple(map(to_predicate, filters)))
 
     def __call__(self, path: PathParts, value: t.Any) -> bool:
         return all(predicate(path, value) for predicate in self.predicates)
+
+
+def _as_predicate(the_filter: Filter) -> Predicate:
+    return to_predicate(the_filter)
 
 
 @attrs.frozen
 class Not:
     """What the filter does not select."""
 
-    predicate: Predicate = attrs.field(converter=lambda one: to_predicate(one))
+    predicate: Predicate = attrs.field(converter=_as_predicate)
 
     def __call__(self, path: PathParts, value: t.Any) -> bool:
         return not self.predicate(path, value)
@@ -196,7 +201,7 @@ def to_predicates(filters: Iterable[Filter]) -> tuple[Predicate, ...]:
             raise ValueError(
                 describe(
                     f"The filter {one!r} matches everything, so the filters after it match nothing.",
-                    why=f"it is number {position + 1} of {len(given)}, and the first filter that matches counts",
+                    why=f"it is number {position + 1} of {len(given)}, and the first match counts",
                     fix="put `...` last: (ParamState, ...)",
                 )
             )
@@ -204,7 +209,9 @@ def to_predicates(filters: Iterable[Filter]) -> tuple[Predicate, ...]:
 
 
 def _arguments(function: Callable[..., t.Any]) -> int:
-    """How many positional arguments a predicate asks for. A default is the function's own: ``lambda node, kept=kept: …`` asks for one."""
+    """How many positional arguments a predicate asks for. A default is the function's own: ``lambda node,
+    kept=kept: …`` asks for one.
+    """
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
@@ -212,7 +219,7 @@ def _arguments(function: Callable[..., t.Any]) -> int:
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     required = sum(p.default is p.empty for p in positional)
     open_ended = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-    if required > 2 or not positional and not open_ended:
+    if required > 2 or (not positional and not open_ended):
         raise TypeError(
             describe(
                 f"A filter function takes (path, value) or (value), not {inspect.signature(function)}.",

@@ -1,10 +1,13 @@
 """FlattedDict and NestedDict: things of a model by path.
 
-A ``FlattedDict`` has whole paths as keys, ``{("layer", "weight"): …}``; a ``NestedDict`` has one level of dicts for each step,
-``{"layer": {"weight": …}}``. Both are dicts and JAX pytrees. As pytrees their structure depends on the paths alone, not on the order in
+A ``FlattedDict`` has whole paths as keys, ``{("layer", "weight"): …}``; a ``NestedDict`` has one level of
+dicts for each step,
+``{"layer": {"weight": …}}``. Both are dicts and JAX pytrees. As pytrees their structure depends on the
+paths alone, not on the order in
 which entries were added, and is flat: depth costs nothing.
 
-In a ``NestedDict`` the levels are NestedDicts themselves, so that a plain dict can be an entry; one that is assigned or given to the
+In a ``NestedDict`` the levels are NestedDicts themselves, so that a plain dict can be an entry; one that is
+assigned or given to the
 constructor becomes a level.
 """
 
@@ -55,14 +58,17 @@ class FlattedDict(dict[PathParts, Any]):
         return {path: _value_of(item) for path, item in self.items()}
 
     def assign_dict_values(self, data: Mapping[PathParts, Any]) -> None:
-        """Give States new values: ``data[path]`` to the State at ``path``. All paths are looked up before anything is assigned.
+        """Give States new values: ``data[path]`` to the State at ``path``. All paths are looked up before
+        anything is assigned.
 
         Raises:
           KeyError: for a path that is not here.
         """
         unknown = [path for path in data if path not in self]
         if unknown:
-            raise KeyError(f"no State at {', '.join(map(repr, unknown))}; there are {', '.join(map(repr, self))}")
+            raise KeyError(
+                f"no State at {', '.join(map(repr, unknown))}; there are {', '.join(map(repr, self))}"
+            )
         for path, value in data.items():
             if isinstance(self[path], (State, TreefyState)):
                 self[path].value = _value_of(value)
@@ -93,7 +99,9 @@ class FlattedDict(dict[PathParts, Any]):
 
     def treefy_state(self) -> FlattedDict:
         """The same with ``TreefyState`` (a pytree) instead of States."""
-        return FlattedDict({path: treefy(item) if isinstance(item, State) else item for path, item in self.items()})
+        return FlattedDict(
+            {path: treefy(item) if isinstance(item, State) else item for path, item in self.items()}
+        )
 
     def copy(self) -> FlattedDict:
         """A FlattedDict with the same entries."""
@@ -172,7 +180,9 @@ class NestedDict(dict[Any, Any]):
                         inner = NestedDict()
                         dict.__setitem__(level, key, inner)
                     elif not isinstance(inner, NestedDict):
-                        raise ValueError(f"there is an entry at {above[:depth]!r}, and {path!r} goes on below it")
+                        raise ValueError(
+                            f"there is an entry at {above[:depth]!r}, and {path!r} goes on below it"
+                        )
                     level = inner
                 levels[above] = level
             if isinstance(dict.get(level, path[-1]), NestedDict):
@@ -206,7 +216,8 @@ class NestedDict(dict[Any, Any]):
         return root
 
     def replace_by_pure_dict(self, pure: Mapping[Any, Any]) -> None:
-        """Take values from nested dicts as ``to_pure_dict`` gives them. Nothing changes when a path is unknown.
+        """Take values from nested dicts as ``to_pure_dict`` gives them. Nothing changes when a path is
+        unknown.
 
         Raises:
           KeyError: for a path that is not here.
@@ -215,7 +226,9 @@ class NestedDict(dict[Any, Any]):
         found = dict(iter_entries(pure, stop=mine))
         unknown = [path for path in found if path not in mine]
         if unknown:
-            raise KeyError(f"no entry at {', '.join(map(repr, unknown))}; there are {', '.join(map(repr, mine))}")
+            raise KeyError(
+                f"no entry at {', '.join(map(repr, unknown))}; there are {', '.join(map(repr, mine))}"
+            )
         for path, value in found.items():
             item = mine[path]
             level: Any = self
@@ -277,9 +290,11 @@ def _value_of(item: Any) -> Any:
 
 
 def iter_entries(mapping: Mapping[Any, Any], stop: Any = ()) -> Iterator[tuple[PathParts, Any]]:
-    """(path, entry) of nested or flat dicts, in order. A path in ``stop`` is an entry even when a dict is there.
+    """(path, entry) of nested or flat dicts, in order. A path in ``stop`` is an entry even when a dict is
+    there.
 
-    In a NestedDict, plain dicts are entries. In a plain dict they are levels, and tuples among its first keys are whole paths.
+    In a NestedDict, plain dicts are entries. In a plain dict they are levels, and tuples among its first
+    keys are whole paths.
     """
     if isinstance(mapping, FlattedDict):
         yield from mapping.items()
@@ -302,10 +317,12 @@ def iter_entries(mapping: Mapping[Any, Any], stop: Any = ()) -> Iterator[tuple[P
 def _split(like: M, flat: FlattedDict, filters: tuple[Filter, ...], exhaustive: bool) -> M | tuple[M, ...]:
     groups = split_entries(flat, filters, exhaustive)
     made = tuple(group.to_nest() if isinstance(like, NestedDict) else group for group in groups)
-    return made[0] if len(made) == 1 else made  # type: ignore[return-value]
+    return made[0] if len(made) == 1 else made
 
 
-def split_entries(flat: Mapping[PathParts, Any], filters: Iterable[Filter], exhaustive: bool) -> list[FlattedDict]:
+def split_entries(
+    flat: Mapping[PathParts, Any], filters: Iterable[Filter], exhaustive: bool
+) -> list[FlattedDict]:
     """One FlattedDict for each filter; every entry goes to the first that matches."""
     predicates = to_predicates(filters)
     groups = [FlattedDict() for _ in predicates]
@@ -319,10 +336,11 @@ def split_entries(flat: Mapping[PathParts, Any], filters: Iterable[Filter], exha
             rest[path] = item
     if rest and exhaustive:
         some = ", ".join(f"{path!r} ({_kind(item)})" for path, item in list(rest.items())[:5])
+        more = ", …" if len(rest) > 5 else ""
         raise ValueError(
             describe(
-                f"{len(rest)} of {len(flat)} entries match no filter: {some}{', …' if len(rest) > 5 else ''}.",
-                why="a split gives every entry to some group, so that merging the groups gives the whole again",
+                f"{len(rest)} of {len(flat)} entries match no filter: {some}{more}.",
+                why="a split gives every entry to some group, so that the groups merge to the whole",
                 fix="add `...` as the last filter for the rest",
             )
         )
@@ -333,7 +351,7 @@ def _kind(item: Any) -> str:
     return item.type.__name__ if isinstance(item, TreefyState) else type(item).__name__
 
 
-# ----------------------------------------------------------------------------------------------------------- as pytrees
+# ----------------------------------------------------------------------------------------------- as pytrees
 
 
 class _MixedKey:
@@ -374,7 +392,9 @@ def _path_key(path: PathParts) -> Any:
     return jax.tree_util.DictKey(path[0] if len(path) == 1 else path)
 
 
-def _register(cls: type[Any], flat: Callable[[Any], dict[PathParts, Any]], build: Callable[[Any], Any]) -> None:
+def _register(
+    cls: type[Any], flat: Callable[[Any], dict[PathParts, Any]], build: Callable[[Any], Any]
+) -> None:
     def flatten(mapping: Any) -> tuple[list[Any], tuple[PathParts, ...]]:
         entries = flat(mapping)
         paths = sorted_paths(entries)
@@ -391,10 +411,14 @@ def _register(cls: type[Any], flat: Callable[[Any], dict[PathParts, Any]], build
 
 
 _register(FlattedDict, lambda mapping: mapping, FlattedDict)
-_register(NestedDict, lambda mapping: dict(iter_entries(mapping)), lambda entries: NestedDict.from_flat(dict(entries)))
+_register(
+    NestedDict,
+    lambda mapping: dict(iter_entries(mapping)),
+    lambda entries: NestedDict.from_flat(dict(entries)),
+)
 
 
-# --------------------------------------------------------------------------------------------------------- plain dicts
+# ---------------------------------------------------------------------------------------------- plain dicts
 
 
 def flat_mapping(

@@ -1,7 +1,9 @@
 """Comparing what is not data: the settings, functions and names that are part of a structure.
 
-JAX compares structures to decide whether it knows a function already, so a comparison must be right, cheap and never fail: values of
-different types are different (``1``, ``1.0`` and ``True`` compile differently), ``nan`` equals itself, ``0.0`` is not ``-0.0``, and an
+JAX compares structures to decide whether it knows a function already, so a comparison must be right, cheap
+and never fail: values of
+different types are different (``1``, ``1.0`` and ``True`` compile differently), ``nan`` equals itself,
+``0.0`` is not ``-0.0``, and an
 object that cannot be hashed is compared with ``==`` or else is only equal to itself.
 """
 

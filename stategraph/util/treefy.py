@@ -1,7 +1,9 @@
 """TreefyState: what a State is outside of its object: its value, and what kind of State to make of it again.
 
-A State is a place; JAX's transformations take values. ``treefy_states`` and ``treefy_split`` give the values as ``TreefyState``, a pytree
-whose leaves are the arrays and whose structure holds everything else. The structure never depends on what was done to the State.
+A State is a place; JAX's transformations take values. ``treefy_states`` and ``treefy_split`` give the
+values as ``TreefyState``, a pytree
+whose leaves are the arrays and whose structure holds everything else. The structure never depends on what
+was done to the State.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ class TreefyState:
 
     __slots__ = ("extra", "metadata", "name", "tag", "type", "value")
 
-    def __init__(self, type: type[State[Any]], value: Any, **metadata: Any) -> None:  # noqa: A002
+    def __init__(self, type: type[State[Any]], value: Any, **metadata: Any) -> None:
         self.type = type
         self.value = value
         self.name: str | None = metadata.pop("name", None)
@@ -76,12 +78,14 @@ def treefy(state: State[Any]) -> TreefyState:
     new.name = state.name
     new.tag = None if state.tag is None else frozenset(state.tag)
     new.metadata = state.metadata
-    new.extra = dict(state.__dict__)
+    new.extra = state._extra()
     return new
 
 
 class _About:
-    """All of a ``TreefyState`` but its value, as one part of a tree structure: compares by content, hashes by kind."""
+    """All of a ``TreefyState`` but its value, as one part of a tree structure: compares by content, hashes
+    by kind.
+    """
 
     __slots__ = ("extra", "metadata", "name", "tag", "type")
 
@@ -101,7 +105,7 @@ class _About:
             return False
         if not (self.metadata or other.metadata or self.extra or other.extra):
             return True
-        return static_key((self.metadata, self.extra)) == static_key((other.metadata, other.extra))
+        return bool(static_key((self.metadata, self.extra)) == static_key((other.metadata, other.extra)))
 
     def __repr__(self) -> str:
         return self.type.__name__

@@ -514,7 +514,7 @@ class Generator:
         pure = scope.inner(pure=True, quiet=True)
         pure.depth = 3
         pure.names.clear()  # a rule may use States of the model, but nothing of the function around it
-        pure.states = [(name, type) for name, type in scope.states if name[0] in "sw"]
+        pure.states = [(name, type) for name, type in scope.states if name[0] in "sw" and not scope.smooth]
         name = self.function("h", [(q, V)], [V], pure, 1)
         outside = attrs.evolve(pure, names=[])
         slope = self.expr(F, outside, 1)

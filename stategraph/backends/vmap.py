@@ -1,0 +1,132 @@
+"""Expanding vmap: JAX's own batching on the pure body.
+
+The body of an ``xform.vmap`` becomes a jaxpr, ``jax.vmap`` batches it, and the result is imported as ops. JAX says which results depend on the
+lane; a State that lanes leave different, and for which nobody said where its lanes are kept, is an error here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+
+from stategraph import _jax
+from stategraph.backends.emit import emit_region
+from stategraph.errors import LoweringError, StateAccessError, describe
+from stategraph.ir.core import Op, Program, Region, Value
+from stategraph.ir.location import Location
+from stategraph.passes.expand_transforms import EXPANDERS, SURROUNDINGS, Expansion
+
+
+def expand_vmap(op: Op, again: bool) -> Expansion:
+    """The ops that compute the body on all lanes; ``again`` says that the result will be transformed itself."""
+    from stategraph.tracing.importer import import_inline
+
+    (region,) = op.regions
+    body, captured = emit_region(region, region.args, differentiable=again, name="vmap")
+    run = _jax.body_as_function(body)
+    count = len(captured)
+    in_axes, out_axes = op.attributes["in_axes"], op.attributes["out_axes"]
+
+    def batched(*flat: Any) -> list[Any]:
+        return mapped(lambda *lane: run(*flat[:count], *lane), op, in_axes, out_axes)(*flat[count:])
+
+    operands: list[Value] = [*captured, *op.operands]
+    avals = [_jax.aval_of(value.type) for value in operands]
+    try:
+        jaxpr, consts = _jax.trace_flat(batched, avals, traced_for="stategraph vmap", name="vmap")
+    except (TypeError, ValueError, NotImplementedError) as error:
+        _refuse_differences(op, run, avals, count)
+        raise LoweringError(f"the function at {op.location} cannot be mapped over lanes: {error}") from error
+    return import_inline(jaxpr, consts, operands, op.location, keep_rules=again)
+
+
+def mapped(function: Callable[..., list[Any]], op: Op, in_axes: Sequence[int | None], out_axes: Sequence[int | None]) -> Callable[..., list[Any]]:
+    """``jax.vmap`` of a function of flat values, with the axis of ``op``; fine without operands or results too."""
+    size, name = op.attributes["size"], op.attributes["axis_name"]
+
+    def run(*operands: Any) -> list[Any]:
+        whole = jax.vmap(
+            lambda lane, *rest: function(*rest),
+            in_axes=(0, *in_axes),
+            out_axes=list(out_axes),
+            axis_size=size,
+            **({} if name is None else {"axis_name": name}),
+        )
+        results: list[Any] = whole(jax.numpy.arange(size), *operands)
+        return results
+
+    return run
+
+
+def _refuse_differences(op: Op, run: Callable[..., list[Any]], avals: Sequence[Any], count: int) -> None:
+    """Raise the error that names every State which lanes leave different, if that is what went wrong."""
+    differs: list[bool] = []
+
+    def probe(*flat: Any) -> list[Any]:
+        def lane(*values: Any) -> list[Any]:
+            results = run(*flat[:count], *values)
+            differs.extend(_jax.depends_on_lane(result) for result in results)
+            return []
+
+        return mapped(lane, op, op.attributes["in_axes"], ())(*flat[count:])
+
+    with contextlib.suppress(TypeError, ValueError, NotImplementedError):
+        _jax.trace_flat(probe, avals, traced_for="stategraph vmap", name="vmap")
+    starts = [*(index for index, _ in op.attributes["shared"]), len(op.results)]
+    found = {}
+    for (first, symbol), end in zip(op.attributes["shared"], starts[1:], strict=True):
+        if any(differs[first:end]):
+            found[symbol.path] = _created(op, symbol.path)
+    if found:
+        raise StateAccessError(undeclared(found, op.location))
+    for index, (axis, different) in enumerate(zip(op.attributes["out_axes"], differs, strict=False)):
+        if axis is None and different:
+            raise LoweringError(
+                describe(
+                    f"out_axes says that result {index} of a mapped function is the same in every lane, but it depends on the lane.",
+                    at=op.location,
+                    fix="say along which axis the lanes are stacked: out_axes=0",
+                )
+            )
+
+
+def undeclared(states: dict[str, Location], at: Location) -> str:
+    """The message for States that lanes leave different: their names, and where each was created."""
+    names = list(states)
+    return describe(
+        f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} written inside augment.vmap with a value that depends on the lane.",
+        state="; ".join(f"{name}, created at {place.file}:{place.line}" if place.known else name for name, place in states.items()),
+        at=at,
+        why="every lane has its own value at the end, and nothing says where these are kept",
+        fix=f"keep them, along axis 0: out_states={{0: [{', '.join(names)}]}}; or forget them: isolated=True",
+    )
+
+
+def _created(op: Op, path: str) -> Location:
+    region: Region | None = op.parent
+    while region is not None and region.parent_op is not None:
+        region = region.parent_op.parent
+    owner = region.owner if region is not None else None
+    symbol = owner.states.get(path) if isinstance(owner, Program) else None
+    return symbol.location if symbol is not None else Location()
+
+
+@contextlib.contextmanager
+def named_axes_around(op: Op) -> Iterator[None]:
+    """Make the named axes of the lanes that ``op`` stands in known to JAX."""
+    axes: list[tuple[str, int]] = []
+    region = op.parent
+    while region is not None and region.parent_op is not None:
+        outer = region.parent_op
+        if outer.name == "xform.vmap" and outer.attributes["axis_name"] is not None:
+            axes.append((outer.attributes["axis_name"], outer.attributes["size"]))
+        region = outer.parent
+    with _jax.named_axes(axes[::-1]):
+        yield
+
+
+EXPANDERS["xform.vmap"] = expand_vmap
+SURROUNDINGS.append(named_axes_around)

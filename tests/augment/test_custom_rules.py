@@ -1,0 +1,89 @@
+"""Functions with derivative rules inside gradients: what they close over, recursion, second order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import stategraph as sg
+from stategraph.errors import LoweringError
+
+grad = sg.augment.grad
+
+
+def cube(scale: Any) -> Any:
+    """x ** 3 * scale with a rule that calls the function itself."""
+    function = jax.custom_vjp(lambda x: x**3 * scale())
+    function.defvjp(lambda x: (function(x), x), lambda x, g: (g * 3 * x**2 * scale(),))
+    return function
+
+
+def cube_jvp(scale: Any) -> Any:
+    function = jax.custom_jvp(lambda x: x**3 * scale())
+    function.defjvp(lambda p, t: (function(p[0]), 3 * p[0] ** 2 * scale() * t[0]))
+    return function
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("make", [cube, cube_jvp])
+def test_second_order_uses_the_rule_of_a_function_that_reads_state(make: Any) -> None:
+    state = sg.State(2.0)
+    function = make(lambda: state.value)
+
+    def twice(y: Any) -> Any:
+        return jax.lax.scan(lambda c, _: (function(c) * 0.1, None), y, None, length=2)[0]
+
+    def plain(y: Any) -> Any:
+        return ((y**3 * 2.0) * 0.1) ** 3 * 2.0 * 0.1
+
+    second = sg.compile.jit(lambda x: grad(lambda y: grad(twice)(y))(x))
+    np.testing.assert_allclose(second(2.0), jax.grad(jax.grad(plain))(2.0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", [cube, cube_jvp])
+def test_a_captured_array_is_a_constant_of_the_rule(make: Any) -> None:
+    k = jnp.float32(2)
+    function = make(lambda: k)
+    assert float(grad(grad(function))(2.0)) == float(jax.grad(jax.grad(function))(2.0)) == 24.0
+
+
+@pytest.mark.parametrize("make", [cube, cube_jvp])
+def test_a_differentiated_state_inside_such_a_function_is_refused(make: Any) -> None:
+    weight = sg.ParamState(2.0)
+    function = make(lambda: weight.value)
+    with pytest.raises(LoweringError, match="differentiated value that is no argument") as error:
+        grad(lambda x: function(x), weight)(3.0)
+    assert "fix:" in str(error.value)
+    assert float(grad(lambda x: function(x), argnums=0)(3.0)) == 54.0
+
+
+def test_a_rule_may_close_over_an_intermediate_value() -> None:
+    def f(x: Any, z: Any) -> Any:
+        y = z * 2
+        h = jax.custom_jvp(lambda q: q)
+        h.defjvp(lambda p, t: (h(p[0]), t[0] * y))
+        return h(x)
+
+    assert float(sg.compile.jit(lambda x, z: grad(f)(x, z))(1.0, 5.0)) == 10.0
+
+
+def test_a_rule_may_read_a_local_state() -> None:
+    def f(x: Any) -> Any:
+        def branch(a: Any) -> Any:
+            factor = sg.State(2.0)
+            h = jax.custom_jvp(lambda q: q)
+            h.defjvp(lambda p, t: (h(p[0]), t[0] * factor.value))
+            return h(a)
+
+        return jax.lax.cond(x > 0, branch, lambda a: a, x)
+
+    assert float(grad(f)(1.0)) == 2.0
+    assert float(grad(f)(-1.0)) == 1.0
+
+
+def test_integer_arguments_need_no_rule() -> None:
+    np.testing.assert_array_equal(sg.compile.jit(jax.nn.relu)(jnp.arange(3) - 1), [0, 0, 1])
