@@ -15,6 +15,7 @@ from stategraph.state import (
 )
 from stategraph.tracing.entry import lower, trace
 from stategraph.tracing.export import export, load_exported
+from stategraph.util.treefy import TreefyState
 
 __all__ = [
     "BatchState",

@@ -570,7 +570,9 @@ def tracer_var(tracer: Any) -> Any:
 
 def origin_reads(tracer: Any, primitive: Any, limit: int = 2000) -> list[Any]:
     """Parameters of the ``primitive`` equations that a tracer was computed from."""
-    found, seen, queue = [], set(), [tracer]
+    found: list[Any] = []
+    seen: set[int] = set()
+    queue = [tracer]
     while queue and len(seen) < limit:
         current = queue.pop()
         equation = getattr(current, "parent", None)

@@ -53,14 +53,18 @@ class Token(int):
 class Body:
     """One run of one function that JAX traced: the accesses it made, in order."""
 
-    __slots__ = ("accesses", "error", "frame", "number", "once", "parent", "straight")
+    __slots__ = ("accesses", "depth", "differentiated", "error", "frame", "number", "once", "parent", "straight")
 
-    def __init__(self, number: int, frame: Any, parent: Body | None, once: bool) -> None:
+    def __init__(self, number: int, frame: Any, parent: Body | None, once: bool, differentiated: bool = False) -> None:
         self.number = number
         self.frame = _jax.weak(frame)
         self.parent = parent
         self.once = once
         """Whether it runs exactly when the code around it does: no loop body or branch."""
+        self.depth: int = (parent.depth if parent is not None else 0) + (not once)
+        """In how many bodies that do not run ``once`` its accesses stand."""
+        self.differentiated = differentiated
+        """Whether a raw JAX transformation differentiates it: that may split or repeat it."""
         self.straight: bool = once and not _jax.traced_for(frame).startswith(LANES) and (parent is None or parent.straight)
         self.accesses: list[tuple[str, Token]] = []
         self.error: StateTypeError | None = None
@@ -80,7 +84,7 @@ class Local(threading.local):
 
 LOCAL = Local()
 _TRACE_NUMBERS = itertools.count(1)
-STRAIGHT = ("jit", "pjit", "checkpoint", "remat", "custom_jvp fun", "custom_vjp fun", "stategraph")
+STRAIGHT = ("jit", "pjit", "checkpoint", "remat", "stategraph")
 """What straight-line bodies are traced for: a State may change its type there."""
 LANES = "stategraph vmap"
 """What the body of a vmap is traced for: it runs once per lane."""
@@ -99,6 +103,10 @@ class Recorder:
         self.entry: list[tuple[tuple[Any, ...], Any] | None] = []
         """Types at entry by token; None for States created in this trace."""
         self.born_in: dict[Token, Body] = {}
+        self.written: set[Token] = set()
+        """States that some access writes, in whatever body."""
+        self.type_changes: list[tuple[Body, Token, StateTypeError]] = []
+        """Legal type changes, and what to say if JAX discards the body that made one."""
         self.own_in: dict[Token, Body] = {}
         """States that have a value, and a type, of their own in every lane of a vmap's body."""
         self.bodies: list[Body] = []
@@ -179,15 +187,19 @@ class Recorder:
                             fix="use stategraph.augment.vmap, which gives every lane its own value",
                         )
                     )
-        return self._body(recording, root)
+        return self._body(frames, root)
 
-    def _body(self, frames: Sequence[Any], root: Any) -> Body:
+    def _body(self, chain: Sequence[tuple[Any, Any]], root: Any) -> Body:
+        """The body of the innermost recording trace of ``chain``, a list of (trace, its frame or None), innermost first."""
+        frames = [frame for _, frame in chain if frame is not None]
         found = self._body_of.get(id(frames[0]))
         if found is not None and found.frame() is frames[0]:
             return found
-        parent = None if frames[0] is root else self._body(frames[1:], root)
+        around = chain[next(i for i, (_, frame) in enumerate(chain) if frame is frames[0]) + 1 :]
+        parent = None if frames[0] is root else self._body(around, root)
         once = parent is None or _jax.traced_for(frames[0]).startswith(STRAIGHT)
-        body = Body(len(self.bodies), frames[0], parent, once)
+        differentiated = parent is not None and (parent.differentiated or any(_jax.is_differentiating(trace) for trace, _ in around))
+        body = Body(len(self.bodies), frames[0], parent, once, differentiated)
         self.bodies.append(body)
         self._body_of[id(frames[0])] = body
         return body
@@ -240,9 +252,11 @@ class Recorder:
             if not self._in_line(body, token):
                 body.error = body.error or self._type_change(token, avals, tree)
             else:
+                self.type_changes.append((body, token, self._discarded_change(token)))
                 self.avals[token] = avals
                 self.trees[token] = tree
                 self.advance()
+        self.written.add(token)
         state_write_p.bind(*leaves, token=token, at=body.next("write", token))
 
     def _in_line(self, body: Body | None, token: Token) -> bool:
@@ -254,11 +268,22 @@ class Recorder:
             body = body.parent
         return True
 
+    def _discarded_change(self, token: Token) -> StateTypeError:
+        return StateTypeError(
+            describe(
+                f"{self.owners[token]._describe()} changes its type in a function whose result JAX discards.",
+                created=self.owners[token].source_location,
+                at=_jax.here(),
+                why="JAX traces the function only for its shapes (jax.eval_shape, jax.make_jaxpr); whether the State has changed is unclear",
+                fix="take the shapes of a function that does not write the State",
+            )
+        )
+
     def _type_change(self, token: Token, avals: Sequence[Any], tree: Any) -> StateTypeError:
         name = self.owners[token]._describe()
         return StateTypeError(
             describe(
-                f"{name} changes its type inside a loop or branch: it is {render(self.trees[token], self.avals[token])} "
+                f"{name} changes its type inside a loop, branch or function with a derivative rule: it is {render(self.trees[token], self.avals[token])} "
                 f"and is given {render(tree, avals)}.",
                 state=name,
                 created=self.owners[token].source_location,

@@ -79,11 +79,12 @@ def _flatten(value: Any) -> tuple[list[Any], Any]:
     """(leaves, treedef); the treedef is None for a single array."""
     global _ARRAY_IMPL
     if type(value) is _ARRAY_IMPL:
+        assert isinstance(value, jax.Array)
         return [value if not value.weak_type else _unweaken(value)], None
     if _ARRAY_IMPL is None:
         _ARRAY_IMPL = _make_array_class()
     leaves, tree = jax.tree.flatten(value)
-    return [_unweaken(leaf) for leaf in leaves], (None if tree == _LEAF else tree)
+    return [_unweaken(leaf) for leaf in leaves], (None if bool(tree == _LEAF) else tree)
 
 
 class State(Generic[T]):

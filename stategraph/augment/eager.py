@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from stategraph import _jax
 from stategraph.recording import LOCAL
@@ -95,7 +96,7 @@ def eager_gradient(
 
 
 class EagerProduct:
-    """One run of a function over State, differentiated by JAX: what ``products.Recording`` is inside a trace."""
+    """One run of a function over State, linearized by JAX: what ``products.Recording`` is inside a trace."""
 
     def __init__(
         self,
@@ -106,70 +107,45 @@ class EagerProduct:
         kwargs: dict[str, Any],
         select: Select,
         part: Callable[[Any], tuple[Any, Any]],
+        mode: str,
     ) -> None:
         self.pure = Purified(function, positions, args, kwargs, None if wanted.states is None else select, part)
         self.arrange_states = self.pure.arrange
-        self.flat, tree = jax.tree.flatten(self.pure.start)
-        self.arg_tree, *self.state_trees = [jax.tree.structure(part) for part in (self.pure.start[0], *self.pure.start[1])]
+        self.flat, self._tree = jax.tree.flatten(self.pure.start)
+        self.arg_tree = jax.tree.structure(self.pure.start[0])
+        self.state_trees = [jax.tree.structure(value) for value in self.pure.start[1]]
         self.inputs = [_jax.typeof(leaf) for leaf in self.flat]
-        self.value: Any = None
-        self.aux: Any = None
-        self._tree = tree
         self._active = [i for i, aval in enumerate(self.inputs) if _jax.has_tangent(aval)]
-        with jax.disable_jit(False):
-            self.value_tree, self.outputs = self._results()
-
-    def _results(self) -> tuple[Any, list[Any]]:
-        """The structure and the types of the value, without running the function."""
+        primals = [jnp.asarray(self.flat[i]) for i in self._active]
         with self.pure:
-            shapes = jax.eval_shape(lambda diff: self.pure(diff)[0], self.pure.start)
-        self.pure.written.clear()
-        leaves, tree = jax.tree.flatten(shapes)
-        return tree, [_jax.array_aval(x.shape, x.dtype) for x in leaves]
+            if mode == "jvp":
+                _, linear, rest = jax.linearize(self._moving, *primals, has_aux=True)
+                self._linear: Callable[..., Any] = linear
+            else:
+                _, pull, rest = jax.vjp(self._moving, *primals, has_aux=True)
+                self._linear = lambda *cotangents: pull(list(cotangents))
+        self.value, (self.aux, after) = rest
+        self.pure.commit(after)
+        leaves, self.value_tree = jax.tree.flatten(self.value)
+        self.outputs = [_jax.typeof(jnp.asarray(leaf)) for leaf in leaves]
+        self._results = self.outputs if mode == "jvp" else self.inputs
 
     def _moving(self, *moving: Any) -> Any:
         full = list(self.flat)
         for i, x in zip(self._active, moving, strict=True):
             full[i] = x
         value, rest = self.pure(jax.tree.unflatten(self._tree, full))
-        leaves = [jax.numpy.asarray(x) for x in jax.tree.leaves(value)]
+        leaves = [jnp.asarray(x) for x in jax.tree.leaves(value)]
         return [x for x in leaves if _jax.has_tangent(_jax.typeof(x))], (value, rest)
 
-    def _done(self, rest: Any) -> None:
-        self.value, (self.aux, after) = rest
-        self.pure.commit(after)
-
-    def _primals(self) -> list[Any]:
-        return [jax.numpy.asarray(self.flat[i]) for i in self._active]
-
-    def jvp(self, tangents: Sequence[Any], lanes: int | None = None) -> list[Any]:
-        """How the outputs change along tangents of the differentiable inputs."""
-        with self.pure:
-            _, push, rest = jax.linearize(self._moving, *self._primals(), has_aux=True)
-        self._done(rest)
-        return _in_lanes(lambda *seeds: push(*seeds), tangents, lanes, self.outputs)
-
-    def vjp(self, cotangents: Sequence[Any], lanes: int | None = None) -> list[Any]:
-        """The gradients of the outputs weighted with cotangents, with respect to the differentiable inputs."""
-        pull = self.pullback()
-        return _in_lanes(pull, cotangents, lanes, [self.inputs[i] for i in self._active])
-
-    def pullback(self) -> Callable[..., list[Any]]:
-        """Run the function; the result is the linear map back from cotangents of the differentiable outputs."""
-        with self.pure:
-            _, pull, rest = jax.vjp(self._moving, *self._primals(), has_aux=True)
-        self._done(rest)
-        return lambda *cotangents: list(pull(list(cotangents)))
-
-
-def _in_lanes(linear: Callable[..., Any], seeds: Sequence[Any], lanes: int | None, avals: Sequence[Any]) -> list[Any]:
-    """A linear map of one seed, or of as many as there are lanes."""
-    if lanes is None:
-        return list(linear(*seeds))
-    found = [linear(*(seed[lane] for seed in seeds)) for lane in range(lanes)]
-    if not found:
-        return [jax.numpy.zeros((0, *aval.shape), aval.dtype) for aval in avals if _jax.has_tangent(aval)]
-    return [jax.numpy.stack(column) for column in zip(*found, strict=True)]
+    def linear(self, seeds: Sequence[Any], lanes: int | None = None) -> list[Any]:
+        """What the tangents of the inputs (cotangents of the outputs) become; of as many as there are lanes."""
+        if lanes is None:
+            return list(self._linear(*seeds))
+        found = [self._linear(*(seed[lane] for seed in seeds)) for lane in range(lanes)]
+        if not found:
+            return [jnp.zeros((0, *aval.shape), aval.dtype) for aval in self._results if _jax.has_tangent(aval)]
+        return [jnp.stack(column) for column in zip(*found, strict=True)]
 
 
 def _same_leaves(a: Sequence[Any], b: Sequence[Any]) -> bool:

@@ -104,7 +104,7 @@ class GradientFunction:
         recorder = LOCAL.recorder
         if recorder is not None:
             parts = record_gradient(recorder, self.function, wanted, positions, args, kwargs)
-        elif jax.config.jax_disable_jit or _jax.current_trace() is not None:
+        elif _jax.DISABLE_JIT.value or _jax.current_trace() is not None:
             select = functools.partial(_selected_and_read, wanted)
             parts = eager_gradient(self.function, wanted, positions, args, kwargs, select, functools.partial(_parted, wanted))
         else:

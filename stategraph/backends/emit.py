@@ -204,6 +204,8 @@ class _Emitter:
             params.update(given)
             for key in ("in_shardings", "in_layouts", "donated_invars"):
                 params[key] = (_jax.jit_call(body, "", 1, 1)[1][key][0],) * len(captured) + tuple(given[key])
+            for key in ("out_shardings", "out_layouts"):  # what hoisting added comes last
+                params[key] = tuple(given[key]) + (_jax.jit_call(body, "", 1, 1)[1][key][0],) * (len(op.results) - len(given[key]))
         self.equation(op, operands, primitive, params, _jax.body_effects(body))
 
     def remat(self, op: Op) -> None:

@@ -57,7 +57,7 @@ def encode(value: Any, body: BodyToRegion) -> Any:
         return Dense(np.asarray(value))
     if _jax.is_treedef(value):
         return tree_of(value)
-    if jax.dtypes.issubdtype(value, jax.dtypes.prng_key) if hasattr(value, "_impl") else False:
+    if hasattr(value, "_impl") and jax.numpy.issubdtype(value, jax.dtypes.prng_key):
         return Record("key_dtype", (("impl", value._impl.name),))
     impl = _jax.prng_impl_name(value)
     if impl is not None:

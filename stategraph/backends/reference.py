@@ -29,6 +29,7 @@ import numpy as np
 
 from stategraph import _jax
 from stategraph.backends.params import decode
+from stategraph.backends.reference_lanes import run_lanes
 from stategraph.backends.reference_values import (
     ExecutionError,
     Leaves,
@@ -483,6 +484,7 @@ _HANDLERS: dict[str, Callable[[_Machine, Op, list[Any]], Sequence[Any]]] = {
     "flow.custom_vjp": _Machine.custom_vjp,
     "xform.remat": _Machine.call,
     "xform.grad": _Machine.grad,
+    "xform.vmap": run_lanes,
     "xform.jvp": _Machine.product,
     "xform.vjp": _Machine.product,
 }

@@ -25,7 +25,7 @@ from stategraph.ir.forms import STATE_OPS, entry_reads, exit_writes
 Leaf = tuple[str, int]
 """A State leaf: path and position."""
 
-_ = _grad  # registers how gradients are expanded
+_ = (_grad, _vmap)  # register how transformations are expanded
 
 
 class SignatureMiss(Exception):

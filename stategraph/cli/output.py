@@ -128,9 +128,10 @@ def offer_backend(program: Program) -> None:
     if hooks.validator() is None:
         hooks.install(validate=_validate)
     if any(op.name.startswith("xform.") for op in program.walk()):
-        import stategraph.backends.grad as expansions
+        import stategraph.backends.grad as gradients
+        import stategraph.backends.vmap as lanes
 
-        _ = expansions
+        _ = (gradients, lanes)
 
 
 def _validate(before: Program, after: Program, pass_: str) -> None:

@@ -20,7 +20,7 @@ from stategraph.recording import LOCAL
 
 def _run(name: str, functions: Sequence[Any], options: tuple[Any, ...], body: Callable[..., Any], operands: Sequence[Any]) -> Any:
     """Inside a trace (or with jit disabled) just do it; eagerly, compile it once per functions and options."""
-    if LOCAL.recorder is not None or _jax.current_trace() is not None or jax.config.jax_disable_jit:
+    if LOCAL.recorder is not None or _jax.current_trace() is not None or _jax.DISABLE_JIT.value:
         return body(*operands)
     return run_cached(name, functions, options, body, operands)
 

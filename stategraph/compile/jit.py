@@ -17,8 +17,7 @@ import jax
 from stategraph import _jax
 from stategraph.backends.xla import SignatureMiss
 from stategraph.compile.plans import PlanCache
-from stategraph.recording import LOCAL
-from stategraph.state import EPOCHS
+from stategraph.recording import EPOCHS, LOCAL
 from stategraph.tracing.functions import signature_of, split
 from stategraph.tracing.stages import Compiled, Lowered, Traced
 

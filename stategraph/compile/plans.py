@@ -12,7 +12,7 @@ from typing import Any
 from stategraph.backends.xla import SignatureMiss, build
 from stategraph.errors import CallError
 from stategraph.passes.manager import PassManager
-from stategraph.state import EPOCHS
+from stategraph.recording import EPOCHS
 from stategraph.tracing.functions import (
     Signature,
     Split,

@@ -1,9 +1,11 @@
-"""Settings of a simulation: the time step, the current time, precision, platform, and whatever a model looks up by name.
+"""Settings of a simulation: the time step, the current time, precision, platform, and whatever a model looks
+up by name.
 
-A *setting* is global (``set``) or belongs to a ``with environ.context(...)`` block of one thread; the innermost block wins. A concrete setting
-that traced code looks up is part of what was compiled: change it, and the next call compiles for the new value (and finds the old program
-again when it is changed back). A traced value, such as the time of a loop's step, can be put into a context inside of the program; it is
-an ordinary value there, and gone when the block ends.
+A *setting* is global (``set``) or belongs to a ``with environ.context(...)`` block of one thread; the
+innermost block wins. A concrete setting that traced code looks up is part of what was compiled: change it,
+and the next call compiles for the new value (and finds the old program again when it is changed back). A
+traced value, such as the time of a loop's step, can be put into a context inside of the program; it is an
+ordinary value there, and gone when the block ends.
 
 >>> from stategraph import environ
 >>> with environ.context(dt=0.1):

@@ -1,6 +1,7 @@
 """When two values of a setting count as the same.
 
-Programs depend on values, not on the objects that hold them: a number, a string and a small array count by type and content, anything else by
+Programs depend on values, not on the objects that hold them: a number, a string and a small array count by
+  type and content, anything else by
 identity. A fingerprint is either text or the object itself.
 """
 
@@ -33,7 +34,12 @@ def fingerprint(value: Any) -> Any:
 
 
 def _is_small(value: Any) -> bool:
-    return not _jax.is_key_array(value) and not value.is_deleted() and value.is_fully_addressable and value.size <= LARGEST
+    return (
+        not _jax.is_key_array(value)
+        and not value.is_deleted()
+        and value.is_fully_addressable
+        and value.size <= LARGEST
+    )
 
 
 def holds_tracer(value: Any) -> bool:

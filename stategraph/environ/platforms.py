@@ -1,7 +1,8 @@
 """Platform: where arrays are made and programs run.
 
-JAX chooses a platform when it starts. Another one can be asked for at any time: from then on arrays are made there and programs run there,
-and the arrays of all States that exist are moved. Arrays that somebody put on a device (``jax.device_put``) stay where they are.
+JAX chooses a platform when it starts. Another one can be asked for at any time: from then on arrays are made
+there and programs run there, and the arrays of all States that exist are moved. Arrays that somebody put on a
+device (``jax.device_put``) stay where they are.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from stategraph import _jax
 from stategraph.environ.fingerprint import MISSING
 from stategraph.environ.settings import HOST_DEVICE_COUNT, PLATFORM, SPECIAL, EnvironError, Special, set
 from stategraph.errors import StateGraphError, TraceError, describe
-from stategraph.recording import LOCAL
-from stategraph.state import EPOCHS, RUNTIME_LOCK, State
+from stategraph.recording import EPOCHS, LOCAL
+from stategraph.state import RUNTIME_LOCK, State
 
 _chosen = False
 """Whether the default device was chosen here."""
@@ -30,7 +31,10 @@ def available() -> list[str]:
     """The platforms that this process has. Starts JAX."""
     names: dict[str, None] = {}
     for backend in jax.extend.backend.backends().values():
-        for name in (backend.platform, backend.devices()[0].platform if backend.devices() else backend.platform):
+        for name in (
+            backend.platform,
+            backend.devices()[0].platform if backend.devices() else backend.platform,
+        ):
             names.setdefault(str(name))
     return list(names)
 
@@ -60,7 +64,11 @@ def _check_platform(platform: Any) -> str:
         raise TypeError(f"platform has to be a name such as 'cpu' or 'gpu', not {platform!r}")
     if LOCAL.recorder is not None:
         raise TraceError(
-            describe("The platform is changed while a function is traced.", at=_jax.here(), fix="set it before, outside of the function")
+            describe(
+                "The platform is changed while a function is traced.",
+                at=_jax.here(),
+                fix="set it before, outside of the function",
+            )
         )
     name = platform.lower()
     try:
@@ -84,7 +92,9 @@ def _apply_platform(platform: Any) -> None:
         _chosen = False
         return
     device = jax.devices(platform)[0]
-    jax.config.update("jax_platform_name", platform)  # for a JAX whose default backend nobody has asked for yet
+    jax.config.update(
+        "jax_platform_name", platform
+    )  # for a JAX whose default backend nobody has asked for yet
     if get_platform() != device.platform:
         _chosen = True
         _choose(device)
@@ -99,7 +109,9 @@ def _choose(device: Any) -> None:
 
 
 def move_states(device: Any) -> int:
-    """Move the arrays of all States that are not on ``device`` there, but for those that somebody put on a device; how many States."""
+    """Move the arrays of all States that are not on ``device`` there, but for those that somebody put on a
+    device; how many States.
+    """
     count = 0
     with RUNTIME_LOCK, jax.default_device(device):
         for state in [obj for obj in gc.get_objects() if isinstance(obj, State)]:
@@ -113,7 +125,12 @@ def move_states(device: Any) -> int:
 
 def _move(cell: Any, device: Any) -> bool:
     value = cell.v
-    if not isinstance(value, jax.Array) or _jax.is_tracer(value) or value.is_deleted() or getattr(value, "committed", True):
+    if (
+        not isinstance(value, jax.Array)
+        or _jax.is_tracer(value)
+        or value.is_deleted()
+        or getattr(value, "committed", True)
+    ):
         return False
     if value.devices() == {device}:
         return False

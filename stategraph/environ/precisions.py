@@ -1,7 +1,7 @@
 """Precision: the dtypes that numbers have by default.
 
-Not set, it is JAX's: 32 bits, or 64 under ``jax_enable_x64``. Setting 64 switches JAX's 64-bit types on, because there are none
-without; any other precision switches them off.
+Not set, it is JAX's: 32 bits, or 64 under ``jax_enable_x64``. Setting 64 switches JAX's 64-bit types on,
+because there are none without; any other precision switches them off.
 """
 
 from __future__ import annotations
@@ -101,7 +101,9 @@ def dctype(*, env: EnvironmentState | None = None) -> Any:
 
 
 def tolerance(*, env: EnvironmentState | None = None) -> np.ndarray:
-    """How far apart numbers of the default floating-point type may be and count as equal, as an array of that type."""
+    """How far apart numbers of the default floating-point type may be and count as equal, as an array of that
+    type.
+    """
     return np.asarray(_current(env).tolerance)
 
 

@@ -1,9 +1,11 @@
 """Settings by name: global ones, and those of ``with`` blocks.
 
-An ``EnvironmentState`` holds *global* settings, shared by all threads, and for each thread a stack of *frames*, one for every setting of
-every open ``context``. A lookup takes the innermost frame, then the global setting, then a default that is computed (precision, platform).
+An ``EnvironmentState`` holds *global* settings, shared by all threads, and for each thread a stack of
+*frames*, one for every setting of every open ``context``. A lookup takes the innermost frame, then the global
+setting, then a default that is computed (precision, platform).
 
-What compiled functions notice: a lookup while tracing is recorded as a dependency of the program, unless the frame was opened inside that
+What compiled functions notice: a lookup while tracing is recorded as a dependency of the program, unless
+  the frame was opened inside that
 trace, and a change of a setting that some program depends on moves ``EPOCHS.structure``.
 """
 
@@ -21,8 +23,8 @@ import jax
 from stategraph import _jax
 from stategraph.environ.fingerprint import MISSING, fingerprint, holds_tracer
 from stategraph.errors import StateGraphError, TraceError, describe
-from stategraph.recording import LOCAL, Recorder
-from stategraph.state import EPOCHS, RUNTIME_LOCK
+from stategraph.recording import EPOCHS, LOCAL, Recorder
+from stategraph.state import RUNTIME_LOCK
 
 I = "i"  # noqa: E741
 """The number of the current step."""
@@ -77,7 +79,9 @@ SPECIAL: dict[str, Special] = {}
 
 
 class EnvironmentState:
-    """A set of settings. There is one for everybody; make another and pass it as ``env=`` to keep settings apart."""
+    """A set of settings. There is one for everybody; make another and pass it as ``env=`` to keep settings
+    apart.
+    """
 
     def __init__(self) -> None:
         self.settings: dict[str, Any] = {}
@@ -138,7 +142,8 @@ class EnvironmentState:
 
     @contextlib.contextmanager
     def changing(self, key: str) -> Iterator[None]:
-        """Around every change of a setting: compiled programs and traces in progress notice when it is one."""
+        """Around every change of a setting: compiled programs and traces in progress notice when it is one.
+        """
         before = fingerprint(self.current(key))
         yield
         if fingerprint(self.current(key)) is before or fingerprint(self.current(key)) == before:
@@ -171,7 +176,8 @@ def of(env: EnvironmentState | None) -> EnvironmentState:
 
 
 class Settings(Mapping[str, Any]):
-    """What ``with environ.context(...) as settings`` gives: all settings, looked up when they are asked for."""
+    """What ``with environ.context(...) as settings`` gives: all settings, looked up when they are asked for.
+    """
 
     def __init__(self, env: EnvironmentState) -> None:
         self._env = env
@@ -197,7 +203,9 @@ class Settings(Mapping[str, Any]):
 _NO_DEFAULT: Any = object()
 
 
-def get(key: str, default: Any = _NO_DEFAULT, desc: str | None = None, *, env: EnvironmentState | None = None) -> Any:
+def get(
+    key: str, default: Any = _NO_DEFAULT, desc: str | None = None, *, env: EnvironmentState | None = None
+) -> Any:
     """The value of a setting.
 
     Args:
@@ -286,18 +294,22 @@ def set(
 
 @contextlib.contextmanager
 def context(*, env: EnvironmentState | None = None, **kwargs: Any) -> Iterator[Settings]:
-    """Settings for the block: ``with environ.context(dt=0.1, t=t): ...``. Blocks nest; other threads do not see them.
+    """Settings for the block: ``with environ.context(dt=0.1, t=t): ...``. Blocks nest; other threads do not
+    see them.
 
     Inside of traced code the values may be traced values: the time of a step, the counter of a loop.
 
     Args:
       env: another environment than the global one.
-      **kwargs: the settings. ``platform`` and ``host_device_count`` are for the whole process and cannot be among them.
+      **kwargs: the settings. ``platform`` and ``host_device_count`` are for the whole process and cannot be
+      among them.
     """
     environment = of(env)
     for key in kwargs:
         if key in SPECIAL and SPECIAL[key].inside is None:
-            raise ValueError(f"{key} holds for the whole process, not for a block; use stategraph.environ.set({key}=...)")
+            raise ValueError(
+                f"{key} holds for the whole process, not for a block; use stategraph.environ.set({key}=...)"
+            )
     values = {key: SPECIAL[key].check(value) if key in SPECIAL else value for key, value in kwargs.items()}
     frames = environment.contexts
     with contextlib.ExitStack() as stack:
@@ -321,13 +333,19 @@ def _leave(environment: EnvironmentState, frames: dict[str, list[Frame]], key: s
 
 
 def pop(key: str, default: Any = _NO_DEFAULT, *, env: EnvironmentState | None = None) -> Any:
-    """Remove a global setting and return its value. Settings of open contexts are not touched: popping one is an error."""
+    """Remove a global setting and return its value. Settings of open contexts are not touched: popping one is
+    an error.
+    """
     environment = of(env)
     if environment.contexts.get(key):
         raise ValueError(f"{key!r} belongs to an open context; it goes when its `with` block ends")
     if key not in environment.settings:
         if default is _NO_DEFAULT:
-            raise EnvironError(describe(f"The setting {key!r} is not set.", why=f"set are: {', '.join(environment._names())}"))
+            raise EnvironError(
+                describe(
+                    f"The setting {key!r} is not set.", why=f"set are: {', '.join(environment._names())}"
+                )
+            )
         return default
     with environment.changing(key):
         value = environment.settings.pop(key)

@@ -341,9 +341,8 @@ def graphdef(node: Any) -> NodeDef:
     ...     def __init__(self, gain):
     ...         self.gain = gain
     ...         self.v = sg.HiddenState(0.0)
-    >>> sg.graph.graphdef(Net(2)) == sg.graph.graphdef(Net(2)), sg.graph.graphdef(Net(2)) ==
-    sg.graph.graphdef(Net(3))
-    (True, False)
+    >>> [sg.graph.graphdef(Net(2)) == sg.graph.graphdef(Net(gain)) for gain in (2, 3, 2.0)]
+    [True, False, False]
     """
     definition, _ = take_apart(node, RefMap())
     assert isinstance(definition, NodeDef)
@@ -418,7 +417,7 @@ def treefy_split(node: Any, *filters: Filter) -> Any:
     ...         return self.gain.value * x
     >>> graphdef, params, others = sg.graph.treefy_split(Scale(), sg.ParamState, ...)
     >>> jax.grad(lambda params: sg.graph.treefy_merge(graphdef, params, others)(2.0))(params)["gain"].value
-    Array(2., dtype=float32, weak_type=True)
+    Array(2., dtype=float32)
     """
     definition, found = take_apart(node, RefMap())
     return (definition, *_grouped(found, filters))

@@ -317,7 +317,5 @@ def fill(row: Row, obj: Any, items: list[Any]) -> None:
 def as_mapping(states: Any) -> Mapping[Any, Any]:
     """States by path or nested, as they were given; refuses everything else."""
     if not isinstance(states, Mapping):
-        raise TypeError(
-            f"the States of a model come as a NestedDict, FlattedDict or dict, not as a {type(states).__name__}"
-        )
+        raise TypeError(f"the States of a model come as a mapping by path, not as a {type(states).__name__}")
     return states

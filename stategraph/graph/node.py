@@ -1,8 +1,8 @@
 """Node: an object that holds States, other Nodes, and plain attributes.
 
 Nodes report rebinding of their attributes: compiled functions notice that a State or a setting was
-replaced, and a trace undoes what
-the traced code assigned (see ``recording``). Reading an attribute costs nothing extra outside of a trace.
+replaced, and a trace undoes what the traced code assigned (see ``recording``). Reading an attribute
+costs nothing extra outside of a trace.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import threading
 from typing import Any
 
 from stategraph import _jax
-from stategraph.recording import LOCAL, MISSING, Recorder
-from stategraph.state import EPOCHS, State
+from stategraph.recording import EPOCHS, LOCAL, MISSING, Recorder
+from stategraph.state import State
 
 
 class Node:

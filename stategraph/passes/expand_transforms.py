@@ -32,8 +32,11 @@ class ExpandTransforms(Pass):
 
     name = "expand-transforms"
 
+    differentiable: bool = False
+    """Functions keep their derivative rules: the program is going to be differentiated."""
+
     def run(self, program: Program, context: Context) -> None:
-        _expand(program.body, context, False)
+        _expand(program.body, context, self.differentiable)
 
 
 def _expand(region: Region, context: Context, inside: bool) -> None:

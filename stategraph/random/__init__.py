@@ -1,8 +1,9 @@
 """Random numbers: NumPy's functions, drawn from a State that holds a JAX key.
 
-The functions of this module draw from ``DEFAULT``, a ``RandomState``. ``seed(42)`` gives it the key ``jax.random.key(42)``; every draw splits
-the key in two, keeps the first and gives the numbers of ``jax.random`` for the second. Compiled code draws the same numbers as eager code,
-because the key is a State that it reads and writes.
+The functions of this module draw from ``DEFAULT``, a ``RandomState``. ``seed(42)`` gives it the key
+``jax.random.key(42)``; every draw splits the key in two, keeps the first and gives the numbers of
+``jax.random`` for the second. Compiled code draws the same numbers as eager code, because the key is a State
+that it reads and writes.
 
 >>> from stategraph import random
 >>> random.seed(42)
@@ -104,7 +105,9 @@ def default_rng(seed_or_key: SeedOrKey = None) -> RandomState:
 
 
 def clone_rng(seed_or_key: SeedOrKey = None, clone: bool = True) -> RandomState:
-    """A new ``RandomState``: for a seed or key, or independent of ``DEFAULT`` but from a key of it; ``DEFAULT`` itself with ``clone=False``."""
+    """A new ``RandomState``: for a seed or key, or independent of ``DEFAULT`` but from a key of it;
+    ``DEFAULT`` itself with ``clone=False``.
+    """
     if seed_or_key is None:
         return DEFAULT.clone() if clone else DEFAULT
     return RandomState(seed_or_key)

@@ -28,7 +28,7 @@ def _choose(key: Any, static: Any, a: Any, p: Any) -> jax.Array:
     return jax.random.choice(key, a, shape, replace, p)
 
 
-@stepwise
+@sampler
 def _permute(key: Any, static: Any, x: Any) -> jax.Array:
     axis, independent = static
     return jax.random.permutation(key, x, axis, independent=independent)
@@ -37,7 +37,9 @@ def _permute(key: Any, static: Any, x: Any) -> jax.Array:
 @stepwise
 def _multivariate_normal(key: Any, static: Any, mean: Any, cov: Any) -> jax.Array:
     shape, dtype, method = static
-    return jax.random.multivariate_normal(key, jnp.asarray(mean, dtype), jnp.asarray(cov, dtype), shape, dtype, method=method)
+    return jax.random.multivariate_normal(
+        key, jnp.asarray(mean, dtype), jnp.asarray(cov, dtype), shape, dtype, method=method
+    )
 
 
 @stepwise
@@ -46,12 +48,12 @@ def _orthogonal(key: Any, static: Any) -> jax.Array:
     return jax.random.orthogonal(key, n, shape, dtype)
 
 
-@stepwise
+@sampler
 def _dirichlet(key: Any, static: Any, alpha: Any) -> jax.Array:
     return jax.random.dirichlet(key, alpha, *static)
 
 
-@stepwise
+@sampler
 def _categorical(key: Any, static: Any, logits: Any) -> jax.Array:
     axis, shape = static
     return jax.random.categorical(key, logits, axis, shape)
@@ -60,11 +62,13 @@ def _categorical(key: Any, static: Any, logits: Any) -> jax.Array:
 class RandomState(Discrete):
     """A stream of random numbers: a State that holds a key, with NumPy's functions as methods.
 
-    Every draw splits the key: ``keys = split(key, 2)``, the State goes on with ``keys[0]``, and the numbers are those of ``jax.random`` for
+    Every draw splits the key: ``keys = split(key, 2)``, the State goes on with ``keys[0]``, and the numbers
+      are those of ``jax.random`` for
     ``keys[1]``. With ``key=`` a draw uses that key and leaves the State alone.
 
     Args:
-      seed_or_key: an integer ``n`` (for ``jax.random.key(n)``), a key, another RandomState, or None for a seed of the operating system's.
+      seed_or_key: an integer ``n`` (for ``jax.random.key(n)``), a key, another RandomState, or None for a
+        seed of the operating system's.
       name, tag, **metadata: as of any State.
 
     Example:
@@ -77,7 +81,13 @@ class RandomState(Discrete):
     """
 
     def choice(
-        self, a: Any, size: Size = None, replace: bool = True, p: Any = None, key: SeedOrKey = None, check_valid: bool = True
+        self,
+        a: Any,
+        size: Size = None,
+        replace: bool = True,
+        p: Any = None,
+        key: SeedOrKey = None,
+        check_valid: bool = True,
     ) -> jax.Array:
         """Elements of ``a`` (along its first axis), or numbers below ``a`` when it is one.
 
@@ -94,31 +104,58 @@ class RandomState(Discrete):
         if not _jax.is_tracer(count):
             count = int(count)
             if count <= 0 and math.prod(shape):
-                raise ValueError(f"a has to be {'greater than 0' if np.ndim(a) == 0 else 'non-empty'}, but {'is' if np.ndim(a) == 0 else 'has'} {count}")
+                raise ValueError(
+                    f"a has to be {'greater than 0' if np.ndim(a) == 0 else 'non-empty'}, but {'is' if np.ndim(a) == 0 else 'has'} {count}"
+                )
             if not replace and math.prod(shape) > count:
-                raise ValueError(f"size: {math.prod(shape)} elements cannot be chosen from {count} with replace=False")
+                raise ValueError(
+                    f"size: {math.prod(shape)} elements cannot be chosen from {count} with replace=False"
+                )
         if p is not None:
             p = p if hasattr(p, "shape") else np.asarray(p)
             if p.shape != (count,):
                 raise ValueError(f"p has the shape {p.shape}, but a has {count} elements")
             if check_valid:
                 checks.distribution("p", p)
-        if np.ndim(a) == 0 and replace and p is None and type(count) is int and 0 < count < 2**31 and math.prod(shape):
+        if (
+            np.ndim(a) == 0
+            and replace
+            and p is None
+            and type(count) is int
+            and 0 < count < 2**31
+            and math.prod(shape)
+        ):
             return self._draw(_choose_number, shape, (count,), key)
         return self._draw(_choose, (shape, bool(replace)), (count if np.ndim(a) == 0 else a, p), key)
 
-    def permutation(self, x: Any, axis: int = 0, independent: bool = False, key: SeedOrKey = None) -> jax.Array:
-        """``x`` in random order along ``axis`` (``arange(x)`` for a number); ``independent`` shuffles every slice on its own."""
-        return self._draw(_permute, (axis, bool(independent)), (np.asarray(x) if isinstance(x, (list, tuple)) else x,), key)
+    def permutation(
+        self, x: Any, axis: int = 0, independent: bool = False, key: SeedOrKey = None
+    ) -> jax.Array:
+        """``x`` in random order along ``axis`` (``arange(x)`` for a number); ``independent`` shuffles every
+        slice on its own.
+        """
+        if np.ndim(x) == 0:
+            x = np.arange(int(x))
+        return self._draw(
+            _permute, (axis, bool(independent)), (np.asarray(x) if isinstance(x, (list, tuple)) else x,), key
+        )
 
     def shuffle(self, x: Any, axis: int = 0, key: SeedOrKey = None) -> jax.Array:
         """``x`` in random order along ``axis``. Unlike NumPy's, it returns a new array: assign it."""
         return self.permutation(x, axis, False, key)
 
     def multivariate_normal(
-        self, mean: Any, cov: Any, size: Size = None, method: str = "cholesky", key: SeedOrKey = None, dtype: Any = None, check_valid: bool = True
+        self,
+        mean: Any,
+        cov: Any,
+        size: Size = None,
+        method: str = "cholesky",
+        key: SeedOrKey = None,
+        dtype: Any = None,
+        check_valid: bool = True,
     ) -> jax.Array:
-        """Normal vectors with mean ``mean`` (``[..., n]``) and covariance ``cov`` (``[..., n, n]``), of shape ``(*size, n)``.
+        """Normal vectors with mean ``mean`` (``[..., n]``) and covariance ``cov`` (``[..., n, n]``), of shape
+        ``(*size, n)``.
 
         Args:
           method: how the root of the covariance is found: ``"cholesky"``, ``"eigh"`` or ``"svd"``.
@@ -127,7 +164,9 @@ class RandomState(Discrete):
             raise ValueError(f"method has to be 'cholesky', 'eigh' or 'svd', not {method!r}")
         n = np.shape(mean)[-1:]
         if not n or np.shape(cov)[-2:] != n * 2:
-            raise ValueError(f"cov has the shape {np.shape(cov)}, which does not fit a mean of shape {np.shape(mean)}")
+            raise ValueError(
+                f"cov has the shape {np.shape(cov)}, which does not fit a mean of shape {np.shape(mean)}"
+            )
         if check_valid and not _jax.is_tracer(cov):
             matrix = np.asarray(cov)
             if not np.allclose(matrix, np.swapaxes(matrix, -1, -2), rtol=1e-4, atol=1e-6):
@@ -137,14 +176,25 @@ class RandomState(Discrete):
 
     def orthogonal(self, n: int, size: Size = None, key: SeedOrKey = None, dtype: Any = None) -> jax.Array:
         """Orthogonal ``n`` by ``n`` matrices, uniformly distributed, of shape ``(*size, n, n)``."""
-        return self._draw(_orthogonal, (int(n), () if size is None else as_shape(size), float_dtype(dtype)), (), key)
+        return self._draw(
+            _orthogonal, (int(n), () if size is None else as_shape(size), float_dtype(dtype)), (), key
+        )
 
-    def dirichlet(self, alpha: Any, size: Size = None, key: SeedOrKey = None, dtype: Any = None, check_valid: bool = True) -> jax.Array:
+    def dirichlet(
+        self,
+        alpha: Any,
+        size: Size = None,
+        key: SeedOrKey = None,
+        dtype: Any = None,
+        check_valid: bool = True,
+    ) -> jax.Array:
         """Probabilities that sum to 1 along the last axis, of shape ``(*size, len(alpha))``."""
         alpha = alpha if hasattr(alpha, "shape") else np.asarray(alpha, np.float32)
         if check_valid:
             checks.positive(alpha=alpha)
-        return self._draw(_dirichlet, (None if size is None else as_shape(size), float_dtype(dtype)), (alpha,), key)
+        return self._draw(
+            _dirichlet, (None if size is None else as_shape(size), float_dtype(dtype)), (alpha,), key
+        )
 
     def categorical(self, logits: Any, axis: int = -1, size: Size = None, key: SeedOrKey = None) -> jax.Array:
         """Indices along ``axis`` with probabilities proportional to ``exp(logits)``."""

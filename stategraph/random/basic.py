@@ -37,6 +37,15 @@ def _randint(key: Any, static: Any, low: Any, high: Any) -> jax.Array:
 
 
 @sampler
+def _randint_to_end(key: Any, static: Any, low: Any) -> jax.Array:
+    """To the largest number of an unsigned type, whose successor has no representation."""
+    shape, dtype, span = static
+    if span is None:
+        return jax.random.bits(key, shape, dtype)
+    return jax.random.randint(key, shape, 0, jnp.asarray(span, dtype), dtype) + jnp.asarray(low, dtype)
+
+
+@sampler
 def _bernoulli(key: Any, static: Any, p: Any) -> jax.Array:
     return jax.random.bernoulli(key, p, static)
 
@@ -72,7 +81,13 @@ class Basic(Stream):
         return self._draw(_normal, (() if size is None else as_shape(size), float_dtype(dtype)), (), key)
 
     def normal(
-        self, loc: Any = None, scale: Any = None, size: Size = None, key: SeedOrKey = None, dtype: Any = None, check_valid: bool = True
+        self,
+        loc: Any = None,
+        scale: Any = None,
+        size: Size = None,
+        key: SeedOrKey = None,
+        dtype: Any = None,
+        check_valid: bool = True,
     ) -> jax.Array:
         """Numbers from the normal distribution with mean ``loc`` (0) and standard deviation ``scale`` (1)."""
         loc, scale = 0.0 if loc is None else loc, 1.0 if scale is None else scale
@@ -82,50 +97,91 @@ class Basic(Stream):
         return affine(self._draw(_normal, (shape, float_dtype(dtype)), (), key), loc, scale)
 
     def uniform(
-        self, low: Any = 0.0, high: Any = 1.0, size: Size = None, key: SeedOrKey = None, dtype: Any = None, check_valid: bool = True
+        self,
+        low: Any = 0.0,
+        high: Any = 1.0,
+        size: Size = None,
+        key: SeedOrKey = None,
+        dtype: Any = None,
+        check_valid: bool = True,
     ) -> jax.Array:
         """Uniform numbers in [``low``, ``high``)."""
         if check_valid:
             checks.ordered("low", low, "high", high, strictly=False)
-        return self._draw(_uniform, (shape_of(size, low=low, high=high), float_dtype(dtype)), (low, high), key)
+        return self._draw(
+            _uniform, (shape_of(size, low=low, high=high), float_dtype(dtype)), (low, high), key
+        )
 
     def randint(
-        self, low: Any, high: Any = None, size: Size = None, key: SeedOrKey = None, dtype: Any = None, check_valid: bool = True
+        self,
+        low: Any,
+        high: Any = None,
+        size: Size = None,
+        key: SeedOrKey = None,
+        dtype: Any = None,
+        check_valid: bool = True,
     ) -> jax.Array:
-        """Integers from ``low`` (included) to ``high`` (excluded), or from 0 to ``low`` when ``high`` is None."""
+        """Integers from ``low`` (included) to ``high`` (excluded), or from 0 to ``low`` when ``high`` is
+        None.
+        """
         if high is None:
             low, high = 0, low
         dtype = int_dtype(dtype)
         if check_valid:
             checks.ordered("low", low, "high", high, strictly=True)
         shape = shape_of(size, low=low, high=high)
-        return self._draw(_randint, (shape, dtype), (_bound("low", low, dtype, 0), _bound("high", high, dtype, 1)), key)
+        low, high = _bound("low", low, dtype, 0), _bound("high", high, dtype, 1)
+        if type(high) is int and high > np.iinfo(np.int32).max:
+            if dtype.kind == "u" and high > np.iinfo(dtype).max and type(low) is int:
+                return self._draw(
+                    _randint_to_end,
+                    (shape, dtype, high - low if low else None),
+                    (np.asarray(low, dtype),),
+                    key,
+                )
+            high = np.asarray(high, np.uint32 if high < 2**32 else np.uint64)
+        return self._draw(_randint, (shape, dtype), (low, high), key)
 
     def random_integers(
-        self, low: Any, high: Any = None, size: Size = None, key: SeedOrKey = None, dtype: Any = None, check_valid: bool = True
+        self,
+        low: Any,
+        high: Any = None,
+        size: Size = None,
+        key: SeedOrKey = None,
+        dtype: Any = None,
+        check_valid: bool = True,
     ) -> jax.Array:
         """Integers from ``low`` to ``high``, both included, or from 1 to ``low`` when ``high`` is None."""
         low, high = (1, low) if high is None else (low, high)
         return self.randint(low, high + 1, size, key, dtype, check_valid)
 
-    def bernoulli(self, p: Any = 0.5, size: Size = None, key: SeedOrKey = None, check_valid: bool = True) -> jax.Array:
+    def bernoulli(
+        self, p: Any = 0.5, size: Size = None, key: SeedOrKey = None, check_valid: bool = True
+    ) -> jax.Array:
         """True with probability ``p``."""
         if check_valid:
             checks.probability(p=p)
         return self._draw(_bernoulli, shape_of(size, p=p), (_probability(p),), key)
 
     def rand_like(self, input: Any, *, dtype: Any = None, key: SeedOrKey = None) -> jax.Array:
-        """Uniform numbers in [0, 1) in the shape of ``input``, and in its dtype if that is a floating-point type."""
+        """Uniform numbers in [0, 1) in the shape of ``input``, and in its dtype if that is a floating-point
+        type.
+        """
         return self.random(np.shape(input), key, _like(input, dtype, jnp.floating))
 
     def randn_like(self, input: Any, *, dtype: Any = None, key: SeedOrKey = None) -> jax.Array:
-        """Standard normal numbers in the shape of ``input``, and in its dtype if that is a floating-point type."""
+        """Standard normal numbers in the shape of ``input``, and in its dtype if that is a floating-point
+        type.
+        """
         return self.standard_normal(np.shape(input), key, _like(input, dtype, jnp.floating))
 
-    def randint_like(self, input: Any, low: Any = 0, high: Any = None, *, dtype: Any = None, key: SeedOrKey = None) -> jax.Array:
+    def randint_like(
+        self, input: Any, low: Any = 0, high: Any = None, *, dtype: Any = None, key: SeedOrKey = None
+    ) -> jax.Array:
         """Integers as of ``randint`` in the shape of ``input``, and in its dtype if that is an integer type.
 
-        Without ``high`` the integers run from 0 to ``low``; without both, to the largest element of ``input``.
+        Without ``high`` the integers run from 0 to ``low``; without both, to the largest element of
+        ``input``.
         """
         if high is None:
             low, high = (0, jnp.max(jnp.asarray(input))) if type(low) is int and low == 0 else (0, low)
@@ -150,10 +206,12 @@ def _probability(p: Any) -> Any:
 
 
 def _bound(name: str, value: Any, dtype: np.dtype, extra: int) -> Any:
-    """A bound that JAX takes for integers of ``dtype``: a Python number has to be one, give or take the excluded end."""
+    """A bound that JAX takes for integers of ``dtype``: a Python number has to be one, give or take the
+    excluded end.
+    """
     if type(value) is not int:
         return value
     limits = np.iinfo(dtype)
     if not limits.min <= value <= limits.max + extra:
         raise ValueError(f"{name}={value} is out of bounds for {dtype}")
-    return value if value <= np.iinfo(np.int32).max else np.asarray(value, np.uint32 if value < 2**32 else np.uint64)
+    return value

@@ -22,7 +22,9 @@ NUMBERS = (int, float)
 
 
 def shape_of(size: Size, **parameters: Any) -> tuple[int, ...]:
-    """The shape of the result: ``size``, or what the parameters broadcast to, which has to broadcast to ``size``."""
+    """The shape of the result: ``size``, or what the parameters broadcast to, which has to broadcast to
+    ``size``.
+    """
     shapes = [np.shape(value) for value in parameters.values() if type(value) not in NUMBERS]
     if size is None:
         return np.broadcast_shapes(*shapes) if shapes else ()
@@ -83,7 +85,9 @@ def _check(name: str, value: Any, fails: Callable[[Any], Any], rule: str) -> Non
     with np.errstate(invalid="ignore"):
         wrong = fails(value)
     if np.any(wrong):
-        shown = value if np.ndim(value) == 0 else np.asarray(value)[np.broadcast_to(wrong, np.shape(value))][0]
+        shown = (
+            value if np.ndim(value) == 0 else np.asarray(value)[np.broadcast_to(wrong, np.shape(value))][0]
+        )
         raise ValueError(f"{name} {rule}, but is {shown}{'' if np.ndim(value) == 0 else ' in one place'}")
 
 
@@ -114,14 +118,21 @@ def probability(**parameters: Any) -> None:
     for name, value in parameters.items():
         if type(value) in NUMBERS and 0 <= value <= 1:
             continue
-        _check(name, value, lambda v: ~((np.asarray(v) >= 0) & (np.asarray(v) <= 1)), "has to be between 0 and 1")
+        _check(
+            name, value, lambda v: ~((np.asarray(v) >= 0) & (np.asarray(v) <= 1)), "has to be between 0 and 1"
+        )
 
 
 def probability_but(excluded: float, **parameters: Any) -> None:
     """Each parameter is between 0 and 1 and not ``excluded``."""
     probability(**parameters)
     for name, value in parameters.items():
-        _check(name, value, lambda v: np.asarray(v) == excluded, f"has to be between 0 and 1 and not {excluded:g}")
+        _check(
+            name,
+            value,
+            lambda v: np.asarray(v) == excluded,
+            f"has to be between 0 and 1 and not {excluded:g}",
+        )
 
 
 def counts(**parameters: Any) -> None:
@@ -143,7 +154,9 @@ def ordered(low_name: str, low: Any, high_name: str, high: Any, *, strictly: boo
         wrong = np.any(low >= high if strictly else low > high)
     if wrong:
         relation = "less than" if strictly else "at most"
-        raise ValueError(f"{low_name} has to be {relation} {high_name}, but {low_name}={low} and {high_name}={high}")
+        raise ValueError(
+            f"{low_name} has to be {relation} {high_name}, but {low_name}={low} and {high_name}={high}"
+        )
 
 
 def distribution(name: str, value: Any, tolerance: float = 1e-3) -> None:

@@ -11,7 +11,9 @@ import numpy as np
 from stategraph import _jax
 
 SeedOrKey = Any
-"""An integer seed, a typed key, a raw ``uint32`` key, a ``RandomState``, or None for a seed of the operating system's."""
+"""An integer seed, a typed key, a raw ``uint32`` key, a ``RandomState``, or None for a seed of the operating
+system's.
+"""
 
 
 def fresh_seed() -> int:
@@ -22,7 +24,8 @@ def fresh_seed() -> int:
 def as_key(seed_or_key: SeedOrKey) -> jax.Array:
     """The typed key that a seed or key means.
 
-    A seed ``n`` means ``jax.random.key(n)``; a raw key (``uint32[2]``, from ``jax.random.PRNGKey``) is wrapped.
+    A seed ``n`` means ``jax.random.key(n)``; a raw key (``uint32[2]``, from ``jax.random.PRNGKey``) is
+    wrapped.
     """
     if seed_or_key is None:
         return jax.random.key(fresh_seed())

@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 
 
-def _until_accepted(key: Any, shape: tuple[int, ...], dtype: Any, propose: Callable[[Any], tuple[Any, Any]]) -> jax.Array:
+def _until_accepted(
+    key: Any, shape: tuple[int, ...], dtype: Any, propose: Callable[[Any], tuple[Any, Any]]
+) -> jax.Array:
     """For every element the first proposal that is accepted; ``propose(key)`` gives (proposals, accepted)."""
 
     def unfinished(carry: Any) -> Any:
@@ -57,7 +59,9 @@ def von_mises(key: Any, static: Any, mu: Any, kappa: Any) -> jax.Array:
 
 
 def zipf(key: Any, static: Any, a: Any) -> jax.Array:
-    """Devroye, Non-Uniform Random Variate Generation, 1986, chapter X.6. Numbers that the dtype cannot hold are drawn again."""
+    """Devroye, Non-Uniform Random Variate Generation, 1986, chapter X.6. Numbers that the dtype cannot hold
+    are drawn again.
+    """
     shape, dtype = static
     working = jnp.promote_types(jnp.float32, jnp.result_type(float))
     am1 = jnp.broadcast_to(jnp.asarray(a, working), shape) - 1
@@ -74,7 +78,8 @@ def zipf(key: Any, static: Any, a: Any) -> jax.Array:
 
 
 def log_series(key: Any, static: Any, p: Any) -> jax.Array:
-    """Kemp, Efficient generation of logarithmically distributed pseudo-random variables, 1981 (algorithm LS)."""
+    """Kemp, Efficient generation of logarithmically distributed pseudo-random variables, 1981 (algorithm LS).
+    """
     shape, dtype = static
     working = jnp.promote_types(jnp.float32, jnp.result_type(float))
     u, v = 1 - jax.random.uniform(key, (2, *shape), working)
@@ -84,7 +89,9 @@ def log_series(key: Any, static: Any, p: Any) -> jax.Array:
 
 
 def hypergeometric(key: Any, static: Any, ngood: Any, nbad: Any, nsample: Any) -> jax.Array:
-    """Draw one after the other, without putting back; of a sample of more than half of all, what is left is drawn."""
+    """Draw one after the other, without putting back; of a sample of more than half of all, what is left is
+    drawn.
+    """
     shape, dtype = static
     good, bad, sample = (jnp.broadcast_to(jnp.asarray(x, jnp.int32), shape) for x in (ngood, nbad, nsample))
     total = good + bad

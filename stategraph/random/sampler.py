@@ -1,8 +1,10 @@
 """A sampler: one way of turning a key into numbers.
 
-Eagerly, a draw takes one dispatch: advancing the key and sampling are compiled together, per shape and dtype. That gives the bits of the
-function itself where it is one compiled function of JAX's already (``compiled_together``); the others run as they are, after one dispatch for
-the key. Inside a trace the function is recorded, as if the user had written the calls to ``jax.random``.
+Eagerly, a draw takes one dispatch: advancing the key and sampling are compiled together, per shape and
+  dtype. That gives the bits of the
+function itself where it is one compiled function of JAX's already (``compiled_together``); the others run as
+they are, after one dispatch for the key. Inside a trace the function is recorded, as if the user had written
+the calls to ``jax.random``.
 """
 
 from __future__ import annotations
@@ -40,14 +42,17 @@ class Sampler:
         following, own = advance_compiled(key)
         return following, self.function(own, static, *parameters)
 
-    def recorded(self, key: jax.Array, static: Any, parameters: tuple[Any, ...]) -> tuple[jax.Array, jax.Array]:
+    def recorded(
+        self, key: jax.Array, static: Any, parameters: tuple[Any, ...]
+    ) -> tuple[jax.Array, jax.Array]:
         """(the next key, the sample), op by op."""
         following, own = advance(key)
         return following, self.function(own, static, *parameters)
 
 
 def sampler(function: Callable[..., jax.Array]) -> Sampler:
-    """A sampler that is one compiled function of JAX's, and may be compiled together with advancing the key."""
+    """A sampler that is one compiled function of JAX's, and may be compiled together with advancing the key.
+    """
     return Sampler(function, True)
 
 

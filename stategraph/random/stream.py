@@ -1,13 +1,16 @@
 """A stream of keys: the State that random numbers are drawn from.
 
-A draw splits the key in two, keeps the first and draws with the second: ``keys = split(key, 2); key = keys[0]; use keys[1]``. Inside a
-trace that is a read and a write of State like any other, so that compiled code draws the numbers that eager code draws.
+A draw splits the key in two, keeps the first and draws with the second: ``keys = split(key, 2); key =
+  keys[0]; use keys[1]``. Inside a
+trace that is a read and a write of State like any other, so that compiled code draws the numbers that eager
+code draws.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
@@ -28,7 +31,14 @@ _FIRST_USE = threading.Lock()
 class Stream(State[jax.Array]):
     """A State that holds a random key, and gives keys."""
 
-    def __init__(self, seed_or_key: SeedOrKey = None, name: str | None = None, *, tag: str | Iterable[str] | None = None, **metadata: Any) -> None:
+    def __init__(
+        self,
+        seed_or_key: SeedOrKey = None,
+        name: str | None = None,
+        *,
+        tag: str | Iterable[str] | None = None,
+        **metadata: Any,
+    ) -> None:
         key = seed_or_key.value if isinstance(seed_or_key, Stream) else as_key(seed_or_key)
         super().__init__(key, name, tag=tag, **metadata)
 
@@ -38,7 +48,8 @@ class Stream(State[jax.Array]):
         stream = object.__new__(cls)
         stream.name, stream.tag, stream.metadata = name, None, {}
         stream._tree = stream._captured = stream._home = None
-        stream._source = ((lambda: None).__code__, 1)
+        caller = sys._getframe(1)
+        stream._source = (caller.f_code, caller.f_lineno)
         stream._seed = fresh_seed()
         return stream
 
@@ -59,7 +70,9 @@ class Stream(State[jax.Array]):
     # ----------------------------------------------------------------------------------------------------------- the key
 
     def seed(self, seed_or_key: SeedOrKey = None) -> None:
-        """Start again from a seed: an integer ``n`` means ``jax.random.key(n)``; without one, from the operating system's entropy."""
+        """Start again from a seed: an integer ``n`` means ``jax.random.key(n)``; without one, from the
+        operating system's entropy.
+        """
         if seed_or_key is None:
             if LOCAL.recorder is not None:
                 raise TraceError(
@@ -71,7 +84,12 @@ class Stream(State[jax.Array]):
                     )
                 )
             seed_or_key = fresh_seed()
-        if "_seed" in self.__dict__ and isinstance(seed_or_key, int) and _jax.current_trace() is None and LOCAL.recorder is None:
+        if (
+            "_seed" in self.__dict__
+            and isinstance(seed_or_key, int)
+            and _jax.current_trace() is None
+            and LOCAL.recorder is None
+        ):
             with _FIRST_USE:
                 if "_seed" in self.__dict__:
                     self._seed = seed_or_key
@@ -85,7 +103,9 @@ class Stream(State[jax.Array]):
         self.value = seed_or_key.value if isinstance(seed_or_key, Stream) else as_key(seed_or_key)
 
     def get_key(self) -> jax.Array:
-        """The current key. Drawing with it yourself repeats what the next ``split_key`` starts from; ``split_key`` gives a key of your own."""
+        """The current key. Drawing with it yourself repeats what the next ``split_key`` starts from;
+        ``split_key`` gives a key of your own.
+        """
         return self.value
 
     def get_key_data(self) -> jax.Array:
@@ -112,7 +132,9 @@ class Stream(State[jax.Array]):
         return self.split_key(n, backup)
 
     def self_assign_multi_keys(self, n: int, backup: bool = True) -> None:
-        """Hold ``n`` keys instead of one, to be split over the lanes of a ``vmap``; ``restore_key`` goes back."""
+        """Hold ``n`` keys instead of one, to be split over the lanes of a ``vmap``; ``restore_key`` goes
+        back.
+        """
         if n < 1:
             raise ValueError(f"n has to be at least 1, but is {n}")
         if backup:
@@ -176,7 +198,9 @@ class Stream(State[jax.Array]):
         return self._step(None, lambda own: sampler.recorded(own, static, parameters))
 
     def _step(self, compiled: Any, plain: Callable[[jax.Array], tuple[jax.Array, jax.Array]]) -> jax.Array:
-        """Replace the key: ``plain(key)``, or its ``compiled`` form in eager code, gives (the next key, a result)."""
+        """Replace the key: ``plain(key)``, or its ``compiled`` form in eager code, gives (the next key, a
+        result).
+        """
         if LOCAL.recorder is None:
             if _jax.current_trace() is None:
                 with RUNTIME_LOCK:

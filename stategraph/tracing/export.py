@@ -36,6 +36,8 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 LARGEST_TEXT = 1 << 20
 """Bytes of captured arrays up to which the .sg text holds them."""
 
+__all__ = ["Exported", "export", "export_lowered", "load_exported"]
+
 
 def export(
     model: Any,

@@ -22,7 +22,7 @@ from stategraph.ir.attributes import Opaque, RegionRef, Symbol
 from stategraph.ir.core import Constant, Op, Region, Value
 from stategraph.ir.lanes import one_lane
 from stategraph.ir.location import Location
-from stategraph.recording import Recorder, Token
+from stategraph.recording import Body, Recorder, Token
 from stategraph.tracing.rules import closed_over, force_jvp, force_vjp, has_tangents, rule_key, rule_name
 
 Env = dict[Any, Value]
@@ -48,6 +48,8 @@ class Importer:
         self.symbols: dict[Token, str] = {}
         self.instances: dict[int, int] = {}
         """How often each body number was imported."""
+        self.depth = 0
+        """In how many loop bodies and branches the current instance stands."""
         self.here: Location | None = None
         """The op whose regions are being imported: the location of inner ops that have none."""
         self.envs: list[Env] = []
@@ -67,6 +69,14 @@ class Importer:
         env: Env = dict(zip(jaxpr.invars, [*captured, *region.args], strict=True))
         self.fill(region, jaxpr, consts, env)
         return region
+
+    def inner(self, body: Any, captured: Sequence[Value]) -> Region:
+        """A region that does not run exactly when the code around it does."""
+        self.depth += 1
+        try:
+            return self.region(body, captured)
+        finally:
+            self.depth -= 1
 
     def fill(self, region: Region, jaxpr: Any, consts: Sequence[Any], env: Env) -> None:
         """Import the equations of ``jaxpr`` into ``region`` and close it."""
@@ -168,17 +178,18 @@ class Importer:
             body = self.recorder.bodies[number]
             if body.error is not None:
                 raise body.error
-            if count != len(body.accesses) or not self._inlined(body, found):
+            if count != len(body.accesses) or not (self._in_place(body) or self._harmless(body)):
                 self._moved(next(e for e in jaxpr.eqns if e.params.get("at", (None,))[0] == number))
             self.instances[number] = self.instances.get(number, 0) + 1
 
-    def _inlined(self, body: Any, found: dict[int, int]) -> bool:
-        """Several bodies in one jaxpr: JAX inlined straight-line calls into the body that made them."""
-        if len(found) == 1:
-            return True
-        inner = [number for number in found if number != min(found)]
+    def _in_place(self, body: Body) -> bool:
+        """Whether an instance of ``body`` stands in as many loops and branches as its code; under a raw gradient, also only once."""
+        return body.depth == self.depth and not (body.differentiated and self.instances.get(body.number))
+
+    def _harmless(self, body: Body) -> bool:
+        """Reads of State that nobody writes give the same wherever they stand."""
         assert self.recorder is not None
-        return body.number == min(found) or all(self.recorder.bodies[number].straight for number in inner)
+        return not any(token in self.recorder.written or kind == "alloc" for kind, token in body.accesses)
 
     def _moved(self, eqn: Any) -> None:
         raise StateAccessError(
@@ -221,18 +232,18 @@ class Importer:
 
     def scan(self, eqn: Any, operands: list[Value], location: Location) -> Op:
         consts, carry = _jax.scan_counts(eqn.params)
-        body = self.region(eqn.params["jaxpr"], operands[:consts])
+        body = self.inner(eqn.params["jaxpr"], operands[:consts])
         attributes = {"length": int(eqn.params["length"]), "reverse": eqn.params["reverse"], "unroll": int(eqn.params["unroll"]), "carry": carry}
         return Op("flow.scan", operands[consts:], _types(eqn), attributes, [body], location)
 
     def while_(self, eqn: Any, operands: list[Value], location: Location) -> Op:
         n, m = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
-        cond = self.region(eqn.params["cond_jaxpr"], operands[:n])
-        body = self.region(eqn.params["body_jaxpr"], operands[n : n + m])
+        cond = self.inner(eqn.params["cond_jaxpr"], operands[:n])
+        body = self.inner(eqn.params["body_jaxpr"], operands[n : n + m])
         return Op("flow.while", operands[n + m :], _types(eqn), {}, [cond, body], location)
 
     def cond(self, eqn: Any, operands: list[Value], location: Location) -> Op:
-        branches = [self.region(branch, operands[1:]) for branch in eqn.params["branches"]]
+        branches = [self.inner(branch, operands[1:]) for branch in eqn.params["branches"]]
         return Op("flow.cond", operands[:1], _types(eqn), {}, branches, location)
 
     def call(self, eqn: Any, operands: list[Value], location: Location) -> Op:
@@ -255,7 +266,7 @@ class Importer:
             return self.recursive("flow.custom_jvp", eqn, operands, depth, location)
         consts = closed_over(eqn)
         kept = operands[eqn.params["num_consts"] : consts]
-        call = self.region(eqn.params["call_jaxpr"], operands[:consts])
+        call = self.inner(eqn.params["call_jaxpr"], operands[:consts])
         args = operands[consts:]
         if not self.needs_rule(eqn):
             return Op("flow.call", args, _types(eqn), {"name": rule_name(eqn)}, [call], location)
@@ -280,7 +291,7 @@ class Importer:
     def recursive(self, name: str, eqn: Any, operands: list[Value], depth: int, location: Location) -> Op:
         """A call of a function inside its own rule. What the function closes over comes first among the operands."""
         consts = len(operands) - len(self.rules[-depth][1])
-        call = self.region(eqn.params["call_jaxpr"], operands[:consts])
+        call = self.inner(eqn.params["call_jaxpr"], operands[:consts])
         attributes = {"name": rule_name(eqn), "recursive": depth}
         return Op(name, operands[consts:], _types(eqn), attributes, [call], location)
 
@@ -299,7 +310,7 @@ class Importer:
             return self.recursive("flow.custom_vjp", eqn, operands, depth, location)
         consts = closed_over(eqn)
         kept = operands[eqn.params["num_consts"] : consts]
-        call = self.region(eqn.params["call_jaxpr"], operands[:consts])
+        call = self.inner(eqn.params["call_jaxpr"], operands[:consts])
         args = operands[consts:]
         if not self.needs_rule(eqn):
             return Op("flow.call", args, _types(eqn), {"name": rule_name(eqn)}, [call], location)
@@ -326,7 +337,9 @@ class Importer:
                 )
         region = Region([_jax.type_of(var.aval) for var in jaxpr.invars[len(kept) :]])
         env: Env = dict(zip(jaxpr.invars, [*kept, *region.args], strict=True))
+        outer, self.depth = self.depth, 0  # a rule is a body of its own
         self.fill(region, jaxpr, consts, env)
+        self.depth = outer
         return region
 
     def grad(self, eqn: Any, operands: list[Value], location: Location) -> Op:

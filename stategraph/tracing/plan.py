@@ -17,8 +17,8 @@ from stategraph import _jax
 from stategraph.backends.xla import Executable, SignatureMiss
 from stategraph.errors import CallError, describe
 from stategraph.graph.node import _instance_dict, attribute_of
-from stategraph.recording import MISSING
-from stategraph.state import EPOCHS, RUNTIME_LOCK, Cell, Poisoned, State
+from stategraph.recording import EPOCHS, MISSING
+from stategraph.state import RUNTIME_LOCK, Cell, Poisoned, State
 from stategraph.tracing.tracer import Trace
 
 _SCALARS = (int, float, complex, str, bytes, bool, type(None))
@@ -168,6 +168,7 @@ class Plan:
                     if given is None:
                         result, new = plan.jitted(donated, kept, args, kwargs)
                     else:
+                        given = _unshared(given, (donated, kept, args, kwargs))
                         result, new = plan.jitted(donated, kept, args, kwargs, given)
                 except SignatureMiss:
                     raise
@@ -195,7 +196,10 @@ class Plan:
                     c.owned = False
                     EPOCHS.released += 1
             kept = [*(c.v for c in self.kept), *self.captured]
-        result, new = self.jitted([], kept, args, kwargs) if given is None else self.jitted([], kept, args, kwargs, given)
+        if given is None:
+            result, new = self.jitted([], kept, args, kwargs)
+        else:
+            result, new = self.jitted([], kept, args, kwargs, _unshared(given, (kept, args, kwargs)))
         with RUNTIME_LOCK:
             if self.types_change:
                 self._refill(new)
@@ -268,6 +272,19 @@ class Plan:
                         fix="assign a new value (`state.value = ...`) or restore the model",
                     )
                 )
+
+
+def _unshared(given: Any, others: Any) -> Any:
+    """Donated arguments, copied where the same array is also a State's value or another argument."""
+    taken = {id(leaf) for leaf in jax.tree.leaves(others)}
+
+    def own(leaf: Any) -> Any:
+        if id(leaf) in taken:
+            return jnp.array(leaf, copy=True)
+        taken.add(id(leaf))
+        return leaf
+
+    return jax.tree.map(own, given)
 
 
 def _hold(value: Any) -> Any:

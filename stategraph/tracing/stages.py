@@ -24,7 +24,8 @@ from stategraph.ir.core import Program
 from stategraph.passes import hooks
 from stategraph.passes.context import Explanation
 from stategraph.passes.manager import PassManager
-from stategraph.state import EPOCHS, State
+from stategraph.recording import EPOCHS
+from stategraph.state import State
 from stategraph.tracing.binding import different, find, key_text
 from stategraph.tracing.pause import paused_gc
 from stategraph.tracing.plan import Plan

@@ -185,6 +185,9 @@ def _assemble(
     importer.name_copy = namer.copy
     env = dict(zip(jaxpr.invars, list(body.args), strict=True))
     importer.fill(body, jaxpr, consts, env)
+    for changing, token, error in recorder.type_changes:
+        if token not in recorder.born_in and not importer.instances.get(changing.number):
+            raise error
     _check_reused(recorder, importer, escaping)
     program = Program(
         name=name,
@@ -423,7 +426,17 @@ def _check_reused(recorder: Recorder, importer: Importer, escaping: set[Token]) 
     for token in escaping:
         body = recorder.born_in[token]
         owner: State[Any] = recorder.owners[token]
-        if not body.straight or importer.instances.get(body.number, 0) > 1:
+        instances = importer.instances.get(body.number, 0)
+        if instances == 0:
+            raise StateAccessError(
+                describe(
+                    f"{owner._describe()} was created in a function whose result JAX discards, and is kept on the model.",
+                    created=owner.source_location,
+                    why="JAX traces the function only for its shapes (jax.eval_shape, jax.make_jaxpr), so the State never gets a value",
+                    fix="create the State in the function itself",
+                )
+            )
+        if not body.straight or instances > 1:
             raise StateAccessError(
                 describe(
                     f"{owner._describe()} was created inside a loop, a branch or a function that runs several times, and is kept on the model.",

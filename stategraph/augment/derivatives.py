@@ -1,0 +1,415 @@
+"""Derivatives beyond the gradient of a scalar: ``vector_grad``, ``fwd_grad``, Jacobians, Hessians.
+
+Each is a way to choose seeds for one run of the function (see ``products``) and to arrange what they become. Conventions are those of ``augment.grad``:
+States and ``argnums``, ``has_aux``, ``return_value``, results in the structure that was asked for.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+import jax
+import jax.numpy as jnp
+
+from stategraph import _jax
+from stategraph.augment.eager import EagerProduct
+from stategraph.augment.grad import (
+    GradientFunction,
+    Wanted,
+    _check_loss,
+    _selected_and_read,
+    _StatesKey,
+    positions_of,
+)
+from stategraph.augment.products import Product, Recording, active, arranged, basis
+from stategraph.compile.cached import run_cached
+from stategraph.recording import LOCAL
+
+_MISSING: Any = object()
+
+
+@attrs.frozen
+class Derivative:
+    """A kind of derivative, and its options."""
+
+    def mode(self) -> str:
+        """``jvp`` for forward mode, ``vjp`` for reverse mode."""
+        raise NotImplementedError
+
+    def check(self, value: Any, wanted: Wanted) -> None:
+        """Raise ``TypeError`` for a value that has no such derivative."""
+        for leaf in jax.tree.leaves(value):
+            aval = _jax.typeof(leaf) if isinstance(leaf, (jax.Array, float, int, complex)) else None
+            if aval is None or not jnp.issubdtype(aval.dtype, jnp.inexact):
+                found = type(leaf).__name__ if aval is None else str(_jax.type_of(aval))
+                raise TypeError(f"the differentiated function must return floats, not {found} (use has_aux=True for other results)")
+            is_complex = jnp.issubdtype(aval.dtype, jnp.complexfloating)
+            if is_complex and not wanted.holomorphic and self.mode() == "vjp":
+                raise TypeError("the differentiated function returns complex numbers; pass holomorphic=True if it is holomorphic")
+
+    def of(self, product: Product, wanted: Wanted, extra: Any) -> Any:
+        """The derivative, arranged. ``extra`` is what the call brought besides the function's arguments."""
+        raise NotImplementedError
+
+
+@attrs.frozen
+class VectorGradient(Derivative):
+    def mode(self) -> str:
+        return "vjp"
+
+    def of(self, product: Product, wanted: Wanted, extra: Any) -> Any:
+        return arranged(product, wanted, product.linear([jnp.ones(aval.shape, aval.dtype) for aval in active(product.outputs)]))
+
+
+@attrs.frozen
+class ReverseJacobian(Derivative):
+    def mode(self) -> str:
+        return "vjp"
+
+    def of(self, product: Product, wanted: Wanted, extra: Any) -> Any:
+        seeds, lanes, starts = basis(product.outputs)
+        columns = product.linear(seeds, lanes)
+        inputs = active(product.inputs)
+        rows = []
+        for start, out in zip(starts, product.outputs, strict=True):
+            stop = start + math.prod(out.shape)
+            parts = [c[start:stop].reshape(*out.shape, *aval.shape) for c, aval in zip(columns, inputs, strict=True)]
+            rows.append(arranged(product, wanted, parts, out.shape))
+        return jax.tree.unflatten(product.value_tree, rows)
+
+
+@attrs.frozen
+class ForwardJacobian(Derivative):
+    def mode(self) -> str:
+        return "jvp"
+
+    def of(self, product: Product, wanted: Wanted, extra: Any) -> Any:
+        inputs = active(product.inputs)
+        seeds, lanes, starts = basis(inputs)
+        columns = product.linear(seeds, lanes)
+        rows = []
+        for column, out in zip(columns, product.outputs, strict=True):
+            last = jnp.moveaxis(column, 0, -1)
+            parts = []
+            for start, aval in zip(starts, inputs, strict=True):
+                stop = start + math.prod(aval.shape)
+                parts.append(last[..., start:stop].reshape(*out.shape, *aval.shape))
+            rows.append(arranged(product, wanted, parts, out.shape))
+        return jax.tree.unflatten(product.value_tree, rows)
+
+
+@attrs.frozen
+class ForwardGradient(Derivative):
+    """Baydin et al., Gradients without Backpropagation, 2022: the derivative along a random direction, times that direction."""
+
+    directions: int | None
+    clip: float | None
+
+    def mode(self) -> str:
+        return "jvp"
+
+    def check(self, value: Any, wanted: Wanted) -> None:
+        _check_loss(value, wanted)
+
+    def of(self, product: Product, wanted: Wanted, extra: Any) -> Any:
+        inputs = active(product.inputs)
+        shape = () if self.directions is None else (self.directions,)
+        keys = jax.random.split(extra, len(inputs))
+        seeds = [jax.random.normal(key, (*shape, *aval.shape), aval.dtype) for key, aval in zip(keys, inputs, strict=True)]
+        (along,) = product.linear(seeds, self.directions)
+        if self.clip is not None:
+            along = jnp.clip(along, -self.clip, self.clip)
+        estimates = []
+        for seed in seeds:
+            weighted = seed * along.astype(seed.dtype).reshape(*shape, *(1,) * (seed.ndim - len(shape)))
+            estimates.append(weighted if self.directions is None else weighted.mean(0))
+        return arranged(product, wanted, estimates)
+
+
+class DerivativeFunction:
+    """A function that returns derivatives, made by ``jacrev`` and the like."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        wanted: Wanted,
+        derivative: Derivative,
+        with_value: bool,
+        *,
+        extra: Callable[[], Any] | None = None,
+        identity: Sequence[Any] | None = None,
+    ) -> None:
+        if not callable(function):
+            raise TypeError(f"a derivative needs a function, not a {type(function).__name__}")
+        functools.update_wrapper(self, function, updated=())
+        self.function = function
+        self.wanted = wanted
+        self.derivative = derivative
+        self.with_value = with_value
+        self._extra = extra
+        self._identity = (function,) if identity is None else identity
+        """What the result depends on, for the cache of eager calls."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        wanted = self.wanted.for_call(args)
+        positions = positions_of(wanted, args)
+        extra = self._extra() if self._extra is not None else None
+        if LOCAL.recorder is not None or jax.config.jax_disable_jit or _jax.current_trace() is not None:
+            return self._run(wanted, positions, args, kwargs, extra)
+
+        def body(arguments: Any, others: Any, extra: Any) -> Any:
+            return self._run(wanted, positions, arguments, others, extra)
+
+        options = (self.derivative, self.with_value, attrs.astuple(attrs.evolve(wanted, states=None)), tuple(sorted(kwargs)))
+        functions = (*self._identity, _StatesKey(wanted.states))
+        return run_cached(type(self.derivative).__name__, functions, options, body, (args, kwargs, extra))
+
+    def _run(self, wanted: Wanted, positions: Sequence[int], args: Sequence[Any], kwargs: dict[str, Any], extra: Any) -> Any:
+        part = functools.partial(_parted, wanted, self.derivative)
+        product = product_of(self.function, wanted, positions, args, kwargs, part, self.derivative.mode())
+        return self._arrange(self.derivative.of(product, wanted, extra), product.value, product.aux)
+
+    def _arrange(self, derivative: Any, value: Any, aux: Any) -> Any:
+        found = (derivative, *((value,) if self.with_value else ()), *((aux,) if self.wanted.has_aux else ()))
+        return found if len(found) > 1 else derivative
+
+    def __repr__(self) -> str:
+        return f"<{type(self.derivative).__name__} of {getattr(self.function, '__qualname__', repr(self.function))}>"
+
+
+class HessianFunction(DerivativeFunction):
+    """The forward Jacobian of the gradient."""
+
+    def __init__(self, function: Callable[..., Any], wanted: Wanted, with_value: bool) -> None:
+        inner = GradientFunction(function, wanted, False, True)
+
+        @functools.wraps(function)
+        def gradient(*args: Any, **kwargs: Any) -> Any:
+            grads, *rest = inner(*args, **kwargs)
+            return grads, tuple(rest)
+
+        outer = attrs.evolve(wanted, has_aux=True)
+        super().__init__(gradient, outer, ForwardJacobian(), with_value, identity=(function, "hessian", wanted.has_aux))
+        self.has_aux = wanted.has_aux
+
+    def _arrange(self, derivative: Any, value: Any, aux: Any) -> Any:
+        found = (derivative, *((aux[0],) if self.with_value else ()), *((aux[1],) if self.has_aux else ()))
+        return found if len(found) > 1 else derivative
+
+
+def product_of(
+    function: Callable[..., Any],
+    wanted: Wanted,
+    positions: Sequence[int],
+    args: Sequence[Any],
+    kwargs: dict[str, Any],
+    part: Callable[[Any], tuple[Any, Any]],
+    mode: str,
+) -> Product:
+    """One run of the function: recorded inside a trace, else as eager Python."""
+    recorder = LOCAL.recorder
+    if recorder is not None:
+        return Recording(recorder, function, wanted, positions, args, kwargs, part, mode)
+    select = functools.partial(_selected_and_read, wanted)
+    return EagerProduct(function, wanted, positions, args, kwargs, select, part, mode)
+
+
+def _parted(wanted: Wanted, derivative: Derivative, result: Any) -> tuple[Any, Any]:
+    value, aux = split_aux(result, wanted.has_aux)
+    derivative.check(value, wanted)
+    return value, aux
+
+
+def split_aux(result: Any, has_aux: bool) -> tuple[Any, Any]:
+    """(value, aux) of what the differentiated function returned."""
+    if not has_aux:
+        return result, None
+    if not isinstance(result, (tuple, list)) or len(result) != 2:
+        raise TypeError(f"with has_aux=True the function returns (value, aux), not {type(result).__name__}")
+    return result[0], result[1]
+
+
+# --------------------------------------------------------------------------------------------------------- public names
+
+
+def wanted_of(grad_states: Any, argnums: Any, has_aux: Any, holomorphic: bool = False, allow_int: bool = False) -> Wanted:
+    """What the user asked for; an int (or ints) in the place of States is ``argnums``."""
+    if isinstance(grad_states, int) and not isinstance(grad_states, bool) and argnums is None:
+        grad_states, argnums = None, grad_states
+    if isinstance(grad_states, (tuple, list)) and grad_states and all(isinstance(i, int) for i in grad_states) and argnums is None:
+        grad_states, argnums = None, tuple(grad_states)
+    return Wanted(grad_states, tuple(argnums) if isinstance(argnums, (list, tuple)) else argnums, bool(has_aux), holomorphic, allow_int)
+
+
+def _make(function: Any, wanted: Wanted, derivative: Derivative, with_value: bool, extra: Callable[[], Any] | None = None) -> Any:
+    if function is _MISSING:
+        return lambda f: DerivativeFunction(f, wanted, derivative, with_value, extra=extra)
+    return DerivativeFunction(function, wanted, derivative, with_value, extra=extra)
+
+
+def vector_grad(
+    func: Callable[..., Any] = _MISSING,
+    grad_states: Any = None,
+    argnums: int | Sequence[int] | None = None,
+    *,
+    return_value: bool = False,
+    has_aux: bool | None = None,
+) -> Any:
+    """The gradient of the sum of all outputs: for a function that works element by element, the derivative of every element.
+
+    Args:
+      func: returns floats of any shape and structure, or ``(value, aux)`` with ``has_aux=True``.
+      grad_states, argnums, return_value: as in ``grad``.
+
+    Returns:
+      A function giving what ``grad`` gives; each gradient has the shape of what it belongs to.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> import stategraph as sg
+    >>> gain = sg.ParamState(2.)
+    >>> x = jnp.array([1., 2., 3.])
+    >>> states, args = sg.augment.vector_grad(lambda x: gain.value * x ** 2, gain, argnums=0)(x)
+    >>> float(states), args
+    (14.0, Array([ 4.,  8., 12.], dtype=float32))
+    """
+    return _make(func, wanted_of(grad_states, argnums, has_aux), VectorGradient(), return_value)
+
+
+def fwd_grad(
+    func: Callable[..., Any] = _MISSING,
+    grad_states: Any = None,
+    argnums: int | Sequence[int] | None = None,
+    *,
+    return_value: bool = False,
+    has_aux: bool | None = None,
+    tangent_size: int | None = None,
+    drct_der_clip: float | None = None,
+    key: Any = None,
+) -> Any:
+    """An unbiased estimate of the gradient from forward mode alone: no memory for a backward pass, loops of any kind.
+
+    The derivative along a random direction, times that direction (Baydin et al., Gradients without Backpropagation, 2022).
+
+    Args:
+      func: returns a scalar float, or ``(scalar, aux)`` with ``has_aux=True``.
+      grad_states, argnums, return_value: as in ``grad``.
+      tangent_size: how many directions to average over; one when not given.
+      drct_der_clip: the largest size of the directional derivative; larger ones are cut.
+      key: of the random directions, a JAX key; without it each call splits one off ``stategraph.random``.
+
+    Example:
+
+    >>> import jax
+    >>> import stategraph as sg
+    >>> w = sg.ParamState(3.)
+    >>> estimate = sg.augment.fwd_grad(lambda: w.value ** 2, w, tangent_size=4000, key=jax.random.key(0))()
+    >>> abs(float(estimate) - 6) < 0.5
+    True
+    """
+    if tangent_size is not None and tangent_size < 1:
+        raise ValueError(f"tangent_size is the number of directions, at least 1, not {tangent_size}")
+
+    def drawn() -> Any:
+        if key is not None:
+            return key
+        from stategraph import random
+
+        return random.split_key()
+
+    return _make(func, wanted_of(grad_states, argnums, has_aux), ForwardGradient(tangent_size, drct_der_clip), return_value, drawn)
+
+
+def jacrev(
+    fun: Callable[..., Any] = _MISSING,
+    grad_states: Any = None,
+    argnums: int | Sequence[int] | None = None,
+    *,
+    has_aux: bool | None = None,
+    return_value: bool = False,
+    holomorphic: bool = False,
+    allow_int: bool = False,
+) -> Any:
+    """The Jacobian of a function of State and arguments, by reverse mode: the choice when it has fewer outputs than inputs.
+
+    Args:
+      fun: returns floats of any shape and structure, or ``(value, aux)`` with ``has_aux=True``. It runs once; State that it writes is written once.
+      grad_states, argnums, return_value: as in ``grad``.
+
+    Returns:
+      A function giving, in the structure of the value, for every output what ``grad`` gives; each array has the output's shape followed by the
+      shape of the State or argument.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> import stategraph as sg
+    >>> w = sg.ParamState(jnp.array([1., 2.]))
+    >>> sg.augment.jacrev(lambda x: w.value ** 2 * x, w)(3.)
+    Array([[ 6.,  0.],
+           [ 0., 12.]], dtype=float32)
+    """
+    return _make(fun, wanted_of(grad_states, argnums, has_aux, holomorphic, allow_int), ReverseJacobian(), return_value)
+
+
+jacobian = jacrev
+
+
+def jacfwd(
+    func: Callable[..., Any] = _MISSING,
+    grad_states: Any = None,
+    argnums: int | Sequence[int] | None = None,
+    *,
+    has_aux: bool | None = None,
+    return_value: bool = False,
+    holomorphic: bool = False,
+) -> Any:
+    """Like ``jacrev``, by forward mode: the choice when there are fewer inputs than outputs, and through ``while_loop``.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> import stategraph as sg
+    >>> gain = sg.ParamState(2.)
+    >>> sg.augment.jacfwd(lambda x: gain.value * x, gain)(jnp.array([3., 4.]))
+    Array([3., 4.], dtype=float32)
+    """
+    return _make(func, wanted_of(grad_states, argnums, has_aux, holomorphic), ForwardJacobian(), return_value)
+
+
+def hessian(
+    func: Callable[..., Any] = _MISSING,
+    grad_states: Any = None,
+    argnums: int | Sequence[int] | None = None,
+    *,
+    return_value: bool = False,
+    holomorphic: bool = False,
+    has_aux: bool | None = None,
+) -> Any:
+    """The second derivatives of a scalar function of State and arguments: forward mode over reverse mode.
+
+    Args:
+      func: returns a scalar float, or ``(scalar, aux)`` with ``has_aux=True``. It runs once; State that it writes is written once.
+      grad_states, argnums, return_value: as in ``grad``.
+
+    Returns:
+      A function giving, in the structure of the gradient, the Jacobian of each gradient: for a mapping of States, ``result[a][b]``.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> import stategraph as sg
+    >>> w = sg.ParamState(jnp.array([1., 2.]))
+    >>> sg.augment.hessian(lambda: w.value[0] * w.value[1] ** 2, w)()
+    Array([[0., 4.],
+           [4., 2.]], dtype=float32)
+    """
+    wanted = wanted_of(grad_states, argnums, has_aux, holomorphic)
+    if func is _MISSING:
+        return lambda f: HessianFunction(f, wanted, return_value)
+    return HessianFunction(func, wanted, return_value)

@@ -1,0 +1,429 @@
+"""Mapping a function over lanes, with State.
+
+Inside a trace ``vmap`` runs the function once, on one lane, and records it as one ``xform.vmap`` op whose body may read and write State; the compiler
+batches the body after State has been hoisted out of it. Called eagerly, that program is compiled and kept.
+
+What becomes of State:
+
+- *mapped* States (``in_states``) are taken apart along an axis, like arguments: a lane sees its slice, and what it writes goes back there;
+- *kept* States (``out_states``): what the lanes write is stacked along an axis;
+- other States are *shared*: all lanes see one value, and may only write one value;
+- with ``isolated=True`` every lane works on a copy of its own, which is forgotten;
+- a random State that the lanes draw from gives each lane a key of its own, and goes on with another.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from stategraph import _jax
+from stategraph.augment.eager_vmap import eager_lanes
+from stategraph.augment.lanes import (
+    Chosen,
+    Lanes,
+    argument_axes,
+    kept_axis,
+    lane_count,
+    lane_of,
+    mapped_states,
+    result_axes,
+    selection,
+    stacked,
+)
+from stategraph.compile.cached import run_cached
+from stategraph.compile.control import for_loop
+from stategraph.errors import StateGraphError, StateTypeError, TraceError, describe
+from stategraph.graph.walk import walk
+from stategraph.recording import LANES, LOCAL, Recorder, Token
+from stategraph.state import State
+from stategraph.tracing.roots import find_names
+
+_MISSING: Any = object()
+
+
+def _avals(*avals: Any, out_avals: Sequence[Any], **params: Any) -> Sequence[Any]:
+    return out_avals
+
+
+def _misplaced(*args: Any, **params: Any) -> Any:
+    raise StateGraphError(
+        describe(
+            "stategraph.augment.vmap is used inside a JAX transformation that StateGraph does not trace.",
+            at=_jax.here(),
+            why="a function over State that is mapped over lanes is an op of a StateGraph program",
+            fix="use stategraph.augment (grad, vmap) instead of jax.grad or jax.vmap around it",
+        )
+    )
+
+
+vmap_p = _jax.new_primitive("stategraph_vmap", _avals, on_eval=_misplaced, on_batch=_misplaced, on_jvp=_misplaced)
+
+
+class MappedFunction:
+    """A function over lanes; made by ``vmap``."""
+
+    def __init__(self, function: Callable[..., Any], spec: Lanes) -> None:
+        if not callable(function):
+            raise TypeError(f"vmap needs a function, not a {type(function).__name__}")
+        functools.update_wrapper(self, function, updated=())
+        self.function = function
+        self.spec = spec
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        spec, function = self.spec, self.function
+        recorder = LOCAL.recorder
+        if recorder is not None:
+            return record_vmap(recorder, function, spec, args, kwargs)
+        if jax.config.jax_disable_jit or _jax.current_trace() is not None:
+            return eager_lanes(function, spec, args, kwargs)
+        argument_axes(spec.in_axes, args, kwargs)  # what is wrong with the arguments is said before anything is traced
+
+        def body(arguments: Any, named: Any) -> Any:
+            found = LOCAL.recorder
+            assert found is not None
+            return record_vmap(found, function, spec, arguments, named)
+
+        said = (function, spec.in_axes, spec.out_axes, _key(spec.in_states), _key(spec.out_states))
+        return run_cached("vmap", said, (spec.axis_size, spec.axis_name, spec.isolated), body, (args, kwargs))
+
+    def __repr__(self) -> str:
+        return f"<{getattr(self.function, '__qualname__', repr(self.function))} over lanes>"
+
+
+def _key(states: Any) -> Any:
+    """What identifies the States that were named, for the cache of eager calls."""
+    return dict(states) if hasattr(states, "items") else states
+
+
+# --------------------------------------------------------------------------------------------------------------- recording
+
+
+def record_vmap(recorder: Recorder, function: Callable[..., Any], spec: Lanes, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """The stacked results, as values of the program being traced."""
+    leaves, tree, in_axes = argument_axes(spec.in_axes, args, kwargs)
+    mapped = mapped_states(selection("in_states", spec.in_states), function)
+    size = lane_count(spec, leaves, in_axes, mapped)
+    run = _Run(recorder, function, spec, size, tree, mapped)
+    avals = [_lane_aval(_jax.typeof(leaf), axis) for leaf, axis in zip(leaves, in_axes, strict=True)]
+    jaxpr, consts = run.trace(avals)
+    body = _jax.close_over(jaxpr)
+    touched = _Touched(body)
+    plan = run.plan(touched)
+    keys = [_split(recorder, token, size) for token in plan.keys]
+    count = run.out_tree.num_leaves
+    out_axes = [*result_axes(spec.out_axes, run.out_tree, [var.aval for var in jaxpr.outvars[:count]]), *[0] * (len(jaxpr.outvars) - count)]
+    out_avals = [_whole(var.aval, axis, size) for var, axis in zip(jaxpr.outvars, out_axes, strict=True)]
+    results = vmap_p.bind(
+        *consts,
+        *leaves,
+        *(lanes for lanes, _ in keys),
+        jaxpr=body,
+        num_consts=len(consts),
+        size=size,
+        axis_name=spec.axis_name,
+        in_axes=(*in_axes, *[0] * len(keys)),
+        out_axes=tuple(out_axes),
+        in_states=tuple((recorder.tokens[id(c.state)], c.axis) for c in mapped if recorder.tokens[id(c.state)] in touched.any),
+        out_states=tuple(plan.kept.items()),
+        private=tuple(plan.private),
+        keys=tuple(plan.keys),
+        out_avals=tuple(out_avals),
+    )
+    run.settle(plan)
+    for token, (_, following) in zip(plan.keys, keys, strict=True):
+        recorder.owners[token].value = following
+    run.adopt_births(results[count:])
+    return jax.tree.unflatten(run.out_tree, results[:count])
+
+
+class _Touched:
+    """The States that a body accesses, those born in it aside."""
+
+    def __init__(self, body: Any) -> None:
+        born: set[Token] = {eqn.params["token"] for eqn in _jax.equations_of(body, ("state_alloc",))}
+        self.written = {token: None for token in _written(body) if token not in born}
+        read = {eqn.params["token"]: None for eqn in _jax.equations_of(body, ("state_read",))}
+        self.any = {token: None for token in (*read, *self.written) if token not in born}
+
+
+def _written(body: Any) -> dict[Token, None]:
+    """The States that a body writes, without what lanes inside it write to copies of their own."""
+    found = {eqn.params["token"]: None for eqn in _jax.equations_of(body, ("state_write",))}
+    for inner in _jax.equations_of(body, ("stategraph_vmap",)):
+        for token in inner.params["private"]:
+            found.pop(token, None)
+    for outside in _jax.equations_of(body, ("state_write",), skip=("stategraph_vmap",)):
+        found[outside.params["token"]] = None
+    return found
+
+
+class _Plan:
+    """What becomes of the States that lanes write."""
+
+    def __init__(self) -> None:
+        self.kept: dict[Token, int] = {}
+        self.private: list[Token] = []
+        self.keys: list[Token] = []
+
+
+class _Run:
+    """One run of the function on one lane. Meanwhile the recorder knows mapped States by the types that a lane sees."""
+
+    def __init__(self, recorder: Recorder, function: Callable[..., Any], spec: Lanes, size: int, tree: Any, mapped: Sequence[Chosen]) -> None:
+        self.recorder = recorder
+        self.function = function
+        self.spec = spec
+        self.size = size
+        self.in_tree = tree
+        self.out_tree: Any = None
+        self.mapped = mapped
+        self.misfits: dict[Token, StateTypeError] = {}
+        """States that a filter selects and that cannot be mapped; an error only if the function touches them."""
+        self.births: list[State[Any]] = []
+        """States created by the lanes that a Node keeps."""
+        self.before: list[tuple[Any, Any]] = []
+
+    def trace(self, avals: Sequence[Any]) -> tuple[Any, Sequence[Any]]:
+        recorder, spec = self.recorder, self.spec
+        tokens = {id(chosen.state): chosen.state._token(recorder) for chosen in self.mapped}
+        self.before = list(zip(recorder.avals, recorder.trees, strict=True))
+        named = [(spec.axis_name, self.size)] if spec.axis_name is not None else []
+        own = dict(recorder.own_in)
+        try:
+            for chosen in self.mapped:
+                self._enter(chosen, tokens[id(chosen.state)])
+            recorder.advance()
+            name = getattr(self.function, "__name__", type(self.function).__name__)
+            with _jax.named_axes(named):
+                return _jax.trace_flat(self._call, avals, traced_for=LANES, name=name)
+        except BaseException:
+            for token, (given, structure) in enumerate(self.before):
+                recorder.avals[token], recorder.trees[token] = given, structure
+            raise
+        finally:
+            recorder.own_in = own
+            recorder.advance()
+
+    def _enter(self, chosen: Chosen, token: Token) -> None:
+        try:
+            self.recorder.avals[token] = tuple(lane_of(chosen, aval, self.size) for aval in self.recorder.avals[token])
+        except StateTypeError as error:
+            if chosen.named:
+                raise
+            self.misfits[token] = error
+
+    def _call(self, *flat: Any) -> list[Any]:
+        recorder = self.recorder
+        for chosen in self.mapped:
+            recorder.own_in[recorder.tokens[id(chosen.state)]] = recorder.body_here("read", chosen.state)
+        for _, those in selection("out_states", self.spec.out_states):
+            for state in those if isinstance(those, list) else ():
+                recorder.own_in[state._token(recorder)] = recorder.body_here("read", state)
+        known, journal = len(recorder.owners), len(recorder.journal)
+        args, kwargs = jax.tree.unflatten(self.in_tree, flat)
+        results, self.out_tree = jax.tree.flatten(self.function(*args, **kwargs))
+        for result in results:
+            _check_result(result)
+        if not self.spec.isolated:
+            self.births = self._births(known, journal)
+        return [*results, *(leaf for state in self.births for leaf in jax.tree.leaves(state.value))]
+
+    def _births(self, known: int, journal: int) -> list[State[Any]]:
+        recorder = self.recorder
+        last = {(id(node), name): value for node, name, _, value in recorder.journal[journal:]}
+        found: dict[int, State[Any]] = {}
+        for value in last.values():
+            for _, obj in walk(value):
+                token = recorder.token(obj) if isinstance(obj, State) else None
+                if token is not None and token >= known and token in recorder.born_in:
+                    found[id(obj)] = obj
+        return list(found.values())
+
+    def plan(self, touched: _Touched) -> _Plan:
+        """Decide for every State that is written; settle what cannot be."""
+        for token, error in self.misfits.items():
+            if token in touched.any:
+                raise error
+        recorder, spec, plan = self.recorder, self.spec, _Plan()
+        mapped = {recorder.tokens[id(chosen.state)]: chosen.axis for chosen in self.mapped}
+        names, _ = find_names(self.function)
+        wanted = selection("out_states", spec.out_states)
+        for token in touched.written:
+            owner: State[Any] = recorder.owners[token]
+            axis = kept_axis(wanted, names.get(id(owner)) or owner.name or f"state{int(token)}", owner)
+            if axis is None:
+                axis = mapped.get(token)
+            if axis is None and is_random(owner):
+                plan.keys.append(token)
+            if spec.isolated or token in plan.keys:
+                plan.private.append(token)
+            elif axis is not None:
+                plan.kept[token] = axis
+        born = {recorder.tokens[id(state)] for state in self.births}
+        plan.private = [token for token in plan.private if token not in born]
+        shared = [token for token in touched.written if token not in plan.kept and token not in plan.private]
+        for token in range(len(self.before)):
+            if token not in shared and token not in plan.kept:
+                recorder.avals[token], recorder.trees[token] = self.before[token]
+        for token in plan.private:
+            if token >= len(self.before):
+                entry = recorder.entry[token]
+                assert entry is not None
+                recorder.avals[token], recorder.trees[token] = entry
+        recorder.advance()
+        return plan
+
+    def settle(self, plan: _Plan) -> None:
+        """Give kept States the types that they have after all lanes."""
+        recorder = self.recorder
+        for token, axis in plan.kept.items():
+            owner = recorder.owners[token]
+            avals = tuple(stacked(aval, axis, self.size, owner._describe) for aval in recorder.avals[token])
+            tree = recorder.trees[token]
+            recorder.restore_type(token, *(self.before[token] if token < len(self.before) else recorder.entry[token]))
+            recorder.change_type(token, avals, tree)
+        recorder.advance()
+
+    def adopt_births(self, leaves: Sequence[Any]) -> None:
+        """A State that the lanes created and a Node keeps is one State with the lanes along its first axis."""
+        recorder, rest = self.recorder, list(leaves)
+        for state in self.births:
+            count, tree = len(state._cells), recorder.trees[recorder.tokens[id(state)]]
+            chunk, rest = rest[:count], rest[count:]
+            state._be_unborn(chunk, tree)
+            recorder.alloc(state, chunk, tree)
+
+
+def _split(recorder: Recorder, token: Token, size: int) -> tuple[Any, Any]:
+    """(a key per lane, the key that the random State goes on with)."""
+    keys = jax.random.split(recorder.owners[token].value, size + 1)
+    return keys[1:], keys[0]
+
+
+def is_random(state: State[Any]) -> bool:
+    """Whether a State is a stream of random keys, of which every lane gets its own."""
+    from stategraph.random.stream import Stream
+
+    return isinstance(state, Stream) and all(leaf.shape == () for leaf in state._peek())
+
+
+def _check_result(result: Any) -> None:
+    if isinstance(result, State) or not isinstance(result, (jax.Array, bool, int, float, complex)) and not hasattr(result, "__array__"):
+        raise TraceError(
+            describe(
+                f"A mapped function returns a {type(result).__name__}.",
+                at=_jax.here(),
+                why="the results of all lanes are stacked, which arrays can be",
+                fix="return only arrays, and containers of these",
+            )
+        )
+
+
+def _lane_aval(aval: Any, axis: int | None) -> Any:
+    if axis is None:
+        return aval
+    return _jax.resized_aval(aval, (*aval.shape[:axis], *aval.shape[axis + 1 :]))
+
+
+def _whole(aval: Any, axis: int | None, size: int) -> Any:
+    return aval if axis is None else _jax.resized_aval(aval, (*aval.shape[:axis], size, *aval.shape[axis:]))
+
+
+# ------------------------------------------------------------------------------------------------------------------ public
+
+
+def vmap(
+    fn: Callable[..., Any] = _MISSING,
+    in_axes: Any = 0,
+    out_axes: Any = 0,
+    axis_name: str | None = None,
+    axis_size: int | None = None,
+    in_states: Any = None,
+    out_states: Any = None,
+    isolated: bool = False,
+) -> Any:
+    """A function that runs ``fn`` on many lanes at once; ``fn`` may read and write State.
+
+    Args:
+      fn: a function of one lane's arguments.
+      in_axes: along which axis of each positional argument its lanes lie; None for what every lane gets whole. An int for all, or a
+        tuple, with trees for arguments that are containers. Keyword arguments are mapped along their first axis.
+      out_axes: where the lanes go in each result; None for a result that is the same in every lane.
+      axis_name: a name by which ``jax.lax.psum`` and the like address all lanes.
+      axis_size: the number of lanes, where no argument tells.
+      in_states: States whose lanes lie along axis 0: a State, a list or mapping of States, a filter, or ``{axis: those}``. Every lane sees its
+        slice, and what it writes goes back there.
+      out_states: States that keep what the lanes write, along axis 0, likewise.
+      isolated: let every lane work on a copy of all States and forget it: the model stays as it was. Random States go on, so that the next
+        call draws other numbers.
+
+    Returns:
+      A function of the arguments of all lanes.
+
+    Raises:
+      StateAccessError: lanes leave different values in a State that is neither mapped nor kept.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> import stategraph as sg
+    >>> gain, v = sg.State(2.), sg.State(jnp.zeros(3))
+    >>> def step(x):
+    ...     v.value += gain.value * x
+    ...     return v.value
+    >>> sg.augment.vmap(step, in_states=v)(jnp.arange(3.))
+    Array([0., 2., 4.], dtype=float32)
+    >>> v.value
+    Array([0., 2., 4.], dtype=float32)
+    """
+    if axis_name is not None and not isinstance(axis_name, str):
+        raise TypeError(f"axis_name is {axis_name!r}; give a str")
+    if isolated and out_states is not None:
+        raise ValueError("isolated=True forgets what lanes write, and out_states keeps it; give one of them")
+    spec = Lanes(in_axes, out_axes, axis_name, axis_size, in_states, out_states, bool(isolated))
+    if fn is _MISSING:
+        return lambda function: MappedFunction(function, spec)
+    return MappedFunction(fn, spec)
+
+
+def map(f: Callable[..., Any], *xs: Any, batch_size: int | None = None) -> Any:
+    """``f`` of every slice of ``xs`` along their first axis, one after another, with the results stacked.
+
+    Args:
+      f: a function of one slice of every input. A slice sees what the ones before it wrote to State.
+      *xs: arrays, or pytrees of arrays.
+      batch_size: run this many slices at once, as lanes of a ``vmap``, which takes less time and more memory. Then lanes of one batch share
+        States, and may write only what does not depend on the lane.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> import stategraph as sg
+    >>> total = sg.State(0)
+    >>> def add(x):
+    ...     total.value += x
+    ...     return total.value
+    >>> sg.augment.map(add, jnp.arange(4))
+    Array([0, 1, 3, 6], dtype=int32)
+    """
+    if batch_size is None:
+        return for_loop(f, *xs)
+    if batch_size < 1:
+        raise ValueError(f"batch_size has to be at least 1, but is {batch_size}")
+    leaves = jax.tree.leaves(xs)
+    if not leaves or not all(getattr(leaf, "ndim", 0) for leaf in leaves):
+        raise ValueError("map needs arrays to take apart along their first axis")
+    length = leaves[0].shape[0]
+    whole = length - length % batch_size
+    lanes = vmap(f)
+    results = []
+    if whole:
+        batches = jax.tree.map(lambda x: x[:whole].reshape(-1, batch_size, *x.shape[1:]), xs)
+        results.append(jax.tree.map(lambda y: y.reshape(whole, *y.shape[2:]), for_loop(lanes, *batches)))
+    if whole < length or not length:
+        results.append(lanes(*jax.tree.map(lambda x: x[whole:], xs)))
+    return results[0] if len(results) == 1 else jax.tree.map(lambda *parts: jax.numpy.concatenate(parts), *results)
