@@ -54,7 +54,7 @@ def current_trace() -> Any | None:
 def trace_chain(root: Any = None) -> list[Any]:
     """The current trace and those it is nested in, innermost first, down to ``root``; empty when operations run eagerly.
 
-    While JAX binds a ``custom_jvp`` or ``custom_vjp`` function it puts the current trace aside, so the trace of that function does not know the
+    While JAX binds a ``custom_jvp``, ``custom_vjp`` or ``shard_map`` function it puts the current trace aside, so the trace of that function does not know the
     one it is nested in. Then the chain goes on with the trace that is processing the call, found on the Python stack.
     """
     chain: list[Any] = []
@@ -70,14 +70,19 @@ def trace_chain(root: Any = None) -> list[Any]:
     return chain
 
 
-_CUSTOM_CALLS = frozenset(("process_custom_jvp_call", "process_custom_vjp_call"))
+_CUSTOM_CALLS = {
+    "process_custom_jvp_call": "self",
+    "process_custom_vjp_call": "self",
+    "_shard_map_staging": "trace",
+}
+"""JAX's functions that put the current trace aside, and what they call it."""
 
 
 def _processing(frame: Any, known: Sequence[Any]) -> tuple[Any, Any]:
     """The innermost trace on the stack that processes a function with a derivative rule and is not ``known``, and its frame."""
     while frame is not None:
         if frame.f_code.co_name in _CUSTOM_CALLS:
-            trace = frame.f_locals.get("self")
+            trace = frame.f_locals.get(_CUSTOM_CALLS[frame.f_code.co_name])
             if isinstance(trace, core.Trace) and all(trace is not other for other in known):
                 return trace, frame.f_back
         frame = frame.f_back
@@ -660,13 +665,15 @@ def close_over(jaxpr: Any) -> Any:
     return converted if FOLDED else core.ClosedJaxpr(converted, ())
 
 
-def equations_of(body: Any, names: Iterable[str]) -> list[Any]:
-    """All equations of these primitives in a body, nested bodies included."""
+def equations_of(body: Any, names: Iterable[str], skip: Sequence[str] = ()) -> list[Any]:
+    """All equations of these primitives in a body, nested bodies included but those of equations to ``skip``."""
     wanted, found, stack = set(names), [], [body_parts(body)[0]]
     while stack:
         for eqn in stack.pop().eqns:
             if eqn.primitive.name in wanted:
                 found.append(eqn)
+            if eqn.primitive.name in skip:
+                continue
             for value in eqn.params.values():
                 for inner in value if isinstance(value, (tuple, list)) else (value,):
                     if is_body(inner):
@@ -697,7 +704,7 @@ def depends_on_lane(value: Any) -> bool:
     """Whether a value computed inside ``jax.vmap`` differs between the lanes of the innermost one."""
     if not isinstance(value, batching.BatchTracer) or value._trace is not core.trace_ctx.trace:
         return False
-    return value.batch_dim is not batching.not_mapped
+    return value.batch_dim is not None
 
 
 def prefix_axes(name: str, tree: Any, axes: Any) -> list[int | None]:

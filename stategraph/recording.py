@@ -31,6 +31,9 @@ class Owner(Protocol):
     def _describe(self) -> str: ...
 
 
+_MOVES = itertools.count(1)
+
+
 class Epochs:
     """Counters that compiled functions compare instead of looking at every State."""
 
@@ -38,6 +41,10 @@ class Epochs:
     """Moves when a Node's attribute is rebound, or a State gets another tree structure."""
     released: int = 0
     """Moves when an owned array was handed out or replaced by the user."""
+
+    def moved(self) -> None:
+        """Something was rebound. Each time gives a new number, on several threads at once too (``+= 1`` would lose some)."""
+        self.structure = next(_MOVES)
 
 
 EPOCHS = Epochs()
@@ -84,7 +91,7 @@ class Local(threading.local):
 
 LOCAL = Local()
 _TRACE_NUMBERS = itertools.count(1)
-STRAIGHT = ("jit", "pjit", "checkpoint", "remat", "stategraph")
+STRAIGHT = ("jit", "pjit", "checkpoint", "remat", "checkify", "stategraph")
 """What straight-line bodies are traced for: a State may change its type there."""
 LANES = "stategraph vmap"
 """What the body of a vmap is traced for: it runs once per lane."""
@@ -137,7 +144,7 @@ class Recorder:
     def __enter__(self) -> Recorder:
         self._outer = LOCAL.recorder
         LOCAL.recorder = self
-        EPOCHS.structure += 1  # a compiled call in the middle of a trace must look twice
+        EPOCHS.moved()  # a compiled call in the middle of a trace must look twice
         self._context = _jax.trace_context(self._context_value())
         self._context.__enter__()
         return self
@@ -258,6 +265,17 @@ class Recorder:
                 self.advance()
         self.written.add(token)
         state_write_p.bind(*leaves, token=token, at=body.next("write", token))
+
+    def change_type(self, token: Token, avals: tuple[Any, ...], tree: Any) -> None:
+        """Give a State another type without a write here: what the lanes of a vmap wrote is stacked."""
+        if _jax.same_tree(tree, self.trees[token]) and same_avals(avals, self.avals[token]):
+            return
+        body = self.body_here("write", self.owners[token])
+        if not self._in_line(body, token):
+            body.error = body.error or self._type_change(token, avals, tree)
+            return
+        self.avals[token], self.trees[token] = avals, tree
+        self.advance()
 
     def _in_line(self, body: Body | None, token: Token) -> bool:
         """Whether ``body`` runs exactly once each time that the State's own body does."""

@@ -193,7 +193,7 @@ class State(Generic[T]):
             with RUNTIME_LOCK:
                 self._cells = tuple([Cell(leaf) for leaf in leaves])
                 self._tree = tree
-                EPOCHS.structure += 1
+                EPOCHS.moved()
             return
         for cell, leaf in zip(cells, leaves, strict=True):
             if cell.owned:

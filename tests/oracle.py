@@ -26,7 +26,9 @@ def checkpoint(function: Callable[..., Any]) -> Callable[..., Any]:
     return function if jax.config.jax_disable_jit else jax.checkpoint(function)
 
 
-def agree(make: Callable[[], Made], *calls: Sequence[Any], tolerance: float = 1e-5, reference: bool = True) -> None:
+def agree(
+    make: Callable[[], Made], *calls: Sequence[Any], tolerance: float = 1e-5, reference: bool = True
+) -> None:
     """Check that compiled code does what plain Python does.
 
     ``make()`` gives ``(function, states)``, new ones each time; ``calls`` are the argument tuples of one call after another.

@@ -14,7 +14,16 @@ import pytest
 import stategraph as sg
 from stategraph.errors import StateTypeError
 
-KINDS = [sg.State, sg.ParamState, sg.ShortTermState, sg.LongTermState, sg.HiddenState, sg.BatchState, sg.DelayState, sg.FakeState]
+KINDS = [
+    sg.State,
+    sg.ParamState,
+    sg.ShortTermState,
+    sg.LongTermState,
+    sg.HiddenState,
+    sg.BatchState,
+    sg.DelayState,
+    sg.FakeState,
+]
 
 
 @pytest.mark.core
@@ -31,7 +40,14 @@ def test_every_kind_holds_a_value_and_says_what_it_is(kind: Any) -> None:
 
 @pytest.mark.core
 def test_values_become_strong_jax_arrays() -> None:
-    for value, dtype in [(1, "int32"), (1.0, "float32"), (True, "bool"), (1j, "complex64"), (np.float64(2), "float32"), (np.ones(2), "float32")]:
+    for value, dtype in [
+        (1, "int32"),
+        (1.0, "float32"),
+        (True, "bool"),
+        (1j, "complex64"),
+        (np.float64(2), "float32"),
+        (np.ones(2), "float32"),
+    ]:
         s = sg.State(value)
         assert isinstance(s.value, jax.Array) and str(s.value.dtype) == dtype and not s.value.weak_type
     assert sg.State(sg.State(3.0)).value == 3
@@ -78,7 +94,7 @@ def test_typed_keys_are_values() -> None:
         return jax.random.uniform(sub)
 
     first, second = draw(), draw()
-    k1, sub1 = jax.random.split(jax.random.key(0))
+    _, sub1 = jax.random.split(jax.random.key(0))
     assert float(first) == float(jax.random.uniform(sub1)) and float(first) != float(second)
 
 
@@ -97,7 +113,7 @@ def test_tags_and_metadata() -> None:
 
 def test_repr_is_stable_and_free_of_addresses() -> None:
     s = sg.State({"w": jnp.zeros((2, 3)), "b": [jnp.ones(1)]})
-    assert repr(s) == "State(\n  value={'b': [Array([1.], dtype=float32)], 'w': Array([[0., 0., 0.],\n [0., 0., 0.]], dtype=float32)}\n)" or "0x" not in repr(s)
+    assert "0x" not in repr(s) and repr(s).startswith("State(\n  value={'b': [Array([1.]")
     assert repr(sg.State(jnp.zeros((100, 100)))) == "State(\n  value=ShapedArray(float32[100,100])\n)"
     assert repr(s) == repr(copy.deepcopy(s))
     seen: list[str] = []

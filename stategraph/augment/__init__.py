@@ -1,8 +1,10 @@
-"""Program augmentation: derivatives over State."""
+"""Program augmentation: derivatives and lanes over State."""
 
 from stategraph.augment.derivatives import fwd_grad, hessian, jacfwd, jacobian, jacrev, vector_grad
 from stategraph.augment.grad import grad, value_and_grad
+from stategraph.augment.mapping import map
 from stategraph.augment.pullback import jvp, vjp
+from stategraph.augment.vmap import vmap
 
 __all__ = [
     "fwd_grad",
@@ -12,7 +14,9 @@ __all__ = [
     "jacobian",
     "jacrev",
     "jvp",
+    "map",
     "value_and_grad",
     "vector_grad",
     "vjp",
+    "vmap",
 ]

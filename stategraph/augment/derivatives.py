@@ -1,7 +1,8 @@
 """Derivatives beyond the gradient of a scalar: ``vector_grad``, ``fwd_grad``, Jacobians, Hessians.
 
-Each is a way to choose seeds for one run of the function (see ``products``) and to arrange what they become. Conventions are those of ``augment.grad``:
-States and ``argnums``, ``has_aux``, ``return_value``, results in the structure that was asked for.
+Each is a way to choose seeds for one run of the function (see ``products``) and to arrange what they become.
+Conventions are those of ``augment.grad``: States and ``argnums``, ``has_aux``, ``return_value``, results in
+the structure that was asked for.
 """
 
 from __future__ import annotations
@@ -46,10 +47,16 @@ class Derivative:
             aval = _jax.typeof(leaf) if isinstance(leaf, (jax.Array, float, int, complex)) else None
             if aval is None or not jnp.issubdtype(aval.dtype, jnp.inexact):
                 found = type(leaf).__name__ if aval is None else str(_jax.type_of(aval))
-                raise TypeError(f"the differentiated function must return floats, not {found} (use has_aux=True for other results)")
+                raise TypeError(
+                    f"the differentiated function must return floats, not {found}"
+                    " (use has_aux=True for other results)"
+                )
             is_complex = jnp.issubdtype(aval.dtype, jnp.complexfloating)
             if is_complex and not wanted.holomorphic and self.mode() == "vjp":
-                raise TypeError("the differentiated function returns complex numbers; pass holomorphic=True if it is holomorphic")
+                raise TypeError(
+                    "the differentiated function returns complex numbers;"
+                    " pass holomorphic=True if it is holomorphic"
+                )
 
     def of(self, product: Product, wanted: Wanted, extra: Any) -> Any:
         """The derivative, arranged. ``extra`` is what the call brought besides the function's arguments."""
@@ -62,7 +69,11 @@ class VectorGradient(Derivative):
         return "vjp"
 
     def of(self, product: Product, wanted: Wanted, extra: Any) -> Any:
-        return arranged(product, wanted, product.linear([jnp.ones(aval.shape, aval.dtype) for aval in active(product.outputs)]))
+        return arranged(
+            product,
+            wanted,
+            product.linear([jnp.ones(aval.shape, aval.dtype) for aval in active(product.outputs)]),
+        )
 
 
 @attrs.frozen
@@ -77,7 +88,10 @@ class ReverseJacobian(Derivative):
         rows = []
         for start, out in zip(starts, product.outputs, strict=True):
             stop = start + math.prod(out.shape)
-            parts = [c[start:stop].reshape(*out.shape, *aval.shape) for c, aval in zip(columns, inputs, strict=True)]
+            parts = [
+                c[start:stop].reshape(*out.shape, *aval.shape)
+                for c, aval in zip(columns, inputs, strict=True)
+            ]
             rows.append(arranged(product, wanted, parts, out.shape))
         return jax.tree.unflatten(product.value_tree, rows)
 
@@ -104,7 +118,9 @@ class ForwardJacobian(Derivative):
 
 @attrs.frozen
 class ForwardGradient(Derivative):
-    """Baydin et al., Gradients without Backpropagation, 2022: the derivative along a random direction, times that direction."""
+    """Baydin et al., Gradients without Backpropagation, 2022: the derivative along a random direction, times
+    that direction.
+    """
 
     directions: int | None
     clip: float | None
@@ -119,7 +135,10 @@ class ForwardGradient(Derivative):
         inputs = active(product.inputs)
         shape = () if self.directions is None else (self.directions,)
         keys = jax.random.split(extra, len(inputs))
-        seeds = [jax.random.normal(key, (*shape, *aval.shape), aval.dtype) for key, aval in zip(keys, inputs, strict=True)]
+        seeds = [
+            jax.random.normal(key, (*shape, *aval.shape), aval.dtype)
+            for key, aval in zip(keys, inputs, strict=True)
+        ]
         (along,) = product.linear(seeds, self.directions)
         if self.clip is not None:
             along = jnp.clip(along, -self.clip, self.clip)
@@ -158,17 +177,29 @@ class DerivativeFunction:
         wanted = self.wanted.for_call(args)
         positions = positions_of(wanted, args)
         extra = self._extra() if self._extra is not None else None
-        if LOCAL.recorder is not None or jax.config.jax_disable_jit or _jax.current_trace() is not None:
+        if LOCAL.recorder is not None or _jax.under_disable_jit() or _jax.current_trace() is not None:
             return self._run(wanted, positions, args, kwargs, extra)
 
         def body(arguments: Any, others: Any, extra: Any) -> Any:
             return self._run(wanted, positions, arguments, others, extra)
 
-        options = (self.derivative, self.with_value, attrs.astuple(attrs.evolve(wanted, states=None)), tuple(sorted(kwargs)))
+        options = (
+            self.derivative,
+            self.with_value,
+            attrs.astuple(attrs.evolve(wanted, states=None)),
+            tuple(sorted(kwargs)),
+        )
         functions = (*self._identity, _StatesKey(wanted.states))
         return run_cached(type(self.derivative).__name__, functions, options, body, (args, kwargs, extra))
 
-    def _run(self, wanted: Wanted, positions: Sequence[int], args: Sequence[Any], kwargs: dict[str, Any], extra: Any) -> Any:
+    def _run(
+        self,
+        wanted: Wanted,
+        positions: Sequence[int],
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        extra: Any,
+    ) -> Any:
         part = functools.partial(_parted, wanted, self.derivative)
         product = product_of(self.function, wanted, positions, args, kwargs, part, self.derivative.mode())
         return self._arrange(self.derivative.of(product, wanted, extra), product.value, product.aux)
@@ -178,7 +209,8 @@ class DerivativeFunction:
         return found if len(found) > 1 else derivative
 
     def __repr__(self) -> str:
-        return f"<{type(self.derivative).__name__} of {getattr(self.function, '__qualname__', repr(self.function))}>"
+        name = getattr(self.function, "__qualname__", repr(self.function))
+        return f"<{type(self.derivative).__name__} of {name}>"
 
 
 class HessianFunction(DerivativeFunction):
@@ -193,7 +225,9 @@ class HessianFunction(DerivativeFunction):
             return grads, tuple(rest)
 
         outer = attrs.evolve(wanted, has_aux=True)
-        super().__init__(gradient, outer, ForwardJacobian(), with_value, identity=(function, "hessian", wanted.has_aux))
+        super().__init__(
+            gradient, outer, ForwardJacobian(), with_value, identity=(function, "hessian", wanted.has_aux)
+        )
         self.has_aux = wanted.has_aux
 
     def _arrange(self, derivative: Any, value: Any, aux: Any) -> Any:
@@ -233,19 +267,38 @@ def split_aux(result: Any, has_aux: bool) -> tuple[Any, Any]:
     return result[0], result[1]
 
 
-# --------------------------------------------------------------------------------------------------------- public names
+# ----------------------------------------------------------------------------------------------- public names
 
 
-def wanted_of(grad_states: Any, argnums: Any, has_aux: Any, holomorphic: bool = False, allow_int: bool = False) -> Wanted:
+def wanted_of(
+    grad_states: Any, argnums: Any, has_aux: Any, holomorphic: bool = False, allow_int: bool = False
+) -> Wanted:
     """What the user asked for; an int (or ints) in the place of States is ``argnums``."""
     if isinstance(grad_states, int) and not isinstance(grad_states, bool) and argnums is None:
         grad_states, argnums = None, grad_states
-    if isinstance(grad_states, (tuple, list)) and grad_states and all(isinstance(i, int) for i in grad_states) and argnums is None:
+    if (
+        isinstance(grad_states, (tuple, list))
+        and grad_states
+        and all(isinstance(i, int) for i in grad_states)
+        and argnums is None
+    ):
         grad_states, argnums = None, tuple(grad_states)
-    return Wanted(grad_states, tuple(argnums) if isinstance(argnums, (list, tuple)) else argnums, bool(has_aux), holomorphic, allow_int)
+    return Wanted(
+        grad_states,
+        tuple(argnums) if isinstance(argnums, (list, tuple)) else argnums,
+        bool(has_aux),
+        holomorphic,
+        allow_int,
+    )
 
 
-def _make(function: Any, wanted: Wanted, derivative: Derivative, with_value: bool, extra: Callable[[], Any] | None = None) -> Any:
+def _make(
+    function: Any,
+    wanted: Wanted,
+    derivative: Derivative,
+    with_value: bool,
+    extra: Callable[[], Any] | None = None,
+) -> Any:
     if function is _MISSING:
         return lambda f: DerivativeFunction(f, wanted, derivative, with_value, extra=extra)
     return DerivativeFunction(function, wanted, derivative, with_value, extra=extra)
@@ -259,7 +312,8 @@ def vector_grad(
     return_value: bool = False,
     has_aux: bool | None = None,
 ) -> Any:
-    """The gradient of the sum of all outputs: for a function that works element by element, the derivative of every element.
+    """The gradient of the sum of all outputs: for a function that works element by element, the derivative of
+    every element.
 
     Args:
       func: returns floats of any shape and structure, or ``(value, aux)`` with ``has_aux=True``.
@@ -292,9 +346,11 @@ def fwd_grad(
     drct_der_clip: float | None = None,
     key: Any = None,
 ) -> Any:
-    """An unbiased estimate of the gradient from forward mode alone: no memory for a backward pass, loops of any kind.
+    """An unbiased estimate of the gradient from forward mode alone: no memory for a backward pass, loops of
+    any kind.
 
-    The derivative along a random direction, times that direction (Baydin et al., Gradients without Backpropagation, 2022).
+    The derivative along a random direction, times that direction (Baydin et al., Gradients without
+    Backpropagation, 2022).
 
     Args:
       func: returns a scalar float, or ``(scalar, aux)`` with ``has_aux=True``.
@@ -322,7 +378,13 @@ def fwd_grad(
 
         return random.split_key()
 
-    return _make(func, wanted_of(grad_states, argnums, has_aux), ForwardGradient(tangent_size, drct_der_clip), return_value, drawn)
+    return _make(
+        func,
+        wanted_of(grad_states, argnums, has_aux),
+        ForwardGradient(tangent_size, drct_der_clip),
+        return_value,
+        drawn,
+    )
 
 
 def jacrev(
@@ -335,15 +397,17 @@ def jacrev(
     holomorphic: bool = False,
     allow_int: bool = False,
 ) -> Any:
-    """The Jacobian of a function of State and arguments, by reverse mode: the choice when it has fewer outputs than inputs.
+    """The Jacobian of a function of State and arguments, by reverse mode: the choice when it has fewer
+    outputs than inputs.
 
     Args:
-      fun: returns floats of any shape and structure, or ``(value, aux)`` with ``has_aux=True``. It runs once; State that it writes is written once.
+      fun: returns floats of any shape and structure, or ``(value, aux)`` with ``has_aux=True``. It runs once;
+        State that it writes is written once.
       grad_states, argnums, return_value: as in ``grad``.
 
     Returns:
-      A function giving, in the structure of the value, for every output what ``grad`` gives; each array has the output's shape followed by the
-      shape of the State or argument.
+      A function giving, in the structure of the value, for every output what ``grad`` gives; each array has
+      the output's shape followed by the shape of the State or argument.
 
     Example:
 
@@ -354,7 +418,9 @@ def jacrev(
     Array([[ 6.,  0.],
            [ 0., 12.]], dtype=float32)
     """
-    return _make(fun, wanted_of(grad_states, argnums, has_aux, holomorphic, allow_int), ReverseJacobian(), return_value)
+    return _make(
+        fun, wanted_of(grad_states, argnums, has_aux, holomorphic, allow_int), ReverseJacobian(), return_value
+    )
 
 
 jacobian = jacrev
@@ -369,7 +435,8 @@ def jacfwd(
     return_value: bool = False,
     holomorphic: bool = False,
 ) -> Any:
-    """Like ``jacrev``, by forward mode: the choice when there are fewer inputs than outputs, and through ``while_loop``.
+    """Like ``jacrev``, by forward mode: the choice when there are fewer inputs than outputs, and through
+    ``while_loop``.
 
     Example:
 
@@ -394,11 +461,13 @@ def hessian(
     """The second derivatives of a scalar function of State and arguments: forward mode over reverse mode.
 
     Args:
-      func: returns a scalar float, or ``(scalar, aux)`` with ``has_aux=True``. It runs once; State that it writes is written once.
+      func: returns a scalar float, or ``(scalar, aux)`` with ``has_aux=True``. It runs once; State that it
+        writes is written once.
       grad_states, argnums, return_value: as in ``grad``.
 
     Returns:
-      A function giving, in the structure of the gradient, the Jacobian of each gradient: for a mapping of States, ``result[a][b]``.
+      A function giving, in the structure of the gradient, the Jacobian of each gradient: for a mapping of
+        States, ``result[a][b]``.
 
     Example:
 

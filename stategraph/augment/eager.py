@@ -1,7 +1,8 @@
 """Derivatives in eager Python: the meaning that the compiled form is compared with.
 
-Used under ``jax.disable_jit()``, and inside JAX traces that are not ours. The States that the function touches are found by tracing it; then JAX
-differentiates the function itself, with differentiated values in the States, and what it wrote is assigned at the end.
+Used under ``jax.disable_jit()``, and inside JAX traces that are not ours. The States that the function
+touches are found by tracing it; then JAX differentiates the function itself, with differentiated values in
+the States, and what it wrote is assigned at the end.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ Select = Callable[[Mapping[str, State[Any]]], tuple[list[State[Any]], Callable[[
 
 
 class Purified:
-    """A function over State as a pure one: ``(differentiated arguments, values of States) -> (value, (aux, States afterwards))``.
+    """A function over State as a pure one: ``(differentiated arguments, values of States) -> (value, (aux,
+    States afterwards))``.
 
-    It runs inside ``with``, which puts back what the States held; ``commit`` then assigns what the function wrote.
+    It runs inside ``with``, which puts back what the States held; ``commit`` then assigns what the function
+    wrote.
     """
 
     def __init__(
@@ -36,9 +39,17 @@ class Purified:
         select: Select | None,
         part: Callable[[Any], tuple[Any, Any]],
     ) -> None:
-        self.function, self.positions, self.args, self.kwargs, self.part = function, positions, args, kwargs, part
+        self.function, self.positions, self.args, self.kwargs, self.part = (
+            function,
+            positions,
+            args,
+            kwargs,
+            part,
+        )
         with jax.disable_jit(False):
             self.touched, read = touched_states(function, args, kwargs)
+        self.states: list[State[Any]]
+        self.arrange: Callable[[list[Any]], Any]
         self.states, self.arrange = ([], lambda grads: None) if select is None else select(read)
         self.before = {path: state.value for path, state in self.touched.items()}
         self.written: set[str] = set()
@@ -55,7 +66,9 @@ class Purified:
         start = {path: jax.tree.leaves(state.value) for path, state in touched.items()}
         value, aux = self.part(self.function(*given, **self.kwargs))
         end = {path: state.value for path, state in touched.items()}
-        self.written.update(path for path in touched if not _same_leaves(jax.tree.leaves(end[path]), start[path]))
+        self.written.update(
+            path for path in touched if not _same_leaves(jax.tree.leaves(end[path]), start[path])
+        )
         return value, (aux, end)
 
     def __enter__(self) -> Purified:
@@ -83,15 +96,21 @@ def eager_gradient(
     select: Select,
     part: Callable[[Any], tuple[Any, Any]],
 ) -> tuple[Any, Any, Any]:
-    """(gradients, value, aux). ``select`` finds the States meant among those that are read, ``part`` takes the function's result apart."""
+    """(gradients, value, aux). ``select`` finds the States meant among those that are read, ``part`` takes
+    the function's result apart.
+    """
     pure = Purified(function, positions, args, kwargs, None if wanted.states is None else select, part)
     with pure:
-        differentiated = jax.value_and_grad(pure, has_aux=True, holomorphic=wanted.holomorphic, allow_int=wanted.allow_int)
+        differentiated = jax.value_and_grad(
+            pure, has_aux=True, holomorphic=wanted.holomorphic, allow_int=wanted.allow_int
+        )
         (value, (aux, after)), (arg_grads, state_grads) = differentiated(pure.start)
     pure.commit(after)
     gradients: Any = tuple(arg_grads) if not isinstance(wanted.argnums, int) else arg_grads[0]
     if wanted.states is not None:
-        gradients = pure.arrange(state_grads) if wanted.argnums is None else (pure.arrange(state_grads), gradients)
+        gradients = (
+            pure.arrange(state_grads) if wanted.argnums is None else (pure.arrange(state_grads), gradients)
+        )
     return gradients, value, aux
 
 
@@ -109,7 +128,9 @@ class EagerProduct:
         part: Callable[[Any], tuple[Any, Any]],
         mode: str,
     ) -> None:
-        self.pure = Purified(function, positions, args, kwargs, None if wanted.states is None else select, part)
+        self.pure = Purified(
+            function, positions, args, kwargs, None if wanted.states is None else select, part
+        )
         self.arrange_states = self.pure.arrange
         self.flat, self._tree = jax.tree.flatten(self.pure.start)
         self.arg_tree = jax.tree.structure(self.pure.start[0])
@@ -139,12 +160,16 @@ class EagerProduct:
         return [x for x in leaves if _jax.has_tangent(_jax.typeof(x))], (value, rest)
 
     def linear(self, seeds: Sequence[Any], lanes: int | None = None) -> list[Any]:
-        """What the tangents of the inputs (cotangents of the outputs) become; of as many as there are lanes."""
+        """What the tangents of the inputs (cotangents of the outputs) become; of as many as there are
+        lanes.
+        """
         if lanes is None:
             return list(self._linear(*seeds))
         found = [self._linear(*(seed[lane] for seed in seeds)) for lane in range(lanes)]
         if not found:
-            return [jnp.zeros((0, *aval.shape), aval.dtype) for aval in self._results if _jax.has_tangent(aval)]
+            return [
+                jnp.zeros((0, *aval.shape), aval.dtype) for aval in self._results if _jax.has_tangent(aval)
+            ]
         return [jnp.stack(column) for column in zip(*found, strict=True)]
 
 

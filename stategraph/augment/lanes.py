@@ -1,6 +1,7 @@
 """Axes of lanes: which axis of which argument, result or State is mapped, and how many lanes that makes.
 
-What the user says, a prefix of a pytree or a mapping from axes to States, becomes one axis per leaf or per State.
+What the user says, a prefix of a pytree or a mapping from axes to States, becomes one axis per leaf or per
+State.
 """
 
 from __future__ import annotations
@@ -33,30 +34,37 @@ class Lanes:
     isolated: bool
 
 
-# --------------------------------------------------------------------------------------------------- arguments and results
+# -------------------------------------------------------------------------------------- arguments and results
 
 
-def argument_axes(in_axes: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], Any, list[int | None]]:
-    """(leaves of the arguments, their structure, the axis of each); keyword arguments are mapped along their first axis."""
+def argument_axes(
+    in_axes: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[list[Any], Any, list[int | None]]:
+    """(leaves of the arguments, their structure, the axis of each); keyword arguments have axis 0."""
     leaves, tree = jax.tree.flatten((tuple(args), dict(kwargs)))
     if isinstance(in_axes, list):
         in_axes = tuple(in_axes)
     if isinstance(in_axes, tuple) and len(in_axes) != len(args):
-        raise TypeError(f"in_axes has {len(in_axes)} entries, and the function was called with {len(args)} positional arguments")
-    positional = jax.tree.structure(tuple(args))
+        raise TypeError(
+            f"in_axes has {len(in_axes)} entries, and the function was given {len(args)} positional arguments"
+        )
+    positional: Any = jax.tree.structure(tuple(args))
     axes = [*_prefix("in_axes", positional, in_axes), *[0] * (len(leaves) - positional.num_leaves)]
-    return leaves, tree, [_inside("in_axes", axis, _jax.typeof(leaf)) for leaf, axis in zip(leaves, axes, strict=True)]
+    return (
+        leaves,
+        tree,
+        [_inside("in_axes", axis, _jax.typeof(leaf)) for leaf, axis in zip(leaves, axes, strict=True)],
+    )
 
 
-def result_axes(out_axes: Any, tree: Any, leaves: Sequence[Any]) -> list[int | None]:
-    """The axis of each leaf of the results along which lanes are stacked."""
+def result_axes(out_axes: Any, tree: Any, ranks: Sequence[int]) -> list[int | None]:
+    """The axis of each leaf of the results along which lanes are stacked; ``ranks`` are those of one lane."""
     axes = _prefix("out_axes", tree, out_axes)
     found: list[int | None] = []
-    for axis, leaf in zip(axes, leaves, strict=True):
-        rank = len(_jax.typeof(leaf).shape) + 1
-        if axis is not None and not -rank <= axis < rank:
-            raise ValueError(f"out_axes says axis {axis}, but the stacked result has {rank} axes")
-        found.append(axis if axis is None else axis % rank)
+    for axis, rank in zip(axes, ranks, strict=True):
+        if axis is not None and not -rank - 1 <= axis <= rank:
+            raise ValueError(f"out_axes says axis {axis}, but the stacked result has {rank + 1} axes")
+        found.append(axis if axis is None else axis % (rank + 1))
     return found
 
 
@@ -76,11 +84,16 @@ def _inside(what: str, axis: int | None, aval: Any) -> int | None:
         return None
     rank = len(aval.shape)
     if not -rank <= axis < rank:
-        raise ValueError(f"{what} says axis {axis} of a value of type {_jax.type_of(aval)}; give None for what every lane gets whole")
+        raise ValueError(
+            f"{what} says axis {axis} of a value of type {_jax.type_of(aval)}; "
+            "give None for what every lane gets whole"
+        )
     return axis % rank
 
 
-def lane_count(spec: Lanes, leaves: Sequence[Any], axes: Sequence[int | None], states: Sequence[Chosen]) -> int:
+def lane_count(
+    spec: Lanes, leaves: Sequence[Any], axes: Sequence[int | None], states: Sequence[Chosen]
+) -> int:
     """How many lanes there are; everything that is mapped has to agree."""
     sizes: dict[int, str] = {} if spec.axis_size is None else {int(spec.axis_size): "axis_size"}
     for leaf, axis in zip(leaves, axes, strict=True):
@@ -95,11 +108,12 @@ def lane_count(spec: Lanes, leaves: Sequence[Any], axes: Sequence[int | None], s
     if not sizes:
         raise ValueError("vmap does not know how many lanes there are: nothing is mapped; give axis_size=")
     if len(sizes) > 1:
-        raise ValueError(f"vmap is given different numbers of lanes: {'; '.join(f'{size} ({what})' for size, what in sizes.items())}")
+        found = "; ".join(f"{size} ({what})" for size, what in sizes.items())
+        raise ValueError(f"vmap is given different numbers of lanes: {found}")
     return next(iter(sizes))
 
 
-# ------------------------------------------------------------------------------------------------------------------ States
+# ----------------------------------------------------------------------------------------------------- States
 
 
 @attrs.frozen(eq=False)
@@ -117,7 +131,7 @@ Selection = list[tuple[int, Any]]
 
 
 def selection(what: str, wanted: Any) -> Selection:
-    """States by axis, from one State, a list or mapping of States, a filter, or a mapping from axes to these."""
+    """States by axis: from a State, a list or mapping of States, a filter, or a mapping of axes to these."""
     if wanted is None or wanted is False:
         return []
     if isinstance(wanted, Mapping) and all(isinstance(key, int) for key in wanted):
@@ -132,7 +146,9 @@ def _meant(what: str, those: Any) -> Any:
         those = list(those.values())
         for item in those:
             if not isinstance(item, State):
-                raise TypeError(f"{what} holds a {type(item).__name__}; give States, filters, or {{axis: those}}")
+                raise TypeError(
+                    f"{what} holds a {type(item).__name__}; give States, filters, or {{axis: those}}"
+                )
         return those
     if isinstance(those, (list, tuple)) and all(isinstance(item, State) for item in those):
         return list(those)
@@ -158,14 +174,20 @@ def mapped_states(wanted: Selection, function: Callable[..., Any]) -> list[Chose
 def kept_axis(wanted: Selection, path: str, state: State[Any]) -> int | None:
     """The axis along which what lanes write to ``state`` is kept, None if nothing is said."""
     for axis, those in wanted:
-        if any(state is other for other in those) if isinstance(those, list) else those(tuple(path.split(".")), state):
+        if (
+            any(state is other for other in those)
+            if isinstance(those, list)
+            else those(tuple(path.split(".")), state)
+        ):
             return axis
     return None
 
 
 def reachable_states(function: Callable[..., Any]) -> dict[str, State[Any]]:
     """Every State that a function can reach by name, by path."""
-    roots = [root for root in function_roots(function) if isinstance(root[1], (Node, State, list, tuple, dict))]
+    roots = [
+        root for root in function_roots(function) if isinstance(root[1], (Node, State, list, tuple, dict))
+    ]
     roots.sort(key=lambda root: not isinstance(root[1], (Node, State)))
     found: dict[int, tuple[str, State[Any]]] = {}
     for prefix, root in roots:
@@ -181,11 +203,12 @@ def lane_of(chosen: Chosen, aval: Any, size: int) -> Any:
     if not -len(shape) <= chosen.axis < len(shape) or shape[chosen.axis] != size:
         raise StateTypeError(
             describe(
-                f"{chosen.state._describe()} is {_jax.type_of(aval)} and has no axis {chosen.axis} of size {size} for the lanes of a vmap.",
+                f"{chosen.state._describe()} is {_jax.type_of(aval)}, "
+                f"and has no axis {chosen.axis} of size {size} for the lanes of a vmap.",
                 created=chosen.state.source_location,
                 at=_jax.here(),
                 why="in_states says that every lane gets its own slice of it",
-                fix=f"create it with an axis of size {size}, or leave it out of in_states: then all lanes share it",
+                fix=f"create it with an axis of size {size}, or leave it out of in_states to share it",
             )
         )
     del shape[chosen.axis]
@@ -196,6 +219,11 @@ def stacked(aval: Any, axis: int, size: int, what: Callable[[], str]) -> Any:
     """``size`` of these along ``axis``."""
     shape = list(aval.shape)
     if not -len(shape) - 1 <= axis <= len(shape):
-        raise TraceError(describe(f"out_states says axis {axis} of {what()}, whose lanes are {_jax.type_of(aval)}.", fix="give an axis that the stacked value has"))
+        raise TraceError(
+            describe(
+                f"out_states says axis {axis} of {what()}, whose lanes are {_jax.type_of(aval)}.",
+                fix="give an axis that the stacked value has",
+            )
+        )
     shape.insert(axis + len(shape) + 1 if axis < 0 else axis, size)
     return _jax.resized_aval(aval, shape)

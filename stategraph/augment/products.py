@@ -1,11 +1,12 @@
 """Products with the Jacobian of a function over State, as ops of a program.
 
-Everything that forward or reverse mode computes is a linear map applied to *seeds*: tangents of the inputs, or cotangents of the outputs. A ``Recording``
-is one run of a function inside a trace, to be followed by one ``xform.jvp`` or ``xform.vjp`` op; ``eager.EagerProduct`` has the same
-attributes where there is no program. Several seeds at once stand along a leading axis, the *lanes*.
+Everything that forward or reverse mode computes is a linear map applied to *seeds*: tangents of the inputs,
+or cotangents of the outputs. A ``Recording`` is one run of a function inside a trace, to be followed by one
+``xform.jvp`` or ``xform.vjp`` op; ``eager.EagerProduct`` has the same attributes where there is no program.
+Several seeds at once stand along a leading axis, the *lanes*.
 
-Inputs are the leaves of the differentiated arguments, then those of the States; outputs are the leaves of the function's value. Only those whose type has a
-tangent (not integers) have seeds and results.
+Inputs are the leaves of the differentiated arguments, then those of the States; outputs are the leaves of the
+function's value. Only those whose type has a tangent (not integers) have seeds and results.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 from stategraph import _jax
 from stategraph.augment.grad import Wanted, _combine, _state_tokens
 from stategraph.errors import StateGraphError, describe
-from stategraph.recording import Recorder, Token, state_read_p
+from stategraph.recording import Body, Recorder, Token, state_read_p
 
 Part = Callable[[Any], tuple[Any, Any]]
 """Takes what the differentiated function returns apart: (value, aux)."""
@@ -49,7 +50,8 @@ def _product_avals(*avals: Any, out_avals: Sequence[Any], **params: Any) -> Sequ
 def _misplaced(*args: Any, **params: Any) -> Any:
     raise StateGraphError(
         describe(
-            "A derivative of stategraph.augment is used inside a JAX transformation that StateGraph does not trace.",
+            "A derivative of stategraph.augment is used inside a JAX transformation that StateGraph does not"
+            " trace.",
             at=_jax.here(),
             why="the derivative of a function over State is an op of a StateGraph program",
             fix="use stategraph.augment (grad, vmap, jvp, ...) instead of jax.grad or jax.vmap around it",
@@ -62,13 +64,19 @@ def _batched_pullback(args: Sequence[Any], dims: Sequence[Any], **params: Any) -
     first = params["num_held"] + params["num_consts"]
     last = first + params["num_seeds"]
     batched = [i for i, dim in enumerate(dims) if isinstance(dim, int)]
-    stateful = not params["local"] and _jax.equations_of(params["jaxpr"], ("state_read", "state_write", "state_alloc"))
+    stateful = not params["local"] and _jax.equations_of(
+        params["jaxpr"], ("state_read", "state_write", "state_alloc")
+    )
     if stateful or params["lanes"] is not None or any(not first <= i < last for i in batched):
         _misplaced()
     lanes = args[batched[0]].shape[dims[batched[0]]]
     operands = list(args)
     for i in range(first, last):
-        operands[i] = jnp.moveaxis(args[i], dims[i], 0) if i in batched else jnp.broadcast_to(args[i], (lanes, *args[i].shape))
+        operands[i] = (
+            jnp.moveaxis(args[i], dims[i], 0)
+            if i in batched
+            else jnp.broadcast_to(args[i], (lanes, *args[i].shape))
+        )
     kept = params["num_values"]
     avals = params["out_avals"]
     moved = [_jax.array_aval((lanes, *aval.shape), aval.dtype) for aval in avals[kept:]]
@@ -76,8 +84,12 @@ def _batched_pullback(args: Sequence[Any], dims: Sequence[Any], **params: Any) -
     return results, [None] * kept + [0] * len(moved)
 
 
-jvp_p = _jax.new_primitive("stategraph_jvp", _product_avals, on_eval=_misplaced, on_batch=_misplaced, on_jvp=_misplaced)
-vjp_p = _jax.new_primitive("stategraph_vjp", _product_avals, on_eval=_misplaced, on_batch=_batched_pullback, on_jvp=_misplaced)
+jvp_p = _jax.new_primitive(
+    "stategraph_jvp", _product_avals, on_eval=_misplaced, on_batch=_misplaced, on_jvp=_misplaced
+)
+vjp_p = _jax.new_primitive(
+    "stategraph_vjp", _product_avals, on_eval=_misplaced, on_batch=_batched_pullback, on_jvp=_misplaced
+)
 
 
 class Recording:
@@ -112,7 +124,9 @@ class Recording:
 
         self.arg_avals = [_jax.typeof(leaf) for leaf in self.leaves]
         before = list(zip(recorder.avals, recorder.trees, strict=True))
-        jaxpr, self.consts = _jax.trace_flat(run, self.arg_avals, traced_for=f"stategraph {mode}", name=self.name)
+        jaxpr, self.consts = _jax.trace_flat(
+            run, self.arg_avals, traced_for=f"stategraph {mode}", name=self.name
+        )
         self.body = _jax.close_over(jaxpr)
         self.results = [var.aval for var in jaxpr.outvars]
         self.outputs = self.results[: kept["count"]]
@@ -141,6 +155,7 @@ class Recording:
             tokens=tuple(self.tokens),
             num_held=0,
             local=(),
+            depth=None,
             out_avals=(*self.results, *_seed_avals(moved, lanes)),
         )
         self._keep(results)
@@ -162,11 +177,15 @@ class Recording:
         self.aux = jax.tree.unflatten(self.aux_tree, results[count : len(self.results)])
 
     def call(self) -> Callable[[Sequence[Any]], list[Any]]:
-        """Run the function now; the result is its pullback, which may be called any number of times, anywhere in the trace.
+        """Run the function now; the result is its pullback, which may be called any number of times, anywhere
+        in the trace.
 
-        Each call is an ``xform.vjp`` op that runs the function again, on copies of the States as they are now; it changes none.
+        Each call is an ``xform.vjp`` op that runs the function again, on copies of the States as they are
+        now; it changes none.
         """
-        entries = {token: (self.entry(token), self._read(token)) for token in self._touched()}
+        touched = self._touched()
+        depth = self._here(touched[0]).depth if touched else None
+        entries = {token: (self.entry(token), self._read(token)) for token in touched}
         operands = [*self.consts, *self.leaves]
         primitive, params = _jax.jit_call(self.body, self.name, len(operands), len(self.results))
         self._keep(primitive.bind(*operands, **params))
@@ -180,7 +199,8 @@ class Recording:
             slots[token] = [(target is given, i) for i in range(start, len(target))]
         first = len(held) + len(self.leaves)
         local = tuple(
-            (token, entries[token][0][1], tuple(first + i if is_given else i for is_given, i in slots[token])) for token in slots
+            (token, entries[token][0][1], tuple(first + i if is_given else i for is_given, i in slots[token]))
+            for token in slots
         )
 
         def pullback(cotangents: Sequence[Any]) -> list[Any]:
@@ -194,6 +214,7 @@ class Recording:
                 tokens=(),
                 num_held=len(held),
                 local=local,
+                depth=depth,
                 out_avals=(*self.results, *_seed_avals(self.inputs, None)),
             )
             return list(results[len(self.results) :])
@@ -203,12 +224,17 @@ class Recording:
     def _touched(self) -> list[Token]:
         """The States that the function uses and did not create."""
         born = {eqn.params["token"] for eqn in _jax.equations_of(self.body, ("state_alloc",))}
-        found = dict.fromkeys(eqn.params["token"] for eqn in _jax.equations_of(self.body, ("state_read", "state_write")))
+        found = dict.fromkeys(
+            eqn.params["token"] for eqn in _jax.equations_of(self.body, ("state_read", "state_write"))
+        )
         return [token for token in found if token not in born]
+
+    def _here(self, token: Token) -> Body:
+        return self.recorder.body_here("read", self.recorder.owners[token])
 
     def _read(self, token: Token) -> list[Any]:
         avals, _ = self.entry(token)
-        here = self.recorder.body_here("read", self.recorder.owners[token])
+        here = self._here(token)
         leaves: list[Any] = state_read_p.bind(token=token, at=here.next("read", token), avals=tuple(avals))
         return leaves
 
@@ -219,7 +245,7 @@ def _seed_avals(avals: Sequence[Any], lanes: int | None) -> list[Any]:
     return found if lanes is None else [_jax.array_aval((lanes, *aval.shape), aval.dtype) for aval in found]
 
 
-# ---------------------------------------------------------------------------------------------------------- structure
+# -------------------------------------------------------------------------------------------------- structure
 
 
 def active(avals: Sequence[Any]) -> list[Any]:
@@ -228,10 +254,13 @@ def active(avals: Sequence[Any]) -> list[Any]:
 
 
 def arranged(product: Product, wanted: Wanted, moved: Sequence[Any], shape: Sequence[int] = ()) -> Any:
-    """What belongs to the inputs, in the structure that was asked for; ``moved`` has no entries for inputs without a tangent."""
+    """What belongs to the inputs, in the structure that was asked for; ``moved`` has no entries for inputs
+    without a tangent.
+    """
     given = iter(moved)
     flat = [
-        next(given) if _jax.has_tangent(aval) else np.zeros((*shape, *aval.shape), jax.dtypes.float0) for aval in product.inputs
+        next(given) if _jax.has_tangent(aval) else np.zeros((*shape, *aval.shape), jax.dtypes.float0)
+        for aval in product.inputs
     ]
     count = product.arg_tree.num_leaves
     args: Any = jax.tree.unflatten(product.arg_tree, flat[:count])
@@ -247,7 +276,9 @@ def arranged(product: Product, wanted: Wanted, moved: Sequence[Any], shape: Sequ
 
 
 def basis(avals: Sequence[Any]) -> tuple[list[Any], int, list[int]]:
-    """Unit seeds for values of these types: one lane per element. (the seeds, the number of lanes, where each value begins)."""
+    """Unit seeds for values of these types: one lane per element. (the seeds, the number of lanes, where each
+    value begins).
+    """
     sizes = [math.prod(aval.shape) for aval in avals]
     lanes = sum(sizes)
     starts = [sum(sizes[:i]) for i in range(len(sizes))]

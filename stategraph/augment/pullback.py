@@ -1,7 +1,8 @@
 """``vjp`` and ``jvp``: one run of a function over State, and its linear map.
 
-Inside a trace a pullback is an op of the program, which runs the function again on copies of the States as they were: what is cheap is computed once all
-the same (equal ops are merged), a loop is run twice. Called eagerly, the function is traced, and JAX keeps what the pullback needs.
+Inside a trace a pullback is an op of the program, which runs the function again on copies of the States as
+they were: what is cheap is computed once all the same (equal ops are merged), a loop is run twice. Called
+eagerly, the function is traced, and JAX keeps what the pullback needs.
 """
 
 from __future__ import annotations
@@ -35,17 +36,21 @@ def vjp(
     argnums: int | Sequence[int] | None = 0,
     has_aux: bool = False,
 ) -> Any:
-    """The value of a function over State, and its pullback: from cotangents of the value to those of States and arguments.
+    """The value of a function over State, and its pullback: from cotangents of the value to those of States
+    and arguments.
 
     Args:
-      fun: returns arrays of any shape and structure, or ``(value, aux)`` with ``has_aux=True``. It runs once, now: State that it writes is written.
+      fun: returns arrays of any shape and structure, or ``(value, aux)`` with ``has_aux=True``. It runs once,
+        now: State that it writes is written.
       *primals: its arguments.
-      grad_states: as in ``grad``; without them and without arguments, all trainable States that the function touches.
+      grad_states: as in ``grad``; without them and without arguments, all trainable States that the function
+        touches.
       argnums: position(s) of the arguments to differentiate; None for States only.
 
     Returns:
-      ``(value, pullback)``, or ``(value, pullback, aux)``. ``pullback(cotangent)``, for a cotangent like the value, gives what ``grad`` gives; it may be
-      called any number of times and writes no State. Derivatives are taken at what the States hold when ``fun`` runs.
+      ``(value, pullback)``, or ``(value, pullback, aux)``. ``pullback(cotangent)``, for a cotangent like the
+      value, gives what ``grad`` gives; it may be called any number of times and writes no State. Derivatives
+      are taken at what the States hold when ``fun`` runs.
 
     Example:
 
@@ -65,23 +70,30 @@ def vjp(
     positions = positions_of(wanted, primals)
     part = functools.partial(split_aux, has_aux=has_aux)
     product: Product
-    if LOCAL.recorder is None and not jax.config.jax_disable_jit and _jax.current_trace() is None:
+    if LOCAL.recorder is None and not _jax.under_disable_jit() and _jax.current_trace() is None:
         product = _Traced(fun, wanted, positions, primals, part)
     else:
         product = product_of(fun, wanted, positions, primals, {}, part, "vjp")
     linear = product.call() if isinstance(product, Recording) else product.linear
 
     def pullback(cotangent: Any) -> Any:
-        return arranged(product, wanted, linear(_seeds("cotangent", cotangent, product.value_tree, product.outputs, "value")))
+        return arranged(
+            product,
+            wanted,
+            linear(_seeds("cotangent", cotangent, product.value_tree, product.outputs, "value")),
+        )
 
     return (product.value, pullback, product.aux) if has_aux else (product.value, pullback)
 
 
-def jvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], has_aux: bool = False) -> Any:
+def jvp(
+    fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], has_aux: bool = False
+) -> Any:
     """The value of a function over State, and how it changes when its arguments move along ``tangents``.
 
     Args:
-      fun: returns arrays of any shape and structure, or ``(value, aux)`` with ``has_aux=True``. It runs once; State that it writes is written once.
+      fun: returns arrays of any shape and structure, or ``(value, aux)`` with ``has_aux=True``. It runs once;
+        State that it writes is written once.
       primals: its arguments.
       tangents: one for each argument, with its structure and shapes.
 
@@ -100,17 +112,24 @@ def jvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
         if not isinstance(given, (tuple, list)):
             raise TypeError(f"{name} of jvp is a tuple or list of arguments, not a {type(given).__name__}")
     tree = jax.tree.structure(list(primals))
-    seeds = _seeds("tangents", list(tangents), tree, [_jax.typeof(leaf) for leaf in jax.tree.leaves(list(primals))], "primals")
-    wanted = Wanted(None, tuple(range(len(primals))), has_aux, True, True)
+    seeds = _seeds(
+        "tangents",
+        list(tangents),
+        tree,
+        [_jax.typeof(leaf) for leaf in jax.tree.leaves(list(primals))],
+        "primals",
+    )
+    positions = tuple(range(len(primals)))
+    wanted = Wanted(None, positions, has_aux, True, True)
     part = functools.partial(split_aux, has_aux=has_aux)
 
     def run(arguments: Any, seeds: Any) -> Any:
-        product = product_of(fun, wanted, wanted.argnums or (), arguments, {}, part, "jvp")
+        product = product_of(fun, wanted, positions, arguments, {}, part, "jvp")
         moved = iter(product.linear(seeds))
         found = [next(moved) if _jax.has_tangent(aval) else None for aval in product.outputs]
         return product.value, found, product.aux
 
-    if LOCAL.recorder is None and not jax.config.jax_disable_jit and _jax.current_trace() is None:
+    if LOCAL.recorder is None and not _jax.under_disable_jit() and _jax.current_trace() is None:
         value, found, aux = run_cached("jvp", (fun,), (has_aux,), run, (tuple(primals), seeds))
     else:
         value, found, aux = run(tuple(primals), seeds)
@@ -128,7 +147,9 @@ def _seeds(name: str, given: Any, tree: Any, avals: Sequence[Any], like: str) ->
     seeds = []
     for leaf, aval in zip(leaves, avals, strict=True):
         if np.shape(leaf) != tuple(aval.shape):
-            raise TypeError(f"a leaf of the {name} has shape {np.shape(leaf)}; the {like} has {_jax.type_of(aval)} there")
+            raise TypeError(
+                f"a leaf of the {name} has shape {np.shape(leaf)}; the {like} has {_jax.type_of(aval)} there"
+            )
         if _jax.has_tangent(aval):
             seeds.append(jnp.asarray(leaf, aval.dtype))
     return seeds
@@ -180,7 +201,9 @@ class _Traced:
             for i, leaf in zip(self._active, leaves, strict=True):
                 full[i] = leaf
             given = list(args)
-            for position, value in zip(positions, jax.tree.unflatten(self.arg_tree, full[: len(chosen)]), strict=True):
+            for position, value in zip(
+                positions, jax.tree.unflatten(self.arg_tree, full[: len(chosen)]), strict=True
+            ):
                 given[position] = value
             rest = iter(full[len(chosen) :])
             held = {**before, **{path: [next(rest) for _ in before[path]] for path in paths}}
@@ -207,7 +230,7 @@ class _Traced:
             state.value = jax.tree.unflatten(tree, leaves)
 
     def linear(self, seeds: Sequence[Any], lanes: int | None = None) -> list[Any]:
-        """The gradients of the outputs weighted with cotangents, with respect to the differentiable inputs."""
+        """The gradients of the outputs weighted with cotangents, with respect to the differentiable
+        inputs.
+        """
         return list(self._pull(list(seeds)))
-
-

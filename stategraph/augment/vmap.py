@@ -1,11 +1,13 @@
 """Mapping a function over lanes, with State.
 
-Inside a trace ``vmap`` runs the function once, on one lane, and records it as one ``xform.vmap`` op whose body may read and write State; the compiler
-batches the body after State has been hoisted out of it. Called eagerly, that program is compiled and kept.
+Inside a trace ``vmap`` runs the function once, on one lane, and records it as one ``xform.vmap`` op whose
+body may read and write State; the compiler batches the body after State has been hoisted out of it. Called
+eagerly, that program is compiled and kept.
 
 What becomes of State:
 
-- *mapped* States (``in_states``) are taken apart along an axis, like arguments: a lane sees its slice, and what it writes goes back there;
+- *mapped* States (``in_states``) are taken apart along an axis, like arguments: a lane sees its slice, and
+  what it writes goes back there;
 - *kept* States (``out_states``): what the lanes write is stacked along an axis;
 - other States are *shared*: all lanes see one value, and may only write one value;
 - with ``isolated=True`` every lane works on a copy of its own, which is forgotten;
@@ -35,11 +37,10 @@ from stategraph.augment.lanes import (
     stacked,
 )
 from stategraph.compile.cached import run_cached
-from stategraph.compile.control import for_loop
 from stategraph.errors import StateGraphError, StateTypeError, TraceError, describe
 from stategraph.graph.walk import walk
 from stategraph.recording import LANES, LOCAL, Recorder, Token
-from stategraph.state import State
+from stategraph.state import Cell, State, Unborn
 from stategraph.tracing.roots import find_names
 
 _MISSING: Any = object()
@@ -60,7 +61,9 @@ def _misplaced(*args: Any, **params: Any) -> Any:
     )
 
 
-vmap_p = _jax.new_primitive("stategraph_vmap", _avals, on_eval=_misplaced, on_batch=_misplaced, on_jvp=_misplaced)
+vmap_p = _jax.new_primitive(
+    "stategraph_vmap", _avals, on_eval=_misplaced, on_batch=_misplaced, on_jvp=_misplaced
+)
 
 
 class MappedFunction:
@@ -78,9 +81,11 @@ class MappedFunction:
         recorder = LOCAL.recorder
         if recorder is not None:
             return record_vmap(recorder, function, spec, args, kwargs)
-        if jax.config.jax_disable_jit or _jax.current_trace() is not None:
+        if _jax.under_disable_jit() or _jax.current_trace() is not None:
             return eager_lanes(function, spec, args, kwargs)
-        argument_axes(spec.in_axes, args, kwargs)  # what is wrong with the arguments is said before anything is traced
+        argument_axes(
+            spec.in_axes, args, kwargs
+        )  # what is wrong with the arguments is said before anything is traced
 
         def body(arguments: Any, named: Any) -> Any:
             found = LOCAL.recorder
@@ -99,10 +104,12 @@ def _key(states: Any) -> Any:
     return dict(states) if hasattr(states, "items") else states
 
 
-# --------------------------------------------------------------------------------------------------------------- recording
+# -------------------------------------------------------------------------------------------------- recording
 
 
-def record_vmap(recorder: Recorder, function: Callable[..., Any], spec: Lanes, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+def record_vmap(
+    recorder: Recorder, function: Callable[..., Any], spec: Lanes, args: Sequence[Any], kwargs: dict[str, Any]
+) -> Any:
     """The stacked results, as values of the program being traced."""
     leaves, tree, in_axes = argument_axes(spec.in_axes, args, kwargs)
     mapped = mapped_states(selection("in_states", spec.in_states), function)
@@ -115,7 +122,10 @@ def record_vmap(recorder: Recorder, function: Callable[..., Any], spec: Lanes, a
     plan = run.plan(touched)
     keys = [_split(recorder, token, size) for token in plan.keys]
     count = run.out_tree.num_leaves
-    out_axes = [*result_axes(spec.out_axes, run.out_tree, [var.aval for var in jaxpr.outvars[:count]]), *[0] * (len(jaxpr.outvars) - count)]
+    out_axes = [
+        *result_axes(spec.out_axes, run.out_tree, [len(var.aval.shape) for var in jaxpr.outvars[:count]]),
+        *[0] * (len(jaxpr.outvars) - count),
+    ]
     out_avals = [_whole(var.aval, axis, size) for var, axis in zip(jaxpr.outvars, out_axes, strict=True)]
     results = vmap_p.bind(
         *consts,
@@ -127,7 +137,11 @@ def record_vmap(recorder: Recorder, function: Callable[..., Any], spec: Lanes, a
         axis_name=spec.axis_name,
         in_axes=(*in_axes, *[0] * len(keys)),
         out_axes=tuple(out_axes),
-        in_states=tuple((recorder.tokens[id(c.state)], c.axis) for c in mapped if recorder.tokens[id(c.state)] in touched.any),
+        in_states=tuple(
+            (recorder.tokens[id(c.state)], c.axis)
+            for c in mapped
+            if recorder.tokens[id(c.state)] in touched.any
+        ),
         out_states=tuple(plan.kept.items()),
         private=tuple(plan.private),
         keys=tuple(plan.keys),
@@ -152,12 +166,12 @@ class _Touched:
 
 def _written(body: Any) -> dict[Token, None]:
     """The States that a body writes, without what lanes inside it write to copies of their own."""
-    found = {eqn.params["token"]: None for eqn in _jax.equations_of(body, ("state_write",))}
-    for inner in _jax.equations_of(body, ("stategraph_vmap",)):
-        for token in inner.params["private"]:
-            found.pop(token, None)
-    for outside in _jax.equations_of(body, ("state_write",), skip=("stategraph_vmap",)):
-        found[outside.params["token"]] = None
+    lanes = ("stategraph_vmap",)
+    found = {eqn.params["token"]: None for eqn in _jax.equations_of(body, ("state_write",), skip=lanes)}
+    for inner in _jax.equations_of(body, lanes, skip=lanes):
+        found.update(
+            (token, None) for token in _written(inner.params["jaxpr"]) if token not in inner.params["private"]
+        )
     return found
 
 
@@ -171,9 +185,17 @@ class _Plan:
 
 
 class _Run:
-    """One run of the function on one lane. Meanwhile the recorder knows mapped States by the types that a lane sees."""
+    """One run of the function on one lane. The recorder then knows mapped States by a lane's types."""
 
-    def __init__(self, recorder: Recorder, function: Callable[..., Any], spec: Lanes, size: int, tree: Any, mapped: Sequence[Chosen]) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        function: Callable[..., Any],
+        spec: Lanes,
+        size: int,
+        tree: Any,
+        mapped: Sequence[Chosen],
+    ) -> None:
         self.recorder = recorder
         self.function = function
         self.spec = spec
@@ -182,7 +204,7 @@ class _Run:
         self.out_tree: Any = None
         self.mapped = mapped
         self.misfits: dict[Token, StateTypeError] = {}
-        """States that a filter selects and that cannot be mapped; an error only if the function touches them."""
+        """Selected by a filter, but not to be mapped: an error only if the function touches them."""
         self.births: list[State[Any]] = []
         """States created by the lanes that a Node keeps."""
         self.before: list[tuple[Any, Any]] = []
@@ -210,7 +232,9 @@ class _Run:
 
     def _enter(self, chosen: Chosen, token: Token) -> None:
         try:
-            self.recorder.avals[token] = tuple(lane_of(chosen, aval, self.size) for aval in self.recorder.avals[token])
+            self.recorder.avals[token] = tuple(
+                lane_of(chosen, aval, self.size) for aval in self.recorder.avals[token]
+            )
         except StateTypeError as error:
             if chosen.named:
                 raise
@@ -266,7 +290,7 @@ class _Run:
         born = {recorder.tokens[id(state)] for state in self.births}
         plan.private = [token for token in plan.private if token not in born]
         shared = [token for token in touched.written if token not in plan.kept and token not in plan.private]
-        for token in range(len(self.before)):
+        for token in map(Token, range(len(self.before))):
             if token not in shared and token not in plan.kept:
                 recorder.avals[token], recorder.trees[token] = self.before[token]
         for token in plan.private:
@@ -284,17 +308,19 @@ class _Run:
             owner = recorder.owners[token]
             avals = tuple(stacked(aval, axis, self.size, owner._describe) for aval in recorder.avals[token])
             tree = recorder.trees[token]
-            recorder.restore_type(token, *(self.before[token] if token < len(self.before) else recorder.entry[token]))
+            known = self.before[token] if token < len(self.before) else recorder.entry[token]
+            assert known is not None
+            recorder.avals[token], recorder.trees[token] = known
             recorder.change_type(token, avals, tree)
         recorder.advance()
 
     def adopt_births(self, leaves: Sequence[Any]) -> None:
-        """A State that the lanes created and a Node keeps is one State with the lanes along its first axis."""
+        """A State that the lanes created and a Node keeps is one State, with the lanes along axis 0."""
         recorder, rest = self.recorder, list(leaves)
         for state in self.births:
             count, tree = len(state._cells), recorder.trees[recorder.tokens[id(state)]]
             chunk, rest = rest[:count], rest[count:]
-            state._be_unborn(chunk, tree)
+            state._cells = tuple(Cell(Unborn(leaf)) for leaf in chunk)
             recorder.alloc(state, chunk, tree)
 
 
@@ -312,7 +338,9 @@ def is_random(state: State[Any]) -> bool:
 
 
 def _check_result(result: Any) -> None:
-    if isinstance(result, State) or not isinstance(result, (jax.Array, bool, int, float, complex)) and not hasattr(result, "__array__"):
+    if isinstance(result, State) or (
+        not isinstance(result, (jax.Array, bool, int, float, complex)) and not hasattr(result, "__array__")
+    ):
         raise TraceError(
             describe(
                 f"A mapped function returns a {type(result).__name__}.",
@@ -333,7 +361,7 @@ def _whole(aval: Any, axis: int | None, size: int) -> Any:
     return aval if axis is None else _jax.resized_aval(aval, (*aval.shape[:axis], size, *aval.shape[axis:]))
 
 
-# ------------------------------------------------------------------------------------------------------------------ public
+# ----------------------------------------------------------------------------------------------------- public
 
 
 def vmap(
@@ -350,16 +378,17 @@ def vmap(
 
     Args:
       fn: a function of one lane's arguments.
-      in_axes: along which axis of each positional argument its lanes lie; None for what every lane gets whole. An int for all, or a
-        tuple, with trees for arguments that are containers. Keyword arguments are mapped along their first axis.
+      in_axes: along which axis of each positional argument its lanes lie; None for what every lane gets
+        whole. An int for all, or a tuple, with trees for arguments that are containers. Keyword arguments are
+        mapped along their first axis.
       out_axes: where the lanes go in each result; None for a result that is the same in every lane.
       axis_name: a name by which ``jax.lax.psum`` and the like address all lanes.
       axis_size: the number of lanes, where no argument tells.
-      in_states: States whose lanes lie along axis 0: a State, a list or mapping of States, a filter, or ``{axis: those}``. Every lane sees its
-        slice, and what it writes goes back there.
+      in_states: States whose lanes lie along axis 0: a State, a list or mapping of States, a filter, or
+        ``{axis: those}``. Every lane sees its slice, and what it writes goes back there.
       out_states: States that keep what the lanes write, along axis 0, likewise.
-      isolated: let every lane work on a copy of all States and forget it: the model stays as it was. Random States go on, so that the next
-        call draws other numbers.
+      isolated: let every lane work on a copy of all States and forget it: the model stays as it was. Random
+        States go on, so that the next call draws other numbers.
 
     Returns:
       A function of the arguments of all lanes.
@@ -388,42 +417,3 @@ def vmap(
     if fn is _MISSING:
         return lambda function: MappedFunction(function, spec)
     return MappedFunction(fn, spec)
-
-
-def map(f: Callable[..., Any], *xs: Any, batch_size: int | None = None) -> Any:
-    """``f`` of every slice of ``xs`` along their first axis, one after another, with the results stacked.
-
-    Args:
-      f: a function of one slice of every input. A slice sees what the ones before it wrote to State.
-      *xs: arrays, or pytrees of arrays.
-      batch_size: run this many slices at once, as lanes of a ``vmap``, which takes less time and more memory. Then lanes of one batch share
-        States, and may write only what does not depend on the lane.
-
-    Example:
-
-    >>> import jax.numpy as jnp
-    >>> import stategraph as sg
-    >>> total = sg.State(0)
-    >>> def add(x):
-    ...     total.value += x
-    ...     return total.value
-    >>> sg.augment.map(add, jnp.arange(4))
-    Array([0, 1, 3, 6], dtype=int32)
-    """
-    if batch_size is None:
-        return for_loop(f, *xs)
-    if batch_size < 1:
-        raise ValueError(f"batch_size has to be at least 1, but is {batch_size}")
-    leaves = jax.tree.leaves(xs)
-    if not leaves or not all(getattr(leaf, "ndim", 0) for leaf in leaves):
-        raise ValueError("map needs arrays to take apart along their first axis")
-    length = leaves[0].shape[0]
-    whole = length - length % batch_size
-    lanes = vmap(f)
-    results = []
-    if whole:
-        batches = jax.tree.map(lambda x: x[:whole].reshape(-1, batch_size, *x.shape[1:]), xs)
-        results.append(jax.tree.map(lambda y: y.reshape(whole, *y.shape[2:]), for_loop(lanes, *batches)))
-    if whole < length or not length:
-        results.append(lanes(*jax.tree.map(lambda x: x[whole:], xs)))
-    return results[0] if len(results) == 1 else jax.tree.map(lambda *parts: jax.numpy.concatenate(parts), *results)

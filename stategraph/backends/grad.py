@@ -16,6 +16,7 @@ from stategraph.backends.emit import emit_region
 from stategraph.backends.pin import pin_host_effects
 from stategraph.errors import LoweringError
 from stategraph.ir.core import Op, Value
+from stategraph.ir.location import Location
 from stategraph.passes.expand_transforms import EXPANDERS, Expansion
 
 
@@ -47,7 +48,7 @@ def expand_grad(op: Op, again: bool) -> Expansion:
     try:
         jaxpr, consts = _jax.trace_flat(differentiated, avals, traced_for="stategraph grad", name="grad")
     except (TypeError, ValueError) as error:
-        raise LoweringError(f"the gradient at {op.location} cannot be taken: {error}") from error
+        raise LoweringError(f"the gradient at {_place(op)} cannot be taken: {error}") from error
     operands: list[Value] = [*captured, *op.operands]
     return import_inline(jaxpr, consts, operands, op.location, keep_rules=again)
 
@@ -122,8 +123,13 @@ def _expand_product(op: Op, again: bool, derive: Callable[[Pure, list[Any], list
     try:
         jaxpr, consts = _jax.trace_flat(differentiated, avals, traced_for="stategraph derivative", name=op.name)
     except (TypeError, ValueError) as error:
-        raise LoweringError(f"the derivative at {op.location} cannot be taken: {error}") from error
+        raise LoweringError(f"the derivative at {_place(op)} cannot be taken: {error}") from error
     return import_inline(jaxpr, consts, operands, op.location, keep_rules=again)
+
+
+def _place(op: Op) -> Location:
+    """Where the derivative is taken; where its body begins when no line of the user's says so."""
+    return next((inner.location for inner in (op, *op.walk()) if inner.location.known), op.location)
 
 
 EXPANDERS["xform.grad"] = expand_grad

@@ -1,6 +1,7 @@
 """A program as a pure function that JAX can differentiate.
 
-State leaves in, State leaves out, functions keep their derivative rules. For eager ``vjp``, whose pullback lives outside of any program.
+State leaves in, State leaves out, functions keep their derivative rules. For eager ``vjp``, whose pullback
+lives outside of any program.
 """
 
 from __future__ import annotations
@@ -22,14 +23,17 @@ from stategraph.passes.manager import PassManager
 _ = _grad  # registers how derivatives are expanded
 
 PASSES = (
-    "inline-calls,hoist-state,forward-state,eliminate-local-state,expand-transforms{differentiable=true},inline-calls,dce"
+    "inline-calls,hoist-state,forward-state,eliminate-local-state,"
+    "expand-transforms{differentiable=true},inline-calls,dce"
 )
 """To functional form, without passes that assume that nobody differentiates the result."""
 
 
 @attrs.frozen(eq=False)
 class PureFunction:
-    """``run(*State leaves read, *captured arrays, *arguments)`` gives results, then the State leaves written."""
+    """``run(*State leaves read, *captured arrays, *arguments)`` gives results, then the State leaves
+    written.
+    """
 
     program: Program
     run: Callable[..., list[Any]]
@@ -38,7 +42,9 @@ class PureFunction:
 
 
 def pure_function(program: Program) -> PureFunction:
-    """Hoist State out of ``program`` (which changes) and emit it. Raises ``LoweringError`` naming the op that cannot run."""
+    """Hoist State out of ``program`` (which changes) and emit it. Raises ``LoweringError`` naming the op that
+    cannot run.
+    """
     program = PassManager(PASSES).run(program, copy=False).program
     check_functional(program)
     reads, writes = entry_reads(program), exit_writes(program)

@@ -352,7 +352,7 @@ class _Machine:
             return [*values, *linear(*seeds)]
         found = [linear(*(seed[lane] for seed in seeds)) for lane in range(lanes)]
         if not found:
-            return [*values, *(jnp.zeros(r.type.shape, _jax.aval_of(r.type).dtype) for r in op.results[len(values) :])]
+            return [*values, *(nothing_stacked(result.type) for result in op.results[len(values) :])]
         return [*values, *(jnp.stack(column) for column in zip(*found, strict=True))]
 
     def custom_jvp(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:

@@ -1,8 +1,9 @@
 """What ``xform.vmap`` means: a Python loop over the lanes.
 
-Every lane starts from the State as it is before the op (its slice, where States are mapped), runs the body, and gives its results and what it
-leaves in the States. These are stacked afterwards. Only where lanes talk to each other (collectives over the op's named axis) they cannot run
-one after another: then the body runs under ``jax.vmap``.
+Every lane starts from the State as it is before the op (its slice, where States are mapped), runs the body,
+and gives its results and what it leaves in the States. These are stacked afterwards. Only where lanes talk
+to each other (collectives over the op's named axis) they cannot run one after another: then the body runs
+under ``jax.vmap``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from stategraph import _jax
 from stategraph.backends.reference_values import ExecutionError, Leaves
 from stategraph.ir.core import Op
 from stategraph.ir.lanes import private_states, state_axes
-
 
 Ends = tuple[list[Any], dict[str, Leaves]]
 """Results, and the leaves of the States that were written."""
@@ -48,13 +48,23 @@ def run_lanes(machine: Any, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
     return results
 
 
-def _in_turn(op: Op, lane: Lane, operands: Sequence[Any], own: Sequence[Leaves], written: Sequence[str]) -> Ends:
+def _in_turn(
+    op: Op, lane: Lane, operands: Sequence[Any], own: Sequence[Leaves], written: Sequence[str]
+) -> Ends:
     axes, kept = list(state_axes(op, "in_states").values()), state_axes(op, "out_states")
     ends = []
     for i in range(op.attributes["size"]):
         arguments = [_slice(x, i, axis) for x, axis in zip(operands, op.attributes["in_axes"], strict=True)]
-        ends.append(lane(arguments, [tuple(_slice(x, i, axis) for x in leaves) for leaves, axis in zip(own, axes, strict=True)]))
-    results = [_joined([values[j] for values, _ in ends], axis, f"result {j}") for j, axis in enumerate(op.attributes["out_axes"])]
+        ends.append(
+            lane(
+                arguments,
+                [tuple(_slice(x, i, axis) for x in leaves) for leaves, axis in zip(own, axes, strict=True)],
+            )
+        )
+    results = [
+        _joined([values[j] for values, _ in ends], axis, f"result {j}")
+        for j, axis in enumerate(op.attributes["out_axes"])
+    ]
     left = {}
     for path in written:
         columns = zip(*(states[path] for _, states in ends), strict=True)
@@ -62,7 +72,9 @@ def _in_turn(op: Op, lane: Lane, operands: Sequence[Any], own: Sequence[Leaves],
     return results, left
 
 
-def _together(op: Op, lane: Lane, operands: Sequence[Any], own: Sequence[Leaves], written: Sequence[str]) -> Ends:
+def _together(
+    op: Op, lane: Lane, operands: Sequence[Any], own: Sequence[Leaves], written: Sequence[str]
+) -> Ends:
     axes, kept = list(state_axes(op, "in_states").values()), state_axes(op, "out_states")
     name, size = op.attributes["axis_name"], op.attributes["size"]
 
@@ -72,7 +84,9 @@ def _together(op: Op, lane: Lane, operands: Sequence[Any], own: Sequence[Leaves]
 
     out_axes = (list(op.attributes["out_axes"]), [kept.get(path) for path in written])
     named = {} if name is None else {"axis_name": name}
-    whole = jax.vmap(run, in_axes=(0, list(op.attributes["in_axes"]), axes), out_axes=out_axes, axis_size=size, **named)
+    whole = jax.vmap(
+        run, in_axes=(0, list(op.attributes["in_axes"]), axes), out_axes=out_axes, axis_size=size, **named
+    )
     results, left = whole(jnp.arange(size), list(operands), list(own))
     return results, dict(zip(written, left, strict=True))
 
@@ -82,7 +96,11 @@ def _talks(op: Op) -> bool:
     name = op.attributes["axis_name"]
     if name is None:
         return False
-    return any(name in (value if isinstance(value, tuple) else (value,)) for inner in op.walk() for value in inner.attributes.values())
+    return any(
+        name in (value if isinstance(value, tuple) else (value,))
+        for inner in op.walk()
+        for value in inner.attributes.values()
+    )
 
 
 def _slice(x: Any, i: int, axis: int | None) -> Any:

@@ -1,7 +1,8 @@
 """Expanding vmap: JAX's own batching on the pure body.
 
-The body of an ``xform.vmap`` becomes a jaxpr, ``jax.vmap`` batches it, and the result is imported as ops. JAX says which results depend on the
-lane; a State that lanes leave different, and for which nobody said where its lanes are kept, is an error here.
+The body of an ``xform.vmap`` becomes a jaxpr, ``jax.vmap`` batches it, and the result is imported as ops.
+JAX says which results depend on the lane; a State that lanes leave different, and for which nobody said
+where its lanes are kept, is an error here.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from stategraph.passes.expand_transforms import EXPANDERS, SURROUNDINGS, Expansi
 
 
 def expand_vmap(op: Op, again: bool) -> Expansion:
-    """The ops that compute the body on all lanes; ``again`` says that the result will be transformed itself."""
+    """The ops that compute the body on all lanes; ``again`` says that they will be transformed themselves."""
     from stategraph.tracing.importer import import_inline
 
     (region,) = op.regions
@@ -39,16 +40,18 @@ def expand_vmap(op: Op, again: bool) -> Expansion:
         jaxpr, consts = _jax.trace_flat(batched, avals, traced_for="stategraph vmap", name="vmap")
     except (TypeError, ValueError, NotImplementedError) as error:
         _refuse_differences(op, run, avals, count)
-        raise LoweringError(f"the function at {op.location} cannot be mapped over lanes: {error}") from error
+        raise LoweringError(f"the function at {_place(op)} cannot be mapped over lanes: {error}") from error
     return import_inline(jaxpr, consts, operands, op.location, keep_rules=again)
 
 
-def mapped(function: Callable[..., list[Any]], op: Op, in_axes: Sequence[int | None], out_axes: Sequence[int | None]) -> Callable[..., list[Any]]:
-    """``jax.vmap`` of a function of flat values, with the axis of ``op``; fine without operands or results too."""
+def mapped(
+    function: Callable[..., list[Any]], op: Op, in_axes: Sequence[int | None], out_axes: Sequence[int | None]
+) -> Callable[..., list[Any]]:
+    """``jax.vmap`` of a function of flat values, with the axis of ``op``; operands may be none."""
     size, name = op.attributes["size"], op.attributes["axis_name"]
 
     def run(*operands: Any) -> list[Any]:
-        whole = jax.vmap(
+        whole: Any = jax.vmap(
             lambda lane, *rest: function(*rest),
             in_axes=(0, *in_axes),
             out_axes=list(out_axes),
@@ -81,13 +84,14 @@ def _refuse_differences(op: Op, run: Callable[..., list[Any]], avals: Sequence[A
         if any(differs[first:end]):
             found[symbol.path] = _created(op, symbol.path)
     if found:
-        raise StateAccessError(undeclared(found, op.location))
+        raise StateAccessError(undeclared(found, _place(op)))
     for index, (axis, different) in enumerate(zip(op.attributes["out_axes"], differs, strict=False)):
         if axis is None and different:
             raise LoweringError(
                 describe(
-                    f"out_axes says that result {index} of a mapped function is the same in every lane, but it depends on the lane.",
-                    at=op.location,
+                    f"out_axes says that result {index} of a mapped function is the same in every lane, "
+                    "but it depends on the lane.",
+                    at=_place(op),
                     fix="say along which axis the lanes are stacked: out_axes=0",
                 )
             )
@@ -97,12 +101,21 @@ def undeclared(states: dict[str, Location], at: Location) -> str:
     """The message for States that lanes leave different: their names, and where each was created."""
     names = list(states)
     return describe(
-        f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} written inside augment.vmap with a value that depends on the lane.",
-        state="; ".join(f"{name}, created at {place.file}:{place.line}" if place.known else name for name, place in states.items()),
+        f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} written inside augment.vmap "
+        "with a value that depends on the lane.",
+        state="; ".join(
+            f"{name}, created at {place.file}:{place.line}" if place.known else name
+            for name, place in states.items()
+        ),
         at=at,
         why="every lane has its own value at the end, and nothing says where these are kept",
         fix=f"keep them, along axis 0: out_states={{0: [{', '.join(names)}]}}; or forget them: isolated=True",
     )
+
+
+def _place(op: Op) -> Location:
+    """Where lanes are made; where their function begins when no line of the user's says so."""
+    return next((inner.location for inner in (op, *op.walk()) if inner.location.known), op.location)
 
 
 def _created(op: Op, path: str) -> Location:

@@ -33,6 +33,11 @@ def fingerprint(value: Any) -> Any:
     return value
 
 
+def same(a: Any, b: Any) -> bool:
+    """Whether two fingerprints are equal."""
+    return a is b or (type(a) is str and type(b) is str and a == b)
+
+
 def _is_small(value: Any) -> bool:
     return (
         not _jax.is_key_array(value)

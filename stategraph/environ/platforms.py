@@ -23,6 +23,7 @@ from stategraph.errors import StateGraphError, TraceError, describe
 from stategraph.recording import EPOCHS, LOCAL
 from stategraph.state import RUNTIME_LOCK, State
 
+_DEFAULT_DEVICE = "jax_default_device"
 _chosen = False
 """Whether the default device was chosen here."""
 
@@ -41,7 +42,7 @@ def available() -> list[str]:
 
 def get_platform() -> str:
     """The platform that arrays are made on: ``"cpu"``, ``"gpu"`` or ``"tpu"``. Starts JAX."""
-    device = jax.config.jax_default_device
+    device = getattr(jax.config, _DEFAULT_DEVICE)
     if device is None:
         return str(jax.default_backend())
     return device if isinstance(device, str) else str(device.platform)
@@ -101,7 +102,7 @@ def _apply_platform(platform: Any) -> None:
 
 
 def _choose(device: Any) -> None:
-    jax.config.update("jax_default_device", device)
+    jax.config.update(_DEFAULT_DEVICE, device)
     target = device if device is not None else jax.devices()[0]
     moved = move_states(target)
     if moved:
@@ -118,7 +119,7 @@ def move_states(device: Any) -> int:
             moved = [_move(cell, device) for cell in getattr(state, "_cells", ())]
             count += any(moved)
         if count:
-            EPOCHS.structure += 1
+            EPOCHS.moved()
             EPOCHS.released += 1
     return count
 
@@ -143,7 +144,7 @@ def _move(cell: Any, device: Any) -> bool:
     return True
 
 
-# ------------------------------------------------------------------------------------------------------------- host devices
+# ----------------------------------------------------------------------------------------------- host devices
 
 
 def set_host_device_count(n: int) -> None:
@@ -172,7 +173,7 @@ def _apply_count(n: Any) -> None:
         if have != n:
             raise StateGraphError(
                 describe(
-                    f"JAX has started with {have} CPU device{'s' if have != 1 else ''}; it is too late for {n}.",
+                    f"It is too late for {n} CPU devices: JAX has started with {have}.",
                     why="the number is fixed when JAX makes its first array or is asked for its devices",
                     fix=f"call stategraph.environ.set(host_device_count={n}) right after the imports",
                 )

@@ -21,7 +21,7 @@ import attrs
 import jax
 
 from stategraph import _jax
-from stategraph.environ.fingerprint import MISSING, fingerprint, holds_tracer
+from stategraph.environ.fingerprint import MISSING, fingerprint, holds_tracer, same
 from stategraph.errors import StateGraphError, TraceError, describe
 from stategraph.recording import EPOCHS, LOCAL, Recorder
 from stategraph.state import RUNTIME_LOCK
@@ -90,6 +90,7 @@ class EnvironmentState:
         """What is called when a setting changes."""
         self._thread = threading.local()
         self._followed: builtins.set[str | None] = builtins.set()
+        """The settings that some program depends on; None for which settings there are."""
 
     @property
     def contexts(self) -> dict[str, list[Frame]]:
@@ -104,15 +105,17 @@ class EnvironmentState:
         settings = {**self.settings, **{key: frames[-1].value for key, frames in self.contexts.items()}}
         return f"EnvironmentState({', '.join(f'{key}={value!r}' for key, value in sorted(settings.items()))})"
 
-    # ------------------------------------------------------------------------------------------------------------ reading
+    # ------------------------------------------------------------------------------------------------ reading
 
     def current(self, key: str) -> Any:
         """The value of a setting for this thread, ``MISSING`` for none. Records nothing."""
-        frames = self.contexts.get(key)
-        if frames:
-            return frames[-1].value
-        value = self.settings.get(key, MISSING)
+        value = self._kept(key)
         return SPECIAL[key].default() if value is MISSING and key in SPECIAL else value
+
+    def _kept(self, key: str) -> Any:
+        """``current`` without defaults: asking for the platform starts JAX."""
+        frames = self.contexts.get(key)
+        return frames[-1].value if frames else self.settings.get(key, MISSING)
 
     def lookup(self, key: str) -> Any:
         """``current``, as code does it that may be traced: the program then depends on the value."""
@@ -138,32 +141,31 @@ class EnvironmentState:
     def _names(self) -> list[str]:
         return sorted({*self.settings, *(key for key, frames in self.contexts.items() if frames), PRECISION})
 
-    # ----------------------------------------------------------------------------------------------------------- changing
+    # ----------------------------------------------------------------------------------------------- changing
 
     @contextlib.contextmanager
     def changing(self, key: str) -> Iterator[None]:
-        """Around every change of a setting: compiled programs and traces in progress notice when it is one.
-        """
-        before = fingerprint(self.current(key))
+        """Around a change of a setting: programs and traces in progress notice when it is one."""
+        before = fingerprint(self._kept(key))
         yield
-        if fingerprint(self.current(key)) is before or fingerprint(self.current(key)) == before:
+        after = fingerprint(self._kept(key))
+        if same(before, after):
             return
-        self.moved(key)
-
-    def moved(self, key: str) -> None:
-        """A setting has another value."""
         recorder = LOCAL.recorder
+        appeared = (before is MISSING) != (after is MISSING)
         if recorder is not None:
             recorder.advance()
-        elif key in self._followed or None in self._followed:
+        elif key in self._followed or (appeared and None in self._followed):
             with RUNTIME_LOCK:
-                EPOCHS.structure += 1
+                EPOCHS.moved()
 
     def call_behavior(self, key: str) -> None:
         """Tell the function that is registered for a setting, if any, its value."""
         behavior = self.functions.get(key)
+        if behavior is None:
+            return
         value = self.current(key)
-        if behavior is not None and value is not MISSING:
+        if value is not MISSING:
             behavior(value)
 
 
@@ -176,8 +178,7 @@ def of(env: EnvironmentState | None) -> EnvironmentState:
 
 
 class Settings(Mapping[str, Any]):
-    """What ``with environ.context(...) as settings`` gives: all settings, looked up when they are asked for.
-    """
+    """What ``with environ.context(...) as settings`` gives: all settings, looked up when asked for."""
 
     def __init__(self, env: EnvironmentState) -> None:
         self._env = env
@@ -198,7 +199,7 @@ class Settings(Mapping[str, Any]):
         return repr(dict(self))
 
 
-# ------------------------------------------------------------------------------------------------------------- for everybody
+# ---------------------------------------------------------------------------------------------- for everybody
 
 _NO_DEFAULT: Any = object()
 
@@ -228,7 +229,8 @@ def get(
             f"The setting {key!r}{f' ({desc})' if desc else ''} is not set.",
             at=_jax.here(),
             why=f"set are: {', '.join(of(env)._names())}",
-            fix=f"stategraph.environ.set({key}={example}), or `with stategraph.environ.context({key}={example}):` around the code",
+            fix=f"stategraph.environ.set({key}={example}), "
+            f"or `with stategraph.environ.context({key}={example}):` around the code",
         )
     )
 
@@ -366,4 +368,4 @@ def reset(*, env: EnvironmentState | None = None) -> None:
 
 def x64() -> bool:
     """Whether JAX's 64-bit types are on for this thread."""
-    return bool(jax.config.jax_enable_x64)
+    return bool(jax.config.read("jax_enable_x64"))

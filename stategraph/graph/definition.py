@@ -23,6 +23,7 @@ import numpy as np
 from stategraph import _jax
 from stategraph.graph.kinds import DICT, LIST, NODE, NONE, REGISTERED, TUPLE, registered
 from stategraph.typing import PathParts
+from stategraph.util.mapping import NestedDict
 from stategraph.util.static import static_key
 
 ROW, STATE_AT, SEEN, SEEN_CONTAINER, SETTING, DATA = range(6)
@@ -302,16 +303,17 @@ def fill(row: Row, obj: Any, items: list[Any]) -> None:
         return
     found = dict(zip(row.keys, items, strict=True))
     if row.kind == DICT:
+        put = dict.__setitem__ if row.type in (dict, NestedDict) else row.type.__setitem__
         for key in row.meta[0] or row.keys:
-            dict.__setitem__(obj, key, found[key])
+            put(obj, key, found[key])
     elif row.kind == NODE:
         attributes = object.__getattribute__(obj, "__dict__")
         for key in row.order or row.keys:
             attributes[key] = found[key]
     else:
-        put = registered(row.type).set_key
+        set_key = registered(row.type).set_key
         for key, item in found.items():
-            put(obj, key, item)
+            set_key(obj, key, item)
 
 
 def as_mapping(states: Any) -> Mapping[Any, Any]:

@@ -55,7 +55,7 @@ def _rebound(node: Node, name: str, before: Any, after: Any) -> None:
         return
     recorder = LOCAL.recorder
     if recorder is None:
-        EPOCHS.structure += 1
+        EPOCHS.moved()
         return
     if id(node) not in recorder.new_nodes:
         recorder.journal.append((node, name, before, after))

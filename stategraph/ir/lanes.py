@@ -1,9 +1,10 @@
 """Lanes: what the axes of an ``xform.vmap`` mean for types.
 
-The op runs its body once per *lane*. ``in_axes`` says, per operand, along which axis the lanes' slices lie (None: every lane gets the whole),
-``out_axes`` the same of the results. ``in_states`` and ``out_states`` say it of States, by path; an axis there may be negative, counted per leaf.
-A State in ``private`` starts from the same value in every lane, and what lanes write to it is forgotten. ``shared`` names results that are
-values of States which every lane has to leave equal: (position of the first leaf, State).
+The op runs its body once per *lane*. ``in_axes`` says, per operand, along which axis the lanes' slices lie
+(None: every lane gets the whole), ``out_axes`` the same of the results. ``in_states`` and ``out_states``
+say it of States, by path; an axis there may be negative, counted per leaf. A State in ``private`` starts
+from the same value in every lane, and what lanes write to it is forgotten. ``shared`` names results that
+are values of States which every lane has to leave equal: (position of the first leaf, State).
 """
 
 from __future__ import annotations

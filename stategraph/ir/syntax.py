@@ -57,8 +57,8 @@ FORMS: dict[str, Form] = {
         labels=("",),
         defaults=(("axis_name", None), ("in_states", ()), ("out_states", ()), ("private", ()), ("shared", ())),
     ),
-    "xform.jvp": Form(labels=("",)),
-    "xform.vjp": Form(labels=("",)),
+    "xform.jvp": Form(labels=("body",)),
+    "xform.vjp": Form(labels=("body",)),
 }
 
 

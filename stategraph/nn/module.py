@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from stategraph.graph.filters import Filter
+from stategraph.graph.convert import treefy_states
 from stategraph.graph.node import Node
-from stategraph.graph.walk import nodes, states
+from stategraph.graph.walk import ALL_LEVELS, iter_children, nodes, states
+from stategraph.nn.module_views import Collection, dotted
+from stategraph.state import ParamState
+from stategraph.typing import Filter, PathParts, Size
+from stategraph.util.filter import All, to_predicate
 
 
 class Module(Node):
@@ -19,11 +24,15 @@ class Module(Node):
 
     >>> import jax.numpy as jnp
     >>> import stategraph as sg
-    >>> class Double(sg.nn.Module):
+    >>> class Scale(sg.nn.Module):
+    ...     def __init__(self, scale):
+    ...         super().__init__()
+    ...         self.scale = scale
     ...     def update(self, x):
-    ...         return 2 * x
-    >>> Double()(3.0)
-    6.0
+    ...         return x * self.scale
+    >>> layer = Scale(2.0)
+    >>> layer(3.0), 3.0 >> layer
+    (6.0, 6.0)
     """
 
     __array_ufunc__ = None
@@ -37,9 +46,33 @@ class Module(Node):
         found: str | None = getattr(self, "_name", None)
         return found
 
+    @property
+    def in_size(self) -> tuple[int, ...] | None:
+        """The shape of one input, without batch axes; None where the module does not say."""
+        found: tuple[int, ...] | None = getattr(self, "_in_size", None)
+        return found
+
+    @in_size.setter
+    def in_size(self, size: Size) -> None:
+        self._in_size = _shape(size)
+
+    @property
+    def out_size(self) -> tuple[int, ...] | None:
+        """The shape of one output, without batch axes; None where the module does not say."""
+        found: tuple[int, ...] | None = getattr(self, "_out_size", None)
+        return found
+
+    @out_size.setter
+    def out_size(self, size: Size) -> None:
+        self._out_size = _shape(size)
+
+    # -------------------------------------------------------------------------------------------- computing
+
     def update(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes; subclasses write it."""
-        raise NotImplementedError(f"{type(self).__name__} has no update method; write `def update(self, x): ...`")
+        raise NotImplementedError(
+            f"{type(self).__name__} has no update method; write `def update(self, x): ...`"
+        )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.update(*args, **kwargs)
@@ -48,10 +81,158 @@ class Module(Node):
         """``x >> module`` is ``module(x)``."""
         return self(other)
 
-    def states(self, *filters: Filter) -> Any:
-        """The States below this module by path; see ``stategraph.graph.states``."""
-        return states(self, *filters)
+    # ------------------------------------------------------------------------------------ life of its State
 
-    def nodes(self, *filters: Filter) -> Any:
-        """The Nodes below this module by path, itself under ``()``; see ``stategraph.graph.nodes``."""
-        return nodes(self, *filters)
+    def init_state(self, *args: Any, **kwargs: Any) -> None:
+        """Create the State that depends on how the module is used, such as the batch size. A hook: does
+        nothing.
+
+        ``stategraph.nn.init_all_states`` calls it on every module of a model, the inner ones first, with the
+        keyword arguments that it accepts; a module need not call it on the modules that it holds.
+        """
+
+    def reset_state(self, *args: Any, **kwargs: Any) -> None:
+        """Put the State back to where ``init_state`` left it. A hook: does nothing.
+
+        ``stategraph.nn.reset_all_states`` calls it on every module of a model, like ``init_state``.
+        """
+
+    def init_all_states(
+        self, *args: Any, node_to_exclude: Filter = None, fn_if_not_exist: str = "pass", **kwargs: Any
+    ) -> Module:
+        """``stategraph.nn.init_all_states`` of this module; gives the module."""
+        from stategraph.nn.collective import init_all_states
+
+        init_all_states(
+            self, *args, node_to_exclude=node_to_exclude, fn_if_not_exist=fn_if_not_exist, **kwargs
+        )
+        return self
+
+    def reset_all_states(
+        self, *args: Any, node_to_exclude: Filter = None, fn_if_not_exist: str = "pass", **kwargs: Any
+    ) -> Module:
+        """``stategraph.nn.reset_all_states`` of this module; gives the module."""
+        from stategraph.nn.collective import reset_all_states
+
+        reset_all_states(
+            self, *args, node_to_exclude=node_to_exclude, fn_if_not_exist=fn_if_not_exist, **kwargs
+        )
+        return self
+
+    # ---------------------------------------------------------------------------------------- what it holds
+
+    def states(self, *filters: Filter, allowed_hierarchy: tuple[int, int] = ALL_LEVELS) -> Any:
+        """The States below this module by path; see ``stategraph.graph.states``."""
+        return states(self, *filters, allowed_hierarchy=allowed_hierarchy)
+
+    def state_trees(self, *filters: Filter) -> Any:
+        """The values of the States below this module as pytrees; see ``stategraph.graph.treefy_states``."""
+        return treefy_states(self, *filters)
+
+    def nodes(self, *filters: Filter, allowed_hierarchy: tuple[int, int] = ALL_LEVELS) -> Any:
+        """The Nodes below this module by path, itself last, under ``()``; see ``stategraph.graph.nodes``."""
+        return nodes(self, *filters, allowed_hierarchy=allowed_hierarchy)
+
+    def children(self) -> Collection[Module]:
+        """The modules that this one holds directly, also in its lists, tuples and dicts.
+
+        Example:
+
+        >>> import stategraph as sg
+        >>> class Net(sg.nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.layers = [sg.nn.Module(), sg.nn.Module()]
+        >>> [type(child).__name__ for child in Net().children()], list(Net().children().keys())
+        (['Module', 'Module'], [('layers', 0), ('layers', 1)])
+        """
+        return Collection((path, node) for path, node in iter_children(self) if isinstance(node, Module))
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """(dotted name, module) of the modules that this one holds directly."""
+        return ((dotted(path), child) for path, child in self.children().items())
+
+    def modules(self, include_self: bool = True) -> Collection[Module]:
+        """All modules of the model, each once, what a module holds before it. Iterate over it, or use it by
+        path.
+
+        Args:
+          include_self: whether this module is one of them (the last).
+        """
+        return Collection(
+            (path, node)
+            for path, node in nodes(self).items()
+            if isinstance(node, Module) and (include_self or node is not self)
+        )
+
+    def named_modules(self, prefix: str = "", include_self: bool = True) -> Iterator[tuple[str, Module]]:
+        """(dotted name, module) of all modules of the model; the name of this module is the prefix.
+
+        Args:
+          prefix: what the names begin with.
+          include_self: whether this module is one of them (the last).
+        """
+        return ((dotted(path, prefix), module) for path, module in self.modules(include_self).items())
+
+    # ------------------------------------------------------------------------------------------- parameters
+
+    def parameters(self, recurse: bool = True) -> Collection[Any]:
+        """The trainable parameters: the ``Param`` modules, and the ``ParamState`` that belong to none.
+
+        Args:
+          recurse: whether those of inner modules count, or only those that this module holds itself.
+        """
+        from stategraph.nn.module_params import Param
+
+        levels = ALL_LEVELS if recurse else (0, 1)
+        owners = {
+            id(state): (path, param)
+            for path, param in nodes(self, Param, allowed_hierarchy=levels).items()
+            for state in states(param).values()
+        }
+        own = None if recurse else {id(state) for state in states(self, allowed_hierarchy=(0, 0)).values()}
+        found: dict[PathParts, Any] = {}
+        for path, state in states(self, ParamState).items():
+            if id(state) in owners:
+                where, param = owners[id(state)]
+                found[where] = param
+            elif own is None or id(state) in own:
+                found[path] = state
+        return Collection(found.items())
+
+    def named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Any]]:
+        """(dotted name, parameter) of the trainable parameters; see ``parameters``."""
+        return ((dotted(path, prefix), found) for path, found in self.parameters(recurse).items())
+
+    def param_modules(
+        self, *filters: Filter, allowed_hierarchy: tuple[int, int] = ALL_LEVELS
+    ) -> Collection[Any]:
+        """The ``Param`` modules of the model, trainable or constant.
+
+        Args:
+          *filters: which of them; all filters have to match.
+          allowed_hierarchy: the lowest and highest level wanted; Params that this module holds itself are
+            at level 1.
+        """
+        from stategraph.nn.module_params import Param
+
+        if filters and _is_hierarchy(filters[0]):
+            allowed_hierarchy, *rest = filters
+            filters = tuple(rest)
+        wanted = All(Param, *map(to_predicate, filters))
+        return Collection(nodes(self, wanted, allowed_hierarchy=allowed_hierarchy).items())
+
+    def named_param_modules(
+        self, *filters: Filter, allowed_hierarchy: tuple[int, int] = ALL_LEVELS
+    ) -> Iterator[tuple[str, Any]]:
+        """(dotted name, ``Param``) of the ``Param`` modules of the model; see ``param_modules``."""
+        found = self.param_modules(*filters, allowed_hierarchy=allowed_hierarchy)
+        return ((dotted(path), param) for path, param in found.items())
+
+
+def _shape(size: Size) -> tuple[int, ...]:
+    return tuple(map(int, size)) if isinstance(size, (tuple, list)) else (int(size),)  # type: ignore[arg-type]
+
+
+def _is_hierarchy(found: Any) -> bool:
+    return isinstance(found, tuple) and len(found) == 2 and all(type(level) is int for level in found)

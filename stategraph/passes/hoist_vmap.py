@@ -2,7 +2,8 @@
 
 - a State that is mapped becomes one more mapped operand;
 - a State that is only read, or that every lane starts from, is closed over;
-- what the lanes write becomes results: stacked along the declared axis, or, where none is declared, one value that all lanes agree on;
+- what the lanes write becomes results: stacked along the declared axis, or, where none is declared, one
+  value that all lanes agree on;
 - what lanes write to a private State is dropped.
 """
 
@@ -27,7 +28,9 @@ def lift_vmap(op: Op, found: Accesses) -> tuple[list[Op], list[Op]]:
     written = _written(found, mapped, kept, private)
     for path, read in found.reads.items():
         axis = mapped.get(path)
-        types = [result.type if axis is None else all_lanes(result.type, axis, size) for result in read.results]
+        types = [
+            result.type if axis is None else all_lanes(result.type, axis, size) for result in read.results
+        ]
         outer = Op("state.read", (), types, {"symbol": path}, (), read.location)
         before.append(outer)
         for inner, whole in zip(read.results, outer.results, strict=True):
@@ -38,7 +41,9 @@ def lift_vmap(op: Op, found: Accesses) -> tuple[list[Op], list[Op]]:
                 operands.append(whole)
                 in_axes.append(_resolved(axis, whole))
             REWRITER.replace_uses(inner, value)
-            written = {key: [value if leaf is inner else leaf for leaf in leaves] for key, leaves in written.items()}
+            written = {
+                key: [value if leaf is inner else leaf for leaf in leaves] for key, leaves in written.items()
+            }
         REWRITER.erase(read)
     REWRITER.set_operands(op, operands)
     after, out_axes, shared = _results(op, written, kept, found)
@@ -56,7 +61,9 @@ def lift_vmap(op: Op, found: Accesses) -> tuple[list[Op], list[Op]]:
     return before, after
 
 
-def _written(found: Accesses, mapped: Mapping[str, int], kept: Mapping[str, int], private: set[str]) -> dict[str, list[Value]]:
+def _written(
+    found: Accesses, mapped: Mapping[str, int], kept: Mapping[str, int], private: set[str]
+) -> dict[str, list[Value]]:
     """What each lane leaves in the States that it changes."""
     written = {path: list(write.operands) for path, write in found.writes.items() if path not in private}
     for path, axis in kept.items():
@@ -69,7 +76,7 @@ def _written(found: Accesses, mapped: Mapping[str, int], kept: Mapping[str, int]
 def _results(
     op: Op, written: Mapping[str, Sequence[Value]], kept: Mapping[str, int], found: Accesses
 ) -> tuple[list[Op], tuple[int | None, ...], list[tuple[Any, ...]]]:
-    """Return what lanes wrote: the writes to stand after the op, its ``out_axes``, and which results all lanes share."""
+    """Return what lanes wrote: (the writes after the op, its ``out_axes``, which results all lanes share)."""
     (region,) = op.regions
     out_axes: list[int | None] = list(op.attributes["out_axes"])
     after, shared = [], []
@@ -86,7 +93,9 @@ def _results(
             out_axes.append(None if axis is None else _resolved(axis, result))
         REWRITER.set_operands(region.terminator, [*region.yielded, *leaves])
         write = found.writes.get(path)
-        after.append(Op("state.write", new, (), {"symbol": path}, (), op.location if write is None else write.location))
+        after.append(
+            Op("state.write", new, (), {"symbol": path}, (), op.location if write is None else write.location)
+        )
     return after, tuple(out_axes), shared
 
 

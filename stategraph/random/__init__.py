@@ -8,7 +8,7 @@ that it reads and writes.
 >>> from stategraph import random
 >>> random.seed(42)
 >>> random.rand(2)
-Array([0.2768823, 0.9434961], dtype=float32)
+Array([0.72766423, 0.78786755], dtype=float32)
 """
 
 from stategraph.random.arrays import RandomState
@@ -123,6 +123,7 @@ __all__ = [
     "lognormal", "maxwell", "noncentral_chisquare", "noncentral_f", "pareto", "power", "rayleigh",
     "standard_cauchy", "standard_exponential", "standard_gamma", "standard_t", "student_t", "t", "triangular",
     "truncated_normal", "vonmises", "wald", "weibull", "weibull_min",
-    "binomial", "geometric", "hypergeometric", "logseries", "multinomial", "negative_binomial", "poisson", "zipf",
+    "binomial", "geometric", "hypergeometric", "logseries", "multinomial", "negative_binomial", "poisson",
+    "zipf",
     "categorical", "choice", "dirichlet", "multivariate_normal", "orthogonal", "permutation", "shuffle",
 ]  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import jax
@@ -18,24 +17,24 @@ from stategraph.random.sampler import sampler, stepwise
 
 
 @sampler
-def _choose_number(key: Any, static: Any, n: Any) -> jax.Array:
+def _choose_number(key: Any, static: Any, n: Any) -> Any:
     return jax.random.randint(key, static, 0, n)  # what jax.random.choice does
 
 
 @stepwise
-def _choose(key: Any, static: Any, a: Any, p: Any) -> jax.Array:
+def _choose(key: Any, static: Any, a: Any, p: Any) -> Any:
     shape, replace = static
     return jax.random.choice(key, a, shape, replace, p)
 
 
 @sampler
-def _permute(key: Any, static: Any, x: Any) -> jax.Array:
+def _permute(key: Any, static: Any, x: Any) -> Any:
     axis, independent = static
     return jax.random.permutation(key, x, axis, independent=independent)
 
 
 @stepwise
-def _multivariate_normal(key: Any, static: Any, mean: Any, cov: Any) -> jax.Array:
+def _multivariate_normal(key: Any, static: Any, mean: Any, cov: Any) -> Any:
     shape, dtype, method = static
     return jax.random.multivariate_normal(
         key, jnp.asarray(mean, dtype), jnp.asarray(cov, dtype), shape, dtype, method=method
@@ -43,18 +42,18 @@ def _multivariate_normal(key: Any, static: Any, mean: Any, cov: Any) -> jax.Arra
 
 
 @stepwise
-def _orthogonal(key: Any, static: Any) -> jax.Array:
+def _orthogonal(key: Any, static: Any) -> Any:
     n, shape, dtype = static
     return jax.random.orthogonal(key, n, shape, dtype)
 
 
 @sampler
-def _dirichlet(key: Any, static: Any, alpha: Any) -> jax.Array:
+def _dirichlet(key: Any, static: Any, alpha: Any) -> Any:
     return jax.random.dirichlet(key, alpha, *static)
 
 
 @sampler
-def _categorical(key: Any, static: Any, logits: Any) -> jax.Array:
+def _categorical(key: Any, static: Any, logits: Any) -> Any:
     axis, shape = static
     return jax.random.categorical(key, logits, axis, shape)
 
@@ -98,33 +97,23 @@ class RandomState(Discrete):
           p: the probabilities of the elements; equal ones when None.
         """
         shape = () if size is None else as_shape(size)
+        draws = int(np.prod(shape))
         if isinstance(a, (list, tuple)):
             a = np.asarray(a)
         count = a if np.ndim(a) == 0 else a.shape[0]
         if not _jax.is_tracer(count):
             count = int(count)
-            if count <= 0 and math.prod(shape):
-                raise ValueError(
-                    f"a has to be {'greater than 0' if np.ndim(a) == 0 else 'non-empty'}, but {'is' if np.ndim(a) == 0 else 'has'} {count}"
-                )
-            if not replace and math.prod(shape) > count:
-                raise ValueError(
-                    f"size: {math.prod(shape)} elements cannot be chosen from {count} with replace=False"
-                )
+            if count <= 0 and draws:
+                raise ValueError(f"a has no elements to choose from: {a}")
+            if not replace and draws > count:
+                raise ValueError(f"size: {draws} elements cannot be chosen from {count} with replace=False")
         if p is not None:
             p = p if hasattr(p, "shape") else np.asarray(p)
             if p.shape != (count,):
                 raise ValueError(f"p has the shape {p.shape}, but a has {count} elements")
             if check_valid:
                 checks.distribution("p", p)
-        if (
-            np.ndim(a) == 0
-            and replace
-            and p is None
-            and type(count) is int
-            and 0 < count < 2**31
-            and math.prod(shape)
-        ):
+        if np.ndim(a) == 0 and replace and p is None and type(count) is int and 0 < count < 2**31 and draws:
             return self._draw(_choose_number, shape, (count,), key)
         return self._draw(_choose, (shape, bool(replace)), (count if np.ndim(a) == 0 else a, p), key)
 

@@ -16,28 +16,30 @@ from stategraph.random.stream import Stream
 
 
 @sampler
-def _unit(key: Any, static: Any) -> jax.Array:
-    return jax.random.uniform(key, *static)
+def _unit(key: Any, static: Any) -> Any:
+    shape, dtype = static
+    return jax.random.uniform(key, shape, dtype)
 
 
 @sampler
-def _uniform(key: Any, static: Any, low: Any, high: Any) -> jax.Array:
-    return jax.random.uniform(key, *static, low, high)
+def _uniform(key: Any, static: Any, low: Any, high: Any) -> Any:
+    shape, dtype = static
+    return jax.random.uniform(key, shape, dtype, low, high)
 
 
 @sampler
-def _normal(key: Any, static: Any) -> jax.Array:
+def _normal(key: Any, static: Any) -> Any:
     return jax.random.normal(key, *static)
 
 
 @sampler
-def _randint(key: Any, static: Any, low: Any, high: Any) -> jax.Array:
+def _randint(key: Any, static: Any, low: Any, high: Any) -> Any:
     shape, dtype = static
     return jax.random.randint(key, shape, low, high, dtype)
 
 
 @sampler
-def _randint_to_end(key: Any, static: Any, low: Any) -> jax.Array:
+def _randint_to_end(key: Any, static: Any, low: Any) -> Any:
     """To the largest number of an unsigned type, whose successor has no representation."""
     shape, dtype, span = static
     if span is None:
@@ -46,7 +48,7 @@ def _randint_to_end(key: Any, static: Any, low: Any) -> jax.Array:
 
 
 @sampler
-def _bernoulli(key: Any, static: Any, p: Any) -> jax.Array:
+def _bernoulli(key: Any, static: Any, p: Any) -> Any:
     return jax.random.bernoulli(key, p, static)
 
 

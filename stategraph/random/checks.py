@@ -37,6 +37,7 @@ def shape_of(size: Size, **parameters: Any) -> tuple[int, ...]:
 
 def as_shape(size: Size) -> tuple[int, ...]:
     """``size`` as a tuple of numbers."""
+    shape: tuple[int, ...]
     try:
         shape = (operator.index(size),)
     except TypeError:
@@ -74,7 +75,7 @@ def as_float(value: Any, dtype: Any) -> Any:
     return value if type(value) in NUMBERS else jnp.asarray(value, dtype)
 
 
-# ------------------------------------------------------------------------------------------------------------------- values
+# ----------------------------------------------------------------------------------------------------- values
 
 
 def _check(name: str, value: Any, fails: Callable[[Any], Any], rule: str) -> None:

@@ -23,7 +23,7 @@ from stategraph.random.sampler import Sampler, sampler, stepwise
 def _plain(draw: Any) -> Sampler:
     """A distribution of ``jax.random`` without parameters."""
 
-    def sample(key: Any, static: Any) -> jax.Array:
+    def sample(key: Any, static: Any) -> Any:
         result: jax.Array = draw(key, *static)
         return result
 
@@ -40,37 +40,37 @@ _MAXWELL = _plain(jax.random.maxwell)
 
 
 @sampler
-def _gamma(key: Any, static: Any, shape: Any) -> jax.Array:
+def _gamma(key: Any, static: Any, shape: Any) -> Any:
     return jax.random.gamma(key, shape, *static)
 
 
 @sampler
-def _loggamma(key: Any, static: Any, a: Any) -> jax.Array:
+def _loggamma(key: Any, static: Any, a: Any) -> Any:
     return jax.random.loggamma(key, a, *static)
 
 
 @sampler
-def _beta(key: Any, static: Any, a: Any, b: Any) -> jax.Array:
+def _beta(key: Any, static: Any, a: Any, b: Any) -> Any:
     return jax.random.beta(key, a, b, *static)
 
 
 @sampler
-def _chisquare(key: Any, static: Any, df: Any) -> jax.Array:
+def _chisquare(key: Any, static: Any, df: Any) -> Any:
     return jax.random.chisquare(key, df, *static)
 
 
 @sampler
-def _f(key: Any, static: Any, dfnum: Any, dfden: Any) -> jax.Array:
+def _f(key: Any, static: Any, dfnum: Any, dfden: Any) -> Any:
     return jax.random.f(key, dfnum, dfden, *static)
 
 
 @sampler
-def _t(key: Any, static: Any, df: Any) -> jax.Array:
+def _t(key: Any, static: Any, df: Any) -> Any:
     return jax.random.t(key, df, *static)
 
 
 @stepwise
-def _noncentral_chisquare(key: Any, static: Any, df: Any, nonc: Any) -> jax.Array:
+def _noncentral_chisquare(key: Any, static: Any, df: Any, nonc: Any) -> Any:
     shape, dtype = static
     count, rest = jax.random.split(key)
     mixed = jax.random.poisson(count, jnp.asarray(nonc, dtype) / 2, shape)
@@ -80,7 +80,7 @@ def _noncentral_chisquare(key: Any, static: Any, df: Any, nonc: Any) -> jax.Arra
 
 
 @stepwise
-def _noncentral_f(key: Any, static: Any, dfnum: Any, dfden: Any, nonc: Any) -> jax.Array:
+def _noncentral_f(key: Any, static: Any, dfnum: Any, dfden: Any, nonc: Any) -> Any:
     shape, dtype = static
     above, below = jax.random.split(key)
     top = _noncentral_chisquare.function(above, static, dfnum, nonc) / dfnum
@@ -88,7 +88,7 @@ def _noncentral_f(key: Any, static: Any, dfnum: Any, dfden: Any, nonc: Any) -> j
 
 
 @stepwise
-def _truncated_normal(key: Any, static: Any, lower: Any, upper: Any, loc: Any, scale: Any) -> jax.Array:
+def _truncated_normal(key: Any, static: Any, lower: Any, upper: Any, loc: Any, scale: Any) -> Any:
     shape, dtype = static
     lower, upper, loc, scale = (as_float(x, dtype) for x in (lower, upper, loc, scale))
     sample = jax.random.truncated_normal(key, (lower - loc) / scale, (upper - loc) / scale, shape, dtype)
@@ -98,34 +98,34 @@ def _truncated_normal(key: Any, static: Any, lower: Any, upper: Any, loc: Any, s
 
 
 @stepwise
-def _pareto(key: Any, static: Any, a: Any) -> jax.Array:
+def _pareto(key: Any, static: Any, a: Any) -> Any:
     return jnp.expm1(
         jax.random.exponential(key, *static) / as_float(a, static[1])
     )  # Lomax, as in NumPy: from 0
 
 
 @stepwise
-def _power(key: Any, static: Any, a: Any) -> jax.Array:
+def _power(key: Any, static: Any, a: Any) -> Any:
     return (-jnp.expm1(-jax.random.exponential(key, *static))) ** (1 / as_float(a, static[1]))
 
 
 @sampler
-def _weibull(key: Any, static: Any, scale: Any, a: Any) -> jax.Array:
+def _weibull(key: Any, static: Any, scale: Any, a: Any) -> Any:
     return jax.random.weibull_min(key, scale, a, *static)
 
 
 @sampler
-def _rayleigh(key: Any, static: Any, scale: Any) -> jax.Array:
+def _rayleigh(key: Any, static: Any, scale: Any) -> Any:
     return jax.random.rayleigh(key, scale, *static)
 
 
 @sampler
-def _triangular(key: Any, static: Any, left: Any, mode: Any, right: Any) -> jax.Array:
+def _triangular(key: Any, static: Any, left: Any, mode: Any, right: Any) -> Any:
     return jax.random.triangular(key, left, mode, right, *static)
 
 
 @stepwise
-def _wald(key: Any, static: Any, mean: Any, scale: Any) -> jax.Array:
+def _wald(key: Any, static: Any, mean: Any, scale: Any) -> Any:
     mean, scale = as_float(mean, static[1]), as_float(scale, static[1])
     return scale * jax.random.wald(key, mean / scale, *static)  # IG(mean, scale) = scale IG(mean / scale, 1)
 
@@ -136,7 +136,7 @@ _VONMISES = stepwise(von_mises)
 class Continuous(Basic):
     """Continuous distributions."""
 
-    # -------------------------------------------------------------------------------------------- location and scale
+    # ------------------------------------------------------------------------------------- location and scale
 
     def exponential(
         self,
@@ -262,7 +262,7 @@ class Continuous(Basic):
         bounds = tuple(float(x) if type(x) is int else x for x in (lower, upper, loc, scale))
         return self._draw(_truncated_normal, (shape, float_dtype(dtype)), bounds, key)
 
-    # ---------------------------------------------------------------------------------------------------- one shape
+    # ---------------------------------------------------------------------------------------------- one shape
 
     def gamma(
         self,
@@ -368,7 +368,7 @@ class Continuous(Basic):
         """The length of a vector of three standard normal numbers."""
         return self._draw(_MAXWELL, (shape_of(size), float_dtype(dtype)), (), key)
 
-    # ---------------------------------------------------------------------------------------------- several parameters
+    # ------------------------------------------------------------------------------------- several parameters
 
     def beta(
         self,

@@ -23,19 +23,19 @@ def _working() -> Any:
 
 
 @sampler
-def _poisson(key: Any, static: Any, lam: Any) -> jax.Array:
+def _poisson(key: Any, static: Any, lam: Any) -> Any:
     shape, dtype = static
     return jax.random.poisson(key, lam, shape, jnp.promote_types(dtype, jnp.int32)).astype(dtype)
 
 
 @sampler
-def _binomial(key: Any, static: Any, n: Any, p: Any) -> jax.Array:
+def _binomial(key: Any, static: Any, n: Any, p: Any) -> Any:
     shape, dtype, working = static
     return jax.random.binomial(key, n, p, shape, working).astype(dtype)
 
 
 @stepwise
-def _negative_binomial(key: Any, static: Any, n: Any, p: Any) -> jax.Array:
+def _negative_binomial(key: Any, static: Any, n: Any, p: Any) -> Any:
     shape, dtype, working = static
     rate, count = jax.random.split(key)
     p = jnp.asarray(p, working)
@@ -44,13 +44,13 @@ def _negative_binomial(key: Any, static: Any, n: Any, p: Any) -> jax.Array:
 
 
 @sampler
-def _geometric(key: Any, static: Any, p: Any) -> jax.Array:
+def _geometric(key: Any, static: Any, p: Any) -> Any:
     shape, dtype = static
     return jax.random.geometric(key, p, shape, jnp.promote_types(dtype, jnp.int32)).astype(dtype)
 
 
 @stepwise
-def _multinomial(key: Any, static: Any, n: Any, pvals: Any) -> jax.Array:
+def _multinomial(key: Any, static: Any, n: Any, pvals: Any) -> Any:
     shape, dtype, working = static
     pvals = jnp.broadcast_to(jnp.asarray(pvals, working), (*shape, pvals.shape[-1]))
     return jax.random.multinomial(key, jnp.broadcast_to(n, shape), pvals, dtype=working).astype(dtype)

@@ -6,6 +6,7 @@ import secrets
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from stategraph import _jax
@@ -37,9 +38,11 @@ def as_key(seed_or_key: SeedOrKey) -> jax.Array:
         if seed_or_key.ndim == 0 and np.issubdtype(seed_or_key.dtype, np.integer):
             return jax.random.key(seed_or_key)
         if seed_or_key.ndim >= 1 and seed_or_key.dtype == np.uint32:
-            return jax.random.wrap_key_data(seed_or_key)
+            key: jax.Array = jax.random.wrap_key_data(jnp.asarray(seed_or_key))
+            return key
     raise TypeError(
-        f"a seed or key is needed: an integer, jax.random.key(...) or a uint32 key array, not {_what(seed_or_key)}"
+        "a seed or key is needed: an integer, jax.random.key(...) or a uint32 key array, "
+        f"not {_what(seed_or_key)}"
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def _until_accepted(
@@ -31,7 +32,7 @@ def _until_accepted(
     return result
 
 
-def von_mises(key: Any, static: Any, mu: Any, kappa: Any) -> jax.Array:
+def von_mises(key: Any, static: Any, mu: Any, kappa: Any) -> Any:
     """Best and Fisher, Efficient simulation of the von Mises distribution, 1979."""
     shape, dtype = static
     working = jnp.promote_types(dtype, jnp.float32)
@@ -58,7 +59,7 @@ def von_mises(key: Any, static: Any, mu: Any, kappa: Any) -> jax.Array:
     return (turned - 2 * jnp.pi * jnp.round(turned / (2 * jnp.pi))).astype(dtype)
 
 
-def zipf(key: Any, static: Any, a: Any) -> jax.Array:
+def zipf(key: Any, static: Any, a: Any) -> Any:
     """Devroye, Non-Uniform Random Variate Generation, 1986, chapter X.6. Numbers that the dtype cannot hold
     are drawn again.
     """
@@ -66,7 +67,7 @@ def zipf(key: Any, static: Any, a: Any) -> jax.Array:
     working = jnp.promote_types(jnp.float32, jnp.result_type(float))
     am1 = jnp.broadcast_to(jnp.asarray(a, working), shape) - 1
     b = 2.0**am1
-    limit = float(jnp.iinfo(dtype).max)
+    limit = float(np.iinfo(dtype).max)
 
     def propose(own: Any) -> tuple[Any, Any]:
         u, v = 1 - jax.random.uniform(own, (2, *shape), working)
@@ -77,18 +78,17 @@ def zipf(key: Any, static: Any, a: Any) -> jax.Array:
     return _until_accepted(key, shape, dtype, propose)
 
 
-def log_series(key: Any, static: Any, p: Any) -> jax.Array:
-    """Kemp, Efficient generation of logarithmically distributed pseudo-random variables, 1981 (algorithm LS).
-    """
+def log_series(key: Any, static: Any, p: Any) -> Any:
+    """Kemp, Efficient generation of logarithmically distributed random variables, 1981 (algorithm LS)."""
     shape, dtype = static
     working = jnp.promote_types(jnp.float32, jnp.result_type(float))
     u, v = 1 - jax.random.uniform(key, (2, *shape), working)
     q = -jnp.expm1(jnp.log1p(-jnp.asarray(p, working)) * u)
     x = jnp.floor(1 + jnp.log(v) / jnp.log(q))
-    return jnp.clip(x, 1, float(jnp.iinfo(dtype).max) / 2).astype(dtype)
+    return jnp.clip(x, 1, float(np.iinfo(dtype).max) / 2).astype(dtype)
 
 
-def hypergeometric(key: Any, static: Any, ngood: Any, nbad: Any, nsample: Any) -> jax.Array:
+def hypergeometric(key: Any, static: Any, ngood: Any, nbad: Any, nsample: Any) -> Any:
     """Draw one after the other, without putting back; of a sample of more than half of all, what is left is
     drawn.
     """

@@ -22,7 +22,7 @@ class Sampler:
 
     __slots__ = ("_kernel", "function")
 
-    def __init__(self, function: Callable[..., jax.Array], compiled_together: bool) -> None:
+    def __init__(self, function: Callable[..., Any], compiled_together: bool) -> None:
         self.function = function
         self._kernel: Any = None
         if compiled_together:
@@ -50,12 +50,11 @@ class Sampler:
         return following, self.function(own, static, *parameters)
 
 
-def sampler(function: Callable[..., jax.Array]) -> Sampler:
-    """A sampler that is one compiled function of JAX's, and may be compiled together with advancing the key.
-    """
+def sampler(function: Callable[..., Any]) -> Sampler:
+    """A sampler that is one compiled function of JAX's, and is compiled together with ``advance``."""
     return Sampler(function, True)
 
 
-def stepwise(function: Callable[..., jax.Array]) -> Sampler:
+def stepwise(function: Callable[..., Any]) -> Sampler:
     """A sampler of several steps, which round differently when they are compiled together."""
     return Sampler(function, False)

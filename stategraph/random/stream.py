@@ -21,7 +21,7 @@ from stategraph import _jax
 from stategraph.errors import StateAccessError, TraceError, describe
 from stategraph.random.keys import SeedOrKey, advance, advance_compiled, as_key, fresh_seed
 from stategraph.random.sampler import Sampler
-from stategraph.recording import LOCAL
+from stategraph.recording import LOCAL, Recorder
 from stategraph.state import RUNTIME_LOCK, Cell, State
 
 _TRACE, _EAGER, _DISABLE_JIT = _jax.TRACE_STATE, _jax.EAGER, _jax.DISABLE_JIT
@@ -53,21 +53,22 @@ class Stream(State[jax.Array]):
         stream._seed = fresh_seed()
         return stream
 
+    _backup: tuple[Recorder | None, jax.Array] | None
+
     def __getattr__(self, name: str) -> Any:
-        if name != "_cells" or "_seed" not in self.__dict__:
+        if name != "_cells":
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         with _FIRST_USE:
-            seed = self.__dict__.get("_seed")
-            if seed is not None:
+            if "_seed" in self.__dict__:  # else another thread was faster
                 with _jax.set_trace(_EAGER):
-                    self._cells = (Cell(as_key(seed)),)
+                    self._cells = (Cell(as_key(self._seed)),)
                 del self._seed
-        return self._cells
+        return object.__getattribute__(self, "_cells")
 
     def _extra(self) -> dict[str, Any]:
         return {key: value for key, value in super()._extra().items() if key not in ("_seed", "_backup")}
 
-    # ----------------------------------------------------------------------------------------------------------- the key
+    # ------------------------------------------------------------------------------------------------ the key
 
     def seed(self, seed_or_key: SeedOrKey = None) -> None:
         """Start again from a seed: an integer ``n`` means ``jax.random.key(n)``; without one, from the
@@ -157,9 +158,9 @@ class Stream(State[jax.Array]):
             self._backup = None
             raise StateAccessError(
                 describe(
-                    f"The backup of {self._describe()} was made while a function was traced, and is gone with that trace.",
+                    f"The backup of {self._describe()} was made in a trace, and is gone with it.",
                     at=_jax.here(),
-                    fix="call restore_key() in the same function as backup_key(), or use `with rng.seed_context(seed):`",
+                    fix="restore it in the same function, or use `with rng.seed_context(seed):`",
                 )
             )
         self.value = key
@@ -184,12 +185,13 @@ class Stream(State[jax.Array]):
         keys = self.split_key(n)
         return [type(self)(keys[i]) for i in range(n)]
 
-    # ----------------------------------------------------------------------------------------------------------- drawing
+    # ------------------------------------------------------------------------------------------------ drawing
 
     def _draw(self, sampler: Sampler, static: Any, parameters: tuple[Any, ...], key: SeedOrKey) -> jax.Array:
         """One sample, with ``key`` if there is one, else with the stream's next."""
         if key is not None:
-            return sampler.function(as_key(key), static, *parameters)
+            sample: jax.Array = sampler.function(as_key(key), static, *parameters)
+            return sample
         if _TRACE.value is _EAGER and LOCAL.recorder is None and not _DISABLE_JIT.value:
             with RUNTIME_LOCK:
                 following, sample = sampler.eager(self.value, static, parameters)
@@ -223,15 +225,16 @@ class Stream(State[jax.Array]):
         if LOCAL.writable is not None or self._is_at_home():
             return
         batching = any(map(_jax.is_batching, _jax.trace_chain()))
+        where = "jax.vmap" if batching else "a JAX transformation that StateGraph does not trace"
         raise StateAccessError(
             describe(
-                f"{self._describe()} is drawn from inside {'jax.vmap' if batching else 'a JAX transformation that StateGraph does not trace'}.",
+                f"{self._describe()} is drawn from inside {where}.",
                 state=self._describe(),
                 created=self.source_location,
                 at=_jax.here(),
                 why="every lane would get the same numbers"
                 if batching
-                else "its next key would exist only inside that transformation (jax.jit, jax.grad, or a jax.lax loop run eagerly)",
+                else "its next key would exist only in there (jax.jit, jax.grad, a jax.lax loop run eagerly)",
                 fix=("use stategraph.augment.vmap" if batching else "use stategraph.compile.jit")
                 + ", or pass a key as an argument and draw with it: rand(3, key=key)",
             )

@@ -82,10 +82,18 @@ def _both(names: list[str] | None, nums: Any, given_names: Any, what: str) -> tu
     return frozenset(numbers), frozenset(called)
 
 
+def _called(function: Any) -> Callable[..., Any]:
+    """Whose parameters a call has: those of ``update`` for a Module."""
+    if not isinstance(function, Node):
+        return function  # type: ignore[no-any-return]
+    called: Any = function
+    return getattr(called, "update", called)  # type: ignore[no-any-return]
+
+
 def _positional_names(function: Callable[..., Any]) -> list[str] | None:
     """Parameter names in order; ``*args``/``**kwargs`` as such, keyword-only ones with a leading ``=``."""
     try:
-        parameters = inspect.signature(function).parameters.values()
+        parameters = inspect.signature(_called(function)).parameters.values()
     except (TypeError, ValueError):
         return None
     found = []
@@ -170,10 +178,10 @@ def nodes_among(function: Callable[..., Any], parts: Split) -> dict[str, Any]:
     """The Nodes among the static arguments of one call, by the names of their parameters."""
     args, kwargs = parts.rebuild(parts.args, parts.kwargs)
     try:
-        bound = inspect.signature(function).bind(*args, **kwargs).arguments
+        bound = inspect.signature(_called(function)).bind(*args, **kwargs).arguments
     except (TypeError, ValueError):
         return {}
-    kinds = {p.name: p.kind for p in inspect.signature(function).parameters.values()}
+    kinds = {p.name: p.kind for p in inspect.signature(_called(function)).parameters.values()}
     several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return {name: value for name, value in bound.items() if isinstance(value, Node) or kinds[name] in several}
 
@@ -217,7 +225,7 @@ def split(signature: Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 
 def argument_names(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str] | None:
     """Leaf names from the function's parameter names: ``x``, ``batch['image']``."""
-    target = getattr(function, "update", function) if isinstance(function, Node) else function
+    target = _called(function)
     try:
         bound = inspect.signature(target).bind(*args, **kwargs)
         parameters = list(inspect.signature(target).parameters.values())

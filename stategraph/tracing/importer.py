@@ -396,6 +396,9 @@ class Importer:
         region = Region([value.type for value in given])
         sources = [*held, *region.args]
         outer = {token: self.symbol(token) for token, _, _ in params["local"]}
+        depth = self.depth
+        if params["depth"] is not None:  # what it runs on is its own, so it may stand anywhere
+            self.depth = params["depth"]
         for token, tree, slots in params["local"]:
             assert self.recorder is not None
             self.symbols[token] = self.name_copy(token)
@@ -403,6 +406,7 @@ class Importer:
             region.append(Op("state.alloc", [sources[i] for i in slots], (), attributes, (), location))
         self.fill(region, jaxpr, closed, dict(zip(jaxpr.invars, [*consts, *region.args], strict=False)))
         self.symbols.update(outer)
+        self.depth = depth
         states = tuple(Symbol(self.symbol(token)) for token in params["tokens"])
         attributes = {"outputs": params["outputs"], "lanes": params["lanes"], "states": states}
         name = "xform." + eqn.primitive.name.removeprefix("stategraph_")

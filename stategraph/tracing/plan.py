@@ -338,4 +338,5 @@ def _snapshot(container: Any) -> Any:
 
 
 def _then(value: Any) -> Any:
-    return value if type(value).__eq__ is object.__eq__ else _Then(value)
+    plain: Any = object.__eq__
+    return value if type(value).__eq__ is plain else _Then(value)

@@ -39,7 +39,7 @@ def function_roots(function: Callable[..., Any]) -> Iterator[tuple[tuple[Any, ..
         elif isinstance(current, types.FunctionType):
             for name, value in _names(current):
                 yield (name,), value
-                if isinstance(value, (types.FunctionType, types.MethodType, functools.partial)):
+                if isinstance(value, (types.FunctionType, types.MethodType, functools.partial)) or "__wrapped__" in getattr(value, "__dict__", ()):
                     stack.append(value)
             if hasattr(current, "__wrapped__"):
                 stack.append(current.__wrapped__)

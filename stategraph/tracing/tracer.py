@@ -97,12 +97,18 @@ _CONCRETE = (
 
 def touched_states(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[dict[str, State[Any]], dict[str, State[Any]]]:
     """(States that a call touches, those of them that it reads), by name, without running it."""
+    read, written = accessed_states(function, args, kwargs)
+    return {**read, **written}, read
+
+
+def accessed_states(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[dict[str, State[Any]], dict[str, State[Any]]]:
+    """(States that a call reads, those that it writes), by name, without running it."""
     leaves, in_tree = jax.tree.flatten((tuple(args), dict(kwargs)))
     recorder = Recorder()
     run = _Run(function, in_tree, recorder)
     with recorder:
         try:
-            jaxpr, _ = _jax.trace_flat(run, [_jax.typeof(leaf) for leaf in leaves], traced_for="stategraph", name="touched")
+            jaxpr, _ = _jax.trace_flat(run, [_argument_aval(leaf) for leaf in leaves], traced_for="stategraph", name="touched")
         finally:
             _rollback(recorder)
     names, _ = find_names(function)
@@ -112,7 +118,7 @@ def touched_states(function: Callable[..., Any], args: Sequence[Any], kwargs: di
         owner: State[Any] = recorder.owners[token]
         if token not in recorder.born_in:
             found[eqn.primitive.name][names.get(id(owner)) or owner.name or f"state{int(token)}"] = owner
-    return {**found["state_read"], **found["state_write"]}, found["state_read"]
+    return found["state_read"], found["state_write"]
 
 
 class _Run:

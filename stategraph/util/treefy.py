@@ -54,7 +54,9 @@ class TreefyState:
         new.metadata, new.extra = self.metadata, self.extra
         return new
 
-    copy = replace
+    def copy(self) -> TreefyState:
+        """The same, as another object."""
+        return self.replace(self.value)
 
     def to_state(self) -> State[Any]:
         """A new State with this value."""

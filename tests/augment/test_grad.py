@@ -80,7 +80,7 @@ def test_ellipsis_means_all_trainable_states(way: Any) -> None:
 @pytest.mark.core
 def test_states_as_one_a_list_a_tuple_a_mapping_and_a_filter(way: Any) -> None:
     net = Net()
-    f = lambda x: net(x)  # noqa: E731
+    f = lambda x: net(x)
     assert np.allclose(way(lambda: grad(f, net.w)(2.0)), 4)
     one, two = way(lambda: grad(f, [net.w, net.scale])(2.0))
     assert np.allclose(one, 4) and np.allclose(two, 12)
@@ -94,7 +94,7 @@ def test_states_as_one_a_list_a_tuple_a_mapping_and_a_filter(way: Any) -> None:
 
 @pytest.mark.core
 def test_a_second_positional_int_is_argnums(way: Any) -> None:
-    f = lambda x, y: (x * y**2).sum()  # noqa: E731
+    f = lambda x, y: (x * y**2).sum()
     assert np.allclose(way(lambda: grad(f, 1)(2.0, 3.0)), 12)
     one, two = way(lambda: grad(f, (0, 1))(2.0, 3.0))
     assert np.allclose(one, 9) and np.allclose(two, 12)
@@ -115,8 +115,8 @@ def test_states_and_argnums_give_both(way: Any) -> None:
 @pytest.mark.core
 def test_return_value_and_aux_in_the_documented_order(way: Any) -> None:
     net = Net()
-    f = lambda x: (net(x), {"x": x, "n": net.count.value})  # noqa: E731
-    g = lambda x: net(x)  # noqa: E731
+    f = lambda x: (net(x), {"x": x, "n": net.count.value})
+    g = lambda x: net(x)
     grads, value = way(lambda: grad(g, net.w, return_value=True)(2.0))
     assert np.allclose(grads, 4) and np.allclose(value, 24.5)
     grads, aux = way(lambda: grad(f, net.w, has_aux=True)(2.0))
@@ -208,7 +208,11 @@ def test_a_whole_training_loop_equals_hand_purified_jax() -> None:
     (w1, h1), expected = jax.jit(pure)(w.value, h.value, xs)
     c, got = sg.compile.jit(train)(xs)
     assert int(c) == 5 and int(steps.value) == 5
-    assert np.allclose(got, expected, rtol=1e-5) and np.allclose(w.value, w1, rtol=1e-5) and np.allclose(h.value, h1, rtol=1e-5)
+    assert (
+        np.allclose(got, expected, rtol=1e-5)
+        and np.allclose(w.value, w1, rtol=1e-5)
+        and np.allclose(h.value, h1, rtol=1e-5)
+    )
 
 
 @pytest.mark.core
@@ -221,13 +225,17 @@ def test_second_order() -> None:
             return jnp.sin(w.value * x) * w.value
 
         def outer(x: Any) -> Any:
-            return grad(lambda y: grad(f)(y))(x), grad(lambda y: grad(f, w)(y), w)(x), grad(lambda y: grad(f, w)(y))(x)
+            return (
+                grad(lambda y: grad(f)(y))(x),
+                grad(lambda y: grad(f, w)(y), w)(x),
+                grad(lambda y: grad(f, w)(y))(x),
+            )
 
         return outer, [w, n]
 
-    function, (w, n) = make()
+    function, (_, n) = make()
     xx, ww, xw = sg.compile.jit(function)(0.7)
-    pure = lambda w, x: jnp.sin(w * x) * w  # noqa: E731
+    pure = lambda w, x: jnp.sin(w * x) * w
     assert np.allclose(xx, jax.grad(jax.grad(pure, 1), 1)(1.5, 0.7), rtol=1e-4)
     assert np.allclose(ww, jax.grad(jax.grad(pure, 0), 0)(1.5, 0.7), rtol=1e-4)
     assert np.allclose(xw, jax.grad(jax.grad(pure, 0), 1)(1.5, 0.7), rtol=1e-4)
@@ -235,7 +243,9 @@ def test_second_order() -> None:
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("where", ["cond", "while", "jit", "checkpoint", "custom_vjp", "custom_jvp", "for_loop"])
+@pytest.mark.parametrize(
+    "where", ["cond", "while", "jit", "checkpoint", "custom_vjp", "custom_jvp", "for_loop"]
+)
 def test_gradients_through_structure_equal_hand_purified_jax(where: str) -> None:
     w, s = sg.ParamState(jnp.float32(1.2)), sg.State(jnp.float32(0.5))
 
@@ -243,7 +253,9 @@ def test_gradients_through_structure_equal_hand_purified_jax(where: str) -> None
         return v * v
 
     vjp: Any = jax.custom_vjp(square)
-    vjp.defvjp(lambda v: (v * v, (v,)), lambda res, g: (3 * res[0] * g,))  # wrong on purpose: the rule must be used
+    vjp.defvjp(
+        lambda v: (v * v, (v,)), lambda res, g: (3 * res[0] * g,)
+    )  # wrong on purpose: the rule must be used
     jvp: Any = jax.custom_jvp(square)
     jvp.defjvp(lambda p, t: (p[0] * p[0], 3 * p[0] * t[0]))
 
@@ -275,7 +287,9 @@ def test_gradients_through_structure_equal_hand_purified_jax(where: str) -> None
 
             return jax.lax.cond(x > 0, yes, lambda: w.value)
         if where == "while":
-            sg.compile.while_loop(lambda _: s.value < 3, lambda _: (setattr(s, "value", s.value * 2), 0)[1], 0)
+            sg.compile.while_loop(
+                lambda _: s.value < 3, lambda _: (setattr(s, "value", s.value * 2), 0)[1], 0
+            )
             return w.value * s.value * x
         if where == "for_loop":
 
@@ -303,7 +317,9 @@ def test_gradients_through_structure_equal_hand_purified_jax(where: str) -> None
             value, new = body(w, s, x)
             return value, new
 
-        if where == "while":  # reverse mode through a while loop does not exist; here only the State passes it
+        if (
+            where == "while"
+        ):  # reverse mode through a while loop does not exist; here only the State passes it
 
             def pure(w: Any, x: Any, s: Any = before) -> Any:
                 s = jax.lax.stop_gradient(body(w, s, x)[1])
@@ -311,7 +327,11 @@ def test_gradients_through_structure_equal_hand_purified_jax(where: str) -> None
 
         (value, new), (gw, gx) = jax.value_and_grad(pure, (0, 1), has_aux=True)(w.value, x)
         (states, arg), got = f(x)
-        assert np.allclose(got, value, rtol=1e-5) and np.allclose(states[0], gw, rtol=1e-5) and np.allclose(arg, gx, rtol=1e-5)
+        assert (
+            np.allclose(got, value, rtol=1e-5)
+            and np.allclose(states[0], gw, rtol=1e-5)
+            and np.allclose(arg, gx, rtol=1e-5)
+        )
         assert np.allclose(s.value, new, rtol=1e-5)
         s.value = jnp.float32(0.5)
 
@@ -362,7 +382,9 @@ def test_a_state_that_is_never_read_is_an_error_naming_those_that_were(way: Any)
 @pytest.mark.core
 @pytest.mark.parametrize("loss", ["vector", "int", "none", "complex"])
 def test_a_loss_that_is_no_real_scalar_is_an_error(loss: str, way: Any) -> None:
-    f = {"vector": lambda x: x * XS, "int": lambda x: 3, "none": lambda x: None, "complex": lambda x: x * 1j}[loss]
+    f = {"vector": lambda x: x * XS, "int": lambda x: 3, "none": lambda x: None, "complex": lambda x: x * 1j}[
+        loss
+    ]
     with pytest.raises((TypeError, StateGraphError)):
         way(lambda: grad(f)(2.0))
 

@@ -40,8 +40,14 @@ def test_for_loop_over_arrays_and_without_arguments() -> None:
             return s.value
 
         def f(xs: Any) -> Any:
-            ys = sg.compile.for_loop(lambda x, t: (setattr(s, "value", s.value + x * t["a"]), s.value)[1], xs, {"a": xs * 2})
-            return ys, sg.compile.for_loop(count, length=3), sg.compile.for_loop(lambda x: s.value * x, xs, reverse=True, unroll=2)
+            ys = sg.compile.for_loop(
+                lambda x, t: (setattr(s, "value", s.value + x * t["a"]), s.value)[1], xs, {"a": xs * 2}
+            )
+            return (
+                ys,
+                sg.compile.for_loop(count, length=3),
+                sg.compile.for_loop(lambda x: s.value * x, xs, reverse=True, unroll=2),
+            )
 
         return f, [s]
 
@@ -58,7 +64,11 @@ def test_scan_carries_and_stacks() -> None:
             return c + (0 if x is None else x), s.value
 
         def f(xs: Any) -> Any:
-            return sg.compile.scan(step, 1.0, xs), sg.compile.scan(step, 1.0, length=2), sg.compile.scan(step, 0.0, xs, reverse=True)
+            return (
+                sg.compile.scan(step, 1.0, xs),
+                sg.compile.scan(step, 1.0, length=2),
+                sg.compile.scan(step, 0.0, xs, reverse=True),
+            )
 
         return f, [s]
 
@@ -180,7 +190,9 @@ def test_zero_trip_loops_leave_state_alone() -> None:
 
             ys = sg.compile.for_loop(step, xs)
             sg.compile.for_loop(lambda: setattr(s, "value", s.value * 0), length=0)
-            c = sg.compile.while_loop(lambda c: c < 0, lambda c: (setattr(s, "value", s.value * 0), c + 1)[1], 1.0)
+            c = sg.compile.while_loop(
+                lambda c: c < 0, lambda c: (setattr(s, "value", s.value * 0), c + 1)[1], 1.0
+            )
             return ys.shape[0], c, s.value
 
         return f, [s]
@@ -318,7 +330,9 @@ def test_eager_loops_follow_the_globals_that_they_mention() -> None:
     RATE, GLOBAL_STATE = 1.0, sg.State(0.0)
 
     def run() -> float:
-        sg.compile.for_loop(lambda x: setattr(GLOBAL_STATE, "value", GLOBAL_STATE.value + helper(x)), jnp.ones(2))
+        sg.compile.for_loop(
+            lambda x: setattr(GLOBAL_STATE, "value", GLOBAL_STATE.value + helper(x)), jnp.ones(2)
+        )
         return float(GLOBAL_STATE.value)
 
     assert run() == 2
@@ -332,7 +346,9 @@ def test_eager_loops_follow_the_globals_that_they_mention() -> None:
 
 def test_minus_zero_and_one_and_true_are_different_constants() -> None:
     def run(k: Any) -> Any:
-        return sg.compile.for_loop(lambda x: jnp.copysign(x, k) if isinstance(k, float) else x * k, jnp.ones(1))[0]
+        return sg.compile.for_loop(
+            lambda x: jnp.copysign(x, k) if isinstance(k, float) else x * k, jnp.ones(1)
+        )[0]
 
     assert float(run(0.0)) == 1 and float(run(-0.0)) == -1
     assert run(1).dtype == jnp.float32 and float(run(True)) == 1
@@ -387,7 +403,10 @@ def test_loops_nested_in_eager_python() -> None:
             for k in range(3):
                 out.append(
                     sg.compile.for_loop(
-                        lambda x, k=k: sg.compile.cond(x > k, lambda: (setattr(s, "value", s.value + x), s.value)[1], lambda: s.value), xs
+                        lambda x, k=k: sg.compile.cond(
+                            x > k, lambda: (setattr(s, "value", s.value + x), s.value)[1], lambda: s.value
+                        ),
+                        xs,
                     )
                 )
             return out

@@ -149,7 +149,15 @@ def test_changes_of_lists_dicts_and_tuples_of_nodes_are_noticed(change: str) -> 
         net.sizes = (5, 2)
     else:
         net.layers = [*net.layers, sg.State(10.0)]
-    expected = {"append": 16, "item": 16, "dict item": 16, "dict new": 16, "delete": 5, "tuple": 30, "nested": 16}[change]
+    expected = {
+        "append": 16,
+        "item": 16,
+        "dict item": 16,
+        "dict new": 16,
+        "delete": 5,
+        "tuple": 30,
+        "nested": 16,
+    }[change]
     assert float(step(2.0)) == 3 + 3 * expected
 
 
@@ -179,7 +187,9 @@ def test_equal_tuples_assigned_every_step_do_not_retrace() -> None:
 def test_one_and_true_and_zero_and_minus_zero_are_different_settings() -> None:
     net = Net()
     net.rate = 0.0
-    step = sg.compile.jit(lambda: jnp.copysign(1.0, jnp.float32(net.rate)) if isinstance(net.rate, float) else net.rate)
+    step = sg.compile.jit(
+        lambda: jnp.copysign(1.0, jnp.float32(net.rate)) if isinstance(net.rate, float) else net.rate
+    )
     assert float(step()) == 1
     net.rate = -0.0
     assert float(step()) == -1
@@ -268,21 +278,30 @@ def test_a_jitted_method_is_compiled_per_object() -> None:
     two.step(1.0)
     assert int(one.count.value) == 3 and int(two.count.value) == 1
     assert one.step.trace_count == 2  # .trace() above is one
-    assert np.allclose(one.scaled(jnp.ones(3), True), 2) and np.allclose(one.scaled(jnp.ones(3), twice=False), 1)
+    assert np.allclose(one.scaled(jnp.ones(3), True), 2) and np.allclose(
+        one.scaled(jnp.ones(3), twice=False), 1
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------- arguments
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("declared", [{"static_argnums": 1}, {"static_argnames": "mode"}, {"static_argnums": -2}])
+@pytest.mark.parametrize(
+    "declared", [{"static_argnums": 1}, {"static_argnames": "mode"}, {"static_argnums": -2}]
+)
 def test_static_arguments_by_position_and_name_follow_jax(declared: dict[str, Any]) -> None:
     def f(x: Any, mode: str, scale: float = 1.0) -> Any:
         assert isinstance(mode, str)
         return x * scale if mode == "scale" else x + scale
 
     ours, theirs = sg.compile.jit(f, **declared), jax.jit(f, **declared)
-    for args, kwargs in [((2.0, "scale"), {}), ((2.0, "add"), {}), ((2.0,), {"mode": "scale", "scale": 3.0}), ((2.0, "add", 3.0), {})]:
+    for args, kwargs in [
+        ((2.0, "scale"), {}),
+        ((2.0, "add"), {}),
+        ((2.0,), {"mode": "scale", "scale": 3.0}),
+        ((2.0, "add", 3.0), {}),
+    ]:
         if declared == {"static_argnums": -2} and len(args) < 3:
             continue  # counted from the end of the arguments that are given
         assert float(ours(*args, **kwargs)) == float(theirs(*args, **kwargs))
@@ -385,7 +404,7 @@ def test_a_jitted_function_shows_its_stages() -> None:
 
 def test_passes_and_exactness_are_options() -> None:
     s = sg.State(1.0)
-    f = lambda x: s.value * x + s.value * x  # noqa: E731
+    f = lambda x: s.value * x + s.value * x
     plain = sg.compile.jit(f, passes="inline-calls,hoist-state,forward-state,eliminate-local-state")
     default = sg.compile.jit(f)
     assert len(list(plain.lower(2.0).program.walk("jax.mul"))) == 2
@@ -530,7 +549,9 @@ def test_reading_while_another_thread_runs_compiled_calls() -> None:
 @pytest.mark.core
 def test_two_compiled_functions_share_states_on_two_threads() -> None:
     s, t = sg.State(jnp.zeros(100)), sg.State(jnp.zeros(100))
-    one = sg.compile.jit(lambda: (setattr(s, "value", s.value + 1), setattr(t, "value", t.value + s.value[0] * 0 + 1))[0])
+    one = sg.compile.jit(
+        lambda: (setattr(s, "value", s.value + 1), setattr(t, "value", t.value + s.value[0] * 0 + 1))[0]
+    )
     two = sg.compile.jit(lambda x: setattr(s, "value", s.value + x))
     problems: list[Any] = []
 
@@ -541,7 +562,9 @@ def test_two_compiled_functions_share_states_on_two_threads() -> None:
         except Exception as error:
             problems.append(error)
 
-    threads = [threading.Thread(target=run, args=(c,)) for c in (one, lambda: two(2.0), one, lambda: two(2.0))]
+    threads = [
+        threading.Thread(target=run, args=(c,)) for c in (one, lambda: two(2.0), one, lambda: two(2.0))
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

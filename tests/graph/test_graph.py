@@ -46,7 +46,10 @@ def test_nodes_are_found_with_the_root_under_the_empty_path() -> None:
 def test_filters_by_type_tag_function_tuple_and_ellipsis() -> None:
     tree = Tree()
     assert len(states(tree, sg.ParamState)) == 3 and len(states(tree, "leaf")) == 3
-    assert len(states(tree, lambda path, s: "k" in path)) == 2 and len(states(tree, lambda s: float(s.value) == 1)) == 2
+    assert (
+        len(states(tree, lambda path, s: "k" in path)) == 2
+        and len(states(tree, lambda s: float(s.value) == 1)) == 2
+    )
     params, rest = states(tree, sg.ParamState, ...)
     assert len(params) == 3 and len(rest) == 4
     assert len(states(tree, (sg.ParamState, lambda path, s: path[-1] == "t"))) == 6
@@ -89,7 +92,9 @@ def test_modules_call_update_and_have_a_read_only_name() -> None:
             return 2 * x
 
     double = Double("d")
-    assert double(3) == 6 and double.name == "d" and 3 >> double == 6 and (jnp.ones(2) >> double).shape == (2,)
+    assert (
+        double(3) == 6 and double.name == "d" and 3 >> double == 6 and (jnp.ones(2) >> double).shape == (2,)
+    )
     with pytest.raises(AttributeError):
         double.name = "e"  # type: ignore[misc]
     with pytest.raises(NotImplementedError, match="update"):

@@ -140,7 +140,9 @@ def test_a_trace_alone_leaves_no_born_state_behind() -> None:
     assert not hasattr(cell, "h") and not hasattr(cell, "count")
     born = [symbol for symbol in traced.program.states.values() if symbol.born]
     assert len(born) == 2
-    assert [str(row.name) for row in traced.signature if row.group == "state out"] == [f"@{s.path}" for s in born]
+    assert [str(row.name) for row in traced.signature if row.group == "state out"] == [
+        f"@{s.path}" for s in born
+    ]
 
 
 def test_a_born_state_in_new_containers_and_nodes() -> None:
@@ -211,7 +213,11 @@ def test_a_born_state_of_a_failed_first_call_says_so() -> None:
     assert not hasattr(cell, "h")
     with pytest.raises(StateAccessError) as error:
         kept[0].value
-    assert "created inside a trace" in str(error.value) and "test_born.py" in str(error.value) and "fix:" in str(error.value)
+    assert (
+        "created inside a trace" in str(error.value)
+        and "test_born.py" in str(error.value)
+        and "fix:" in str(error.value)
+    )
 
 
 def test_a_jitted_method_may_create_states() -> None:

@@ -447,14 +447,20 @@ def test_debug_prints_keep_their_order(capfd: pytest.CaptureFixture[str]) -> Non
         f()
         jax.effects_barrier()
     printed = capfd.readouterr().out.split("\n")[:-1]
-    steps = [["start"], *[[f"step {i}"] + ([f"even {i}"] if i % 2 == 0 else []) for i in range(1, 5)], ["end 4"]]
+    steps = [
+        ["start"],
+        *[[f"step {i}"] + ([f"even {i}"] if i % 2 == 0 else []) for i in range(1, 5)],
+        ["end 4"],
+    ]
     first = [line for lines in steps for line in lines]
     assert printed[: len(first)] == first
     assert printed[-1] == "end 8"
     assert len(printed) == 2 * len(first)
 
 
-def test_dead_code_elimination_keeps_prints_and_callbacks_in_nested_bodies(capfd: pytest.CaptureFixture[str]) -> None:
+def test_dead_code_elimination_keeps_prints_and_callbacks_in_nested_bodies(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     seen: list[int] = []
     s = sg.State(0)
 
@@ -498,7 +504,9 @@ def test_sort_reduce_and_linear_solve_take_functions_without_state() -> None:
         def f(x: Any) -> Any:
             s.value = s.value + 1
             total = jax.lax.reduce(x, jnp.float32(0), jax.lax.add, (0,))
-            solved = jax.lax.custom_linear_solve(lambda v: v * 2.0, x, lambda matvec, b: b / 2.0, symmetric=True)
+            solved = jax.lax.custom_linear_solve(
+                lambda v: v * 2.0, x, lambda matvec, b: b / 2.0, symmetric=True
+            )
             return total, jnp.sort(x), solved * s.value
 
         return f, [s]
@@ -517,7 +525,9 @@ def test_state_in_a_function_that_only_jax_understands_is_refused(where: str) ->
             return jax.lax.reduce_window(x, jnp.float32(0), lambda a, b: a + b * s.value, (2,), (1,), "VALID")
         if where == "pure_callback":
             return jax.pure_callback(lambda v: v * s.value, x, x)
-        return jax.lax.custom_linear_solve(lambda v: v * s.value, x, lambda matvec, b: b / 2.0, symmetric=True)
+        return jax.lax.custom_linear_solve(
+            lambda v: v * s.value, x, lambda matvec, b: b / 2.0, symmetric=True
+        )
 
     if where == "pure_callback":  # the callback runs later, eagerly: it sees the State as it is then
         assert np.allclose(sg.compile.jit(f)(XS), XS * 2)
@@ -528,18 +538,20 @@ def test_state_in_a_function_that_only_jax_understands_is_refused(where: str) ->
 
 
 @pytest.mark.core
-def test_shard_map_bodies_use_state() -> None:
+def test_shard_map_bodies_use_state_or_are_refused_by_name() -> None:
     from jax.sharding import Mesh, PartitionSpec
 
     mesh = Mesh(np.array(jax.devices()[:1]), ("i",))
     s = sg.State(jnp.float32(2))
 
     def f(x: Any) -> Any:
-        return jax.shard_map(lambda v: v * s.value, mesh=mesh, in_specs=PartitionSpec("i"), out_specs=PartitionSpec("i"))(x)
+        return jax.shard_map(
+            lambda v: v * s.value, mesh=mesh, in_specs=PartitionSpec("i"), out_specs=PartitionSpec("i")
+        )(x)
 
     try:
         out = sg.compile.jit(f)(XS)
     except sg.errors.StateGraphError as error:
-        assert "shard_map" in str(error) and "fix:" in str(error)
+        assert "given to shard_map" in str(error) and "fix:" in str(error)
     else:
         assert np.allclose(out, XS * 2)

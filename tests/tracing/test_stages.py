@@ -171,7 +171,9 @@ def test_the_signature_names_inputs_states_captures_and_results() -> None:
 @pytest.mark.core
 def test_every_text_can_be_had() -> None:
     lowered = sg.trace(Net(), X).lower()
-    assert lowered.as_text().startswith("stategraph") and lowered.as_text("stategraph") == str(lowered.program)
+    assert lowered.as_text().startswith("stategraph") and lowered.as_text("stategraph") == str(
+        lowered.program
+    )
     assert "dot_general" in lowered.as_text("jaxpr") and "stablehlo" in lowered.as_text("stablehlo")
     assert "HloModule" in lowered.as_text("hlo") and "HloModule" in lowered.compile().as_text()
     with pytest.raises(ValueError, match="dialect"):

@@ -9,7 +9,6 @@ import pytest
 import stategraph as sg
 from stategraph.util import (
     All,
-    Any as AnyOf,
     Everything,
     Not,
     Nothing,
@@ -17,6 +16,9 @@ from stategraph.util import (
     PathContains,
     WithTag,
     to_predicate,
+)
+from stategraph.util import (
+    Any as AnyOf,
 )
 from stategraph.util.filter import to_predicates
 
@@ -67,7 +69,7 @@ def test_what_a_filter_selects(the_filter: Any, selected: list[Any]) -> None:
 def test_everything_is_only_allowed_last() -> None:
     assert len(to_predicates((sg.ParamState, ...))) == 2
     for everything in (..., True):
-        with pytest.raises(ValueError, match="put `...` last"):
+        with pytest.raises(ValueError, match=r"put `[.]{3}` last"):
             to_predicates((everything, sg.ParamState))
 
 

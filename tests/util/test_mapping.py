@@ -102,7 +102,9 @@ def test_values_out_and_in(states: FlattedDict) -> None:
 def test_states_become_references(states: FlattedDict) -> None:
     for made in (states.treefy_state(), states.to_nest().treefy_state()):
         assert [x.shape for x in jax.tree.leaves(made)] == [(), (2,), ()]
-    assert all(leaf is state for leaf, state in zip(jax.tree.leaves(states), [states[("l", "v")]], strict=False))
+    assert all(
+        leaf is state for leaf, state in zip(jax.tree.leaves(states), [states[("l", "v")]], strict=False)
+    )
 
 
 @pytest.mark.core

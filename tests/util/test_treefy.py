@@ -26,7 +26,12 @@ class Noisy(sg.State[jax.Array]):
 def test_a_state_comes_back_as_it_was() -> None:
     state = Noisy(3)
     again = jax.tree.map(lambda x: x + 1, treefy(state)).to_state()
-    assert type(again) is Noisy and again.level == 0.5 and again.tag == {"noise"} and again.metadata == {"unit": "mV"}
+    assert (
+        type(again) is Noisy
+        and again.level == 0.5
+        and again.tag == {"noise"}
+        and again.metadata == {"unit": "mV"}
+    )
     assert again.value.tolist() == [1.0, 1.0, 1.0] and state.value.tolist() == [0.0, 0.0, 0.0]
 
 
