@@ -1,6 +1,7 @@
-"""What programs carry: loops with State written before it is read, conditional writes of a large State, and a scanned LSTM training step.
+"""What programs carry: loops with State written before it is read, conditional writes of a large State, and a
+scanned LSTM training step.
 
-    python benchmarks/carried.py
+python benchmarks/carried.py
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ WIDTH, TRIPS, COUNT = 256, 500, 8
 
 def write_first() -> dict[str, float]:
     """A loop whose body keeps eight intermediate values as State, against the loop with local variables."""
+
     def chain(x: Any, keep: Any) -> Any:
         for i in range(COUNT):
             x = jnp.tanh(x * 1.01 + i)
@@ -89,7 +91,10 @@ def narrow_branch(size: int = 1_000_000) -> dict[str, float]:
     def without(flag: Any, x: Any) -> Any:
         return jax.lax.cond(flag, lambda v: v + 1.0, lambda v: v, x) + 1.0
 
-    plain = jax.jit(lambda flag, b, s: (jax.lax.cond(flag, lambda v: v + 1.0, lambda v: v, b), s + 1.0), donate_argnums=(1, 2))
+    plain = jax.jit(
+        lambda flag, b, s: (jax.lax.cond(flag, lambda v: v + 1.0, lambda v: v, b), s + 1.0),
+        donate_argnums=(1, 2),
+    )
     box = [jnp.zeros(size), jnp.zeros(8)]
     x = jnp.zeros(8)
     off = jnp.asarray(False)
@@ -120,7 +125,9 @@ def narrow_branch(size: int = 1_000_000) -> dict[str, float]:
 
 
 def lstm_carries() -> dict[str, int]:
-    """Values carried by the loops of the scanned LSTM training step: ours, and JAX's for the step written by hand."""
+    """Values carried by the loops of the scanned LSTM training step: ours, and JAX's for the step written by
+    hand.
+    """
     from benchmarks import first_call as fc
     from stategraph import _jax
 
@@ -142,7 +149,12 @@ def in_place(megabytes: int = 256) -> dict[str, float]:
 
     memory = step.compile().memory_analysis()
     size = state.nbytes
-    total = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes - memory.alias_size_in_bytes
+    total = (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
     return {"peak": total / size}
 
 
@@ -156,7 +168,10 @@ def measure() -> dict[str, Any]:
 
 
 def markdown(records: dict[str, Any]) -> str:
-    rows = [[what, "; ".join(f"{name} {value:.2f}" for name, value in found.items())] for what, found in records.items()]
+    rows = [
+        [what, "; ".join(f"{name} {value:.2f}" for name, value in found.items())]
+        for what, found in records.items()
+    ]
     return table(rows, ["what", "ratios"])
 
 

@@ -3,7 +3,8 @@
     python benchmarks/first_call.py            # all models, all implementations
     python benchmarks/first_call.py mlp ours   # one measurement, as JSON (what the parent process runs)
 
-*Python side* is everything up to XLA's compiler (trace, passes, emission, lowering to StableHLO); *whole* includes compiling and the first run.
+*Python side* is everything up to XLA's compiler (trace, passes, emission, lowering to StableHLO); *whole*
+includes compiling and the first run.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("mlp", "gru", "lstm")
 IMPLEMENTATIONS = ("jax", "ours", "brainstate", "nnx")
 
-# Every model is one training step on pytrees of parameters: ``loss(params, batch)`` is shared, so that all trace the same mathematics.
+# Every model is one training step on pytrees of parameters: ``loss(params, batch)`` is shared, so that all
+# trace the same mathematics.
 
 
 def parameters(model: str) -> dict[str, Any]:
@@ -165,13 +167,17 @@ def ours_step(model: str) -> Any:
         return head({k: p.value for k, p in params.items()}, h.value)
 
     chosen = lstm if model == "lstm" else loss
-    moments = sg.State(tuple(jax.tree.map(jnp.zeros_like, {k: p.value for k, p in params.items()}) for _ in range(2)))
+    moments = sg.State(
+        tuple(jax.tree.map(jnp.zeros_like, {k: p.value for k, p in params.items()}) for _ in range(2))
+    )
     count = sg.State(jnp.zeros(()))
 
     @sg.compile.jit
     def step(x: Any) -> Any:
         value, grads = sg.augment.value_and_grad(chosen, params)(x)
-        new, *mv, count.value = adam({k: p.value for k, p in params.items()}, grads, *moments.value, count.value)
+        new, *mv, count.value = adam(
+            {k: p.value for k, p in params.items()}, grads, *moments.value, count.value
+        )
         moments.value = tuple(mv)
         for k, p in params.items():
             p.value = new[k]
@@ -216,13 +222,17 @@ def run_brainstate(model: str) -> tuple[Callable[[], Any], Callable[[], Any]] | 
         return head({k: p.value for k, p in params.items()}, h.value)
 
     chosen = lstm if model == "lstm" else loss
-    moments = bst.ShortTermState(tuple(jax.tree.map(jnp.zeros_like, {k: p.value for k, p in params.items()}) for _ in range(2)))
+    moments = bst.ShortTermState(
+        tuple(jax.tree.map(jnp.zeros_like, {k: p.value for k, p in params.items()}) for _ in range(2))
+    )
     count = bst.ShortTermState(jnp.zeros(()))
 
     @bst.transform.jit
     def step(x: Any) -> Any:
         grads, value = bst.transform.grad(lambda: chosen(x), params, return_value=True)()
-        new, *mv, count.value = adam({k: p.value for k, p in params.items()}, grads, *moments.value, count.value)
+        new, *mv, count.value = adam(
+            {k: p.value for k, p in params.items()}, grads, *moments.value, count.value
+        )
         moments.value = tuple(mv)
         for k, p in params.items():
             p.value = new[k]
@@ -243,7 +253,11 @@ def run_nnx(model: str) -> tuple[Callable[[], Any], Callable[[], Any]] | None:
     class Model(nnx.Module):  # type: ignore[name-defined, misc]
         def __init__(self) -> None:
             for name, value in parameters(model).items():
-                setattr(self, name, nnx.data(jax.tree.map(nnx.Param, value)) if isinstance(value, dict) else nnx.Param(value))
+                setattr(
+                    self,
+                    name,
+                    nnx.data(jax.tree.map(nnx.Param, value)) if isinstance(value, dict) else nnx.Param(value),
+                )
 
     net = Model()
     zeros = jax.tree.map(jnp.zeros_like, parameters(model))
@@ -252,7 +266,15 @@ def run_nnx(model: str) -> tuple[Callable[[], Any], Callable[[], Any]] | None:
     @nnx.jit
     def step(net: Any, m: Any, v: Any, t: Any, x: Any) -> Any:
         def value_of(net: Any) -> Any:
-            return loss({k: jax.tree.map(lambda p: p.value, getattr(net, k), is_leaf=lambda p: isinstance(p, nnx.Variable)) for k in names}, x)
+            return loss(
+                {
+                    k: jax.tree.map(
+                        lambda p: p.value, getattr(net, k), is_leaf=lambda p: isinstance(p, nnx.Variable)
+                    )
+                    for k in names
+                },
+                x,
+            )
 
         names = list(parameters_names)
         value, grads = nnx.value_and_grad(value_of)(net)
@@ -272,7 +294,9 @@ def run_nnx(model: str) -> tuple[Callable[[], Any], Callable[[], Any]] | None:
 def one(model: str, implementation: str) -> dict[str, float] | None:
     """Seconds of the Python side and of the whole first call, in this process."""
     jax.block_until_ready(jax.jit(lambda x: x + 1)(jnp.zeros(3)))
-    make = {"jax": run_jax, "ours": run_ours, "brainstate": run_brainstate, "nnx": run_nnx}[implementation](model)
+    make = {"jax": run_jax, "ours": run_ours, "brainstate": run_brainstate, "nnx": run_nnx}[implementation](
+        model
+    )
     if make is None:
         return None
     lower, finish = make
@@ -290,17 +314,31 @@ def measure(repeats: int = 5) -> list[dict[str, Any]]:
         runs: dict[str, list[dict[str, float]]] = {name: [] for name in IMPLEMENTATIONS}
         for _ in range(repeats):
             for name in IMPLEMENTATIONS:
-                done = subprocess.run([sys.executable, "-m", "benchmarks.first_call", model, name], cwd=ROOT, capture_output=True, text=True)
+                done = subprocess.run(
+                    [sys.executable, "-m", "benchmarks.first_call", model, name],
+                    cwd=ROOT,
+                    capture_output=True,
+                    text=True,
+                )
                 if done.returncode == 0 and done.stdout.strip() not in ("", "null"):
                     runs[name].append(json.loads(done.stdout.strip().splitlines()[-1]))
                 elif done.returncode != 0:
-                    print(f"{model} {name}: {done.stderr.strip().splitlines()[-1] if done.stderr else 'failed'}", file=sys.stderr)
+                    print(
+                        f"{model} {name}: {done.stderr.strip().splitlines()[-1] if done.stderr else 'failed'}",
+                        file=sys.stderr,
+                    )
         medians = {
-            name: {key: statistics.median(run[key] for run in found) for key in ("python", "whole")} for name, found in runs.items() if found
+            name: {key: statistics.median(run[key] for run in found) for key in ("python", "whole")}
+            for name, found in runs.items()
+            if found
         }
         base = medians["jax"]
         records.append(
-            {"model": model, "seconds": medians, "ratio": {n: {k: m[k] / base[k] for k in m} for n, m in medians.items()}}
+            {
+                "model": model,
+                "seconds": medians,
+                "ratio": {n: {k: m[k] / base[k] for k in m} for n, m in medians.items()},
+            }
         )
     return records
 

@@ -1,6 +1,6 @@
 """Per call: N States of shape (8,), each read and written, against ``jax.jit`` on a list and the peers' jit.
 
-    python benchmarks/per_call.py
+python benchmarks/per_call.py
 """
 
 from __future__ import annotations
@@ -96,14 +96,27 @@ def measure(sizes: tuple[int, ...] = (1, 10, 100, 1000), rounds: int = 25) -> li
                 calls[name] = call
         times = interleaved(calls, inner=max(3, 1000 // n), rounds=rounds)
         records.append(
-            {"n": n, "microseconds": {k: v * 1e6 for k, v in times.items()}, "ratio": ratios(times, "jax.jit"), "target": TARGETS.get(n)}
+            {
+                "n": n,
+                "microseconds": {k: v * 1e6 for k, v in times.items()},
+                "ratio": ratios(times, "jax.jit"),
+                "target": TARGETS.get(n),
+            }
         )
     return records
 
 
 def markdown(records: list[dict[str, Any]]) -> str:
     names = list(records[0]["ratio"])
-    rows = [[str(r["n"]), f"{r['microseconds']['jax.jit']:.1f} µs", *(f"{r['ratio'][k]:.2f}" for k in names[1:]), str(r["target"])] for r in records]
+    rows = [
+        [
+            str(r["n"]),
+            f"{r['microseconds']['jax.jit']:.1f} µs",
+            *(f"{r['ratio'][k]:.2f}" for k in names[1:]),
+            str(r["target"]),
+        ]
+        for r in records
+    ]
     return table(rows, ["States", "jax.jit", *names[1:], "target"])
 
 

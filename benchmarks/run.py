@@ -1,7 +1,7 @@
 """All benchmarks: a Markdown table on stdout and ``benchmarks/results/latest.json``.
 
-    make bench
-    make bench ARGS=per_call
+make bench
+make bench ARGS=per_call
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import jax  # noqa: E402
+import jax
 
-from benchmarks import carried, first_call, per_call  # noqa: E402
+from benchmarks import carried, first_call, per_call
 
 PARTS = {"per_call": per_call, "first_call": first_call, "carried": carried}
 
@@ -31,7 +31,12 @@ def main(names: list[str]) -> None:
         print(PARTS[name].markdown(results[name]), flush=True)
     out = Path(__file__).resolve().parent / "results"
     out.mkdir(exist_ok=True)
-    about = {"jax": jax.__version__, "python": platform.python_version(), "machine": platform.machine(), "backend": jax.default_backend()}
+    about = {
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "backend": jax.default_backend(),
+    }
     (out / "latest.json").write_text(json.dumps({"about": about, "results": results}, indent=2) + "\n")
 
 

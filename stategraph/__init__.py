@@ -1,6 +1,19 @@
 """StateGraph: stateful models as explicit, printable programs on JAX."""
 
-from stategraph import augment, compile, environ, errors, graph, ir, nn, passes, random, transform, typing, util
+from stategraph import (
+    augment,
+    compile,
+    environ,
+    errors,
+    graph,
+    ir,
+    nn,
+    passes,
+    random,
+    transform,
+    typing,
+    util,
+)
 from stategraph._version import __version__
 from stategraph.graph import Node
 from stategraph.state import (

@@ -1,10 +1,12 @@
 """The one module that touches JAX internals.
 
-Everything that reads or builds a jaxpr, looks at JAX's current trace, or imports ``jax._src`` is here, behind names that mean
-the same on every supported JAX (0.10.2 to 0.12.x). What differs between versions:
+Everything that reads or builds a jaxpr, looks at JAX's current trace, or imports ``jax._src`` is here, behind
+names that mean the same on every supported JAX (0.10.2 to 0.12.x). What differs between versions:
 
-- 0.12 folded ``ClosedJaxpr`` into ``Jaxpr`` (which then carries its constants): ``body_parts`` and ``make_body``;
-- 0.12 describes the arguments of ``scan`` by tree structures instead of counts: ``scan_counts`` and ``scan_params``.
+- 0.12 folded ``ClosedJaxpr`` into ``Jaxpr`` (which then carries its constants): ``body_parts`` and
+  ``make_body``;
+- 0.12 describes the arguments of ``scan`` by tree structures instead of counts: ``scan_counts`` and
+  ``scan_params``.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ Literal = core.Literal
 
 register_exclusion(__file__.rsplit("/", 1)[0])
 
-# ---------------------------------------------------------------------------------------------------------------- traces
+# ----------------------------------------------------------------------------------------------------- traces
 
 
 TRACE_STATE = core.trace_state_strong_ref
@@ -52,10 +54,12 @@ def current_trace() -> Any | None:
 
 
 def trace_chain(root: Any = None) -> list[Any]:
-    """The current trace and those it is nested in, innermost first, down to ``root``; empty when operations run eagerly.
+    """The current trace and those it is nested in, innermost first, down to ``root``; empty when operations
+    run eagerly.
 
-    While JAX binds a ``custom_jvp``, ``custom_vjp`` or ``shard_map`` function it puts the current trace aside, so the trace of that function does not know the
-    one it is nested in. Then the chain goes on with the trace that is processing the call, found on the Python stack.
+    While JAX binds a ``custom_jvp``, ``custom_vjp`` or ``shard_map`` function it puts the current trace
+    aside, so the trace of that function does not know the one it is nested in. Then the chain goes on with
+    the trace that is processing the call, found on the Python stack.
     """
     chain: list[Any] = []
     trace = core.trace_ctx.trace
@@ -79,7 +83,9 @@ _CUSTOM_CALLS = {
 
 
 def _processing(frame: Any, known: Sequence[Any]) -> tuple[Any, Any]:
-    """The innermost trace on the stack that processes a function with a derivative rule and is not ``known``, and its frame."""
+    """The innermost trace on the stack that processes a function with a derivative rule and is not ``known``,
+    and its frame.
+    """
     while frame is not None:
         if frame.f_code.co_name in _CUSTOM_CALLS:
             trace = frame.f_locals.get(_CUSTOM_CALLS[frame.f_code.co_name])
@@ -114,7 +120,9 @@ def traced_for(frame: Any) -> str:
 
 
 def records_here() -> bool:
-    """Whether the current trace, or one around it, records what is done: a value read now may be kept as a constant."""
+    """Whether the current trace, or one around it, records what is done: a value read now may be kept as a
+    constant.
+    """
     return any(frame_of(trace) is not None for trace in trace_chain())
 
 
@@ -136,7 +144,7 @@ def tracer_frame(x: Any) -> Any | None:
     return frame_of(x._trace) if isinstance(x, core.Tracer) else None
 
 
-# ---------------------------------------------------------------------------------------------------------- user context
+# ----------------------------------------------------------------------------------------------- user context
 
 trace_context = jax.make_user_context(default_value=0)
 """Part of the key of JAX's trace caches: (trace number, epoch) as one int while user code is traced."""
@@ -147,11 +155,13 @@ def set_trace_context(value: int) -> None:
     trace_context._obj.set_local(value)
 
 
-# ------------------------------------------------------------------------------------------------------------ primitives
+# ------------------------------------------------------------------------------------------------- primitives
 
 
 class StateEffect(effects.Effect):
-    """The effect of our State primitives. It is allowed in every structured primitive and can never be lowered."""
+    """The effect of our State primitives. It is allowed in every structured primitive and can never be
+    lowered.
+    """
 
     def __repr__(self) -> str:
         return "State"
@@ -177,7 +187,8 @@ def new_primitive(
 ) -> Any:
     """A primitive with many results that only ever stands in jaxprs that we import.
 
-    ``out_avals(*avals, **params)`` gives the results' avals; the ``on_`` functions raise the project's errors.
+    ``out_avals(*avals, **params)`` gives the results' avals; the ``on_`` functions raise the project's
+    errors.
     """
     primitive = core.Primitive(name)
     primitive.multiple_results = True
@@ -220,7 +231,7 @@ def remember_primitive(primitive: Any) -> None:
     _SEEN_PRIMITIVES.setdefault(primitive.name, primitive)
 
 
-# ---------------------------------------------------------------------------------------------------------------- bodies
+# ----------------------------------------------------------------------------------------------------- bodies
 
 
 def is_body(x: Any) -> bool:
@@ -246,9 +257,16 @@ def _debug_info(traced_for: str, name: str, count: int) -> Any:
 
 
 def make_body(
-    invars: Sequence[Any], outvars: Sequence[Any], eqns: Sequence[Any], *, name: str = "body", closed: bool = True
+    invars: Sequence[Any],
+    outvars: Sequence[Any],
+    eqns: Sequence[Any],
+    *,
+    name: str = "body",
+    closed: bool = True,
 ) -> Any:
-    """A body without constants, built from equations. ``closed=False`` gives what primitives like ``remat`` want."""
+    """A body without constants, built from equations. ``closed=False`` gives what primitives like ``remat``
+    want.
+    """
     union: set[Any] = set()
     for eqn in eqns:
         if eqn.effects:
@@ -262,7 +280,14 @@ def new_var(aval: Any) -> Any:
     return core.Var(aval)
 
 
-def new_eqn(invars: Sequence[Any], outvars: Sequence[Any], primitive: Any, params: dict[str, Any], effs: Any, source: Any) -> Any:
+def new_eqn(
+    invars: Sequence[Any],
+    outvars: Sequence[Any],
+    primitive: Any,
+    params: dict[str, Any],
+    effs: Any,
+    source: Any,
+) -> Any:
     return core.new_jaxpr_eqn(list(invars), list(outvars), primitive, params, effs or frozenset(), source)
 
 
@@ -285,8 +310,12 @@ def body_as_function(body: Any) -> Callable[..., list[Any]]:
     return run
 
 
-def trace_flat(function: Callable[..., Sequence[Any]], avals: Sequence[Any], *, traced_for: str, name: str) -> tuple[Jaxpr, list[Any]]:
-    """Trace a function of flat values: the jaxpr, and what its ``constvars`` stand for (arrays or outer tracers)."""
+def trace_flat(
+    function: Callable[..., Sequence[Any]], avals: Sequence[Any], *, traced_for: str, name: str
+) -> tuple[Jaxpr, list[Any]]:
+    """Trace a function of flat values: the jaxpr, and what its ``constvars`` stand for (arrays or outer
+    tracers).
+    """
     wrapped = lu.wrap_init(function, debug_info=_debug_info(traced_for, name, len(avals)))
     jaxpr, _, consts = pe.trace_to_jaxpr_dynamic(wrapped, list(avals))
     if FOLDED and consts:
@@ -320,7 +349,9 @@ def jit_call(body: Any, name: str, inputs: int, outputs: int) -> tuple[Any, dict
 
 
 def inline_call(body: Any, name: str, inputs: int, outputs: int) -> tuple[Any, dict[str, Any]]:
-    """Like ``jit_call``, for a body that JAX is to dissolve when it records it; transformations still treat equal ones once."""
+    """Like ``jit_call``, for a body that JAX is to dissolve when it records it; transformations still treat
+    equal ones once.
+    """
     primitive, params = jit_call(body, name, inputs, outputs)
     flag = params["inline"]
     params["inline"] = True if isinstance(flag, bool) else type(flag)("jax_early")
@@ -341,7 +372,7 @@ def is_plain_jit(params: dict[str, Any]) -> bool:
     )
 
 
-# --------------------------------------------------------------------------------------------------------- scan and while
+# --------------------------------------------------------------------------------------------- scan and while
 
 
 def scan_counts(params: dict[str, Any]) -> tuple[int, int]:
@@ -358,7 +389,9 @@ def _scan_template() -> dict[str, Any]:
     return dict(jaxpr.eqns[0].params)
 
 
-def scan_params(body: Any, *, consts: int, carry: int, xs: int, ys: int, length: int, reverse: bool, unroll: int) -> dict[str, Any]:
+def scan_params(
+    body: Any, *, consts: int, carry: int, xs: int, ys: int, length: int, reverse: bool, unroll: int
+) -> dict[str, Any]:
     """The parameters of a scan equation for this JAX."""
     params = {**_scan_template(), "jaxpr": body, "length": length, "reverse": reverse, "unroll": unroll}
     if "num_carry" in params:
@@ -373,7 +406,7 @@ def scan_params(body: Any, *, consts: int, carry: int, xs: int, ys: int, length:
     return params
 
 
-# ----------------------------------------------------------------------------------------------------------------- types
+# ------------------------------------------------------------------------------------------------------ types
 
 _TYPES: dict[tuple[Any, ...], Type] = {}
 
@@ -390,7 +423,11 @@ def type_of(aval: Any) -> Type:
         if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
             found = KeyType(dtype._impl.tag, tuple(shape))
         else:
-            found = TensorType(short_dtype(dtype.name if dtype != dtypes.float0 else "float0"), tuple(shape), bool(aval.weak_type))
+            found = TensorType(
+                short_dtype(dtype.name if dtype != dtypes.float0 else "float0"),
+                tuple(shape),
+                bool(aval.weak_type),
+            )
         _TYPES[key] = found
     return found
 
@@ -428,14 +465,16 @@ def typeof(value: Any) -> Any:
 
 
 def array_aval(shape: Sequence[int], dtype: Any, weak_type: bool = False) -> Any:
-    return core.ShapedArray(tuple(shape), jax.dtypes.canonicalize_dtype(dtype, allow_extended_dtype=True), weak_type=weak_type)
+    return core.ShapedArray(
+        tuple(shape), jax.dtypes.canonicalize_dtype(dtype, allow_extended_dtype=True), weak_type=weak_type
+    )
 
 
 def is_key_array(value: Any) -> bool:
     return jax.dtypes.issubdtype(getattr(value, "dtype", np.dtype(bool)), jax.dtypes.prng_key)
 
 
-# ------------------------------------------------------------------------------------------------------------- locations
+# -------------------------------------------------------------------------------------------------- locations
 
 
 def resolve_source(source: Any) -> tuple[str, int, str, str]:
@@ -480,7 +519,7 @@ def display_file(file: str) -> str:
     return file if relative.startswith("..") else relative
 
 
-# ------------------------------------------------------------------------------------------------------------ parameters
+# ------------------------------------------------------------------------------------------------- parameters
 
 
 @functools.cache
@@ -516,7 +555,9 @@ def prng_impl(name: str) -> Any:
 
 
 def same_tree(a: Any, b: Any) -> bool:
-    """Whether two structures are equal; None stands for a single leaf (a ``PyTreeDef`` refuses to be compared with it)."""
+    """Whether two structures are equal; None stands for a single leaf (a ``PyTreeDef`` refuses to be compared
+    with it).
+    """
     return a is b or (a is not None and b is not None and bool(a == b))
 
 
@@ -524,7 +565,7 @@ def is_treedef(value: Any) -> bool:
     return isinstance(value, jax.tree_util.PyTreeDef)
 
 
-# ------------------------------------------------------------------------------------------------------- derivative rules
+# ------------------------------------------------------------------------------------------- derivative rules
 
 
 def set_trace(trace: Any) -> Any:
@@ -620,7 +661,7 @@ def here_of(error: BaseException) -> Location:
     return Location(*found) if found is not None else Location()
 
 
-# -------------------------------------------------------------------------------------------------- for building equations
+# ------------------------------------------------------------------------------------- for building equations
 
 
 def effects_of_primitive(primitive: Any, avals: Sequence[Any], params: dict[str, Any]) -> Any:
@@ -687,7 +728,7 @@ def gradient_aval(aval: Any) -> Any:
     return tangent.update(weak_type=False) if getattr(tangent, "weak_type", False) else tangent
 
 
-# ------------------------------------------------------------------------------------------------------------------ lanes
+# ------------------------------------------------------------------------------------------------------ lanes
 
 
 def named_axes(axes: Sequence[tuple[str, int]]) -> Any:
@@ -708,7 +749,9 @@ def depends_on_lane(value: Any) -> bool:
 
 
 def prefix_axes(name: str, tree: Any, axes: Any) -> list[int | None]:
-    """One axis per leaf of ``tree``, from a prefix of it as ``jax.vmap`` takes; raises ``ValueError`` if it is none."""
+    """One axis per leaf of ``tree``, from a prefix of it as ``jax.vmap`` takes; raises ``ValueError`` if it
+    is none.
+    """
     return list(api_util.flatten_axes(name, tree, axes))
 
 

@@ -1,7 +1,7 @@
 """The errors of this project.
 
-Every message answers, in this order: what happened, to which State (path and where it was created), at which line of yours, why,
-and what to write instead. ``describe`` lays these parts out.
+Every message answers, in this order: what happened, to which State (path and where it was created), at which
+line of yours, why, and what to write instead. ``describe`` lays these parts out.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """What a State access becomes while a trace runs.
 
-While user code is traced, reading, writing or creating a State *binds a JAX primitive*, so that one ordinary JAX trace records every
-access in order, in nested bodies too. A ``Recorder`` is the memory of one such trace: which State has which *token* (an int, so
-that JAX's caches never hold a State), the current type of each State, and for every *body* (one run of one function that JAX traced)
-how many accesses it made. Each access carries ``at = (body, ordinal)``; the importer uses this to prove that nothing was moved.
+While user code is traced, reading, writing or creating a State *binds a JAX primitive*, so that one ordinary
+JAX trace records every access in order, in nested bodies too. A ``Recorder`` is the memory of one such trace:
+which State has which *token* (an int, so that JAX's caches never hold a State), the current type of each
+State, and for every *body* (one run of one function that JAX traced) how many accesses it made. Each access
+carries ``at = (body, ordinal)``; the importer uses this to prove that nothing was moved.
 
 This module knows nothing of the State class: the owners of tokens are opaque here.
 """
@@ -43,7 +44,9 @@ class Epochs:
     """Moves when an owned array was handed out or replaced by the user."""
 
     def moved(self) -> None:
-        """Something was rebound. Each time gives a new number, on several threads at once too (``+= 1`` would lose some)."""
+        """Something was rebound. Each time gives a new number, on several threads at once too (``+= 1`` would
+        lose some).
+        """
         self.structure = next(_MOVES)
 
 
@@ -60,9 +63,21 @@ class Token(int):
 class Body:
     """One run of one function that JAX traced: the accesses it made, in order."""
 
-    __slots__ = ("accesses", "depth", "differentiated", "error", "frame", "number", "once", "parent", "straight")
+    __slots__ = (
+        "accesses",
+        "depth",
+        "differentiated",
+        "error",
+        "frame",
+        "number",
+        "once",
+        "parent",
+        "straight",
+    )
 
-    def __init__(self, number: int, frame: Any, parent: Body | None, once: bool, differentiated: bool = False) -> None:
+    def __init__(
+        self, number: int, frame: Any, parent: Body | None, once: bool, differentiated: bool = False
+    ) -> None:
         self.number = number
         self.frame = _jax.weak(frame)
         self.parent = parent
@@ -72,10 +87,14 @@ class Body:
         """In how many bodies that do not run ``once`` its accesses stand."""
         self.differentiated = differentiated
         """Whether a raw JAX transformation differentiates it: that may split or repeat it."""
-        self.straight: bool = once and not _jax.traced_for(frame).startswith(LANES) and (parent is None or parent.straight)
+        self.straight: bool = (
+            once and not _jax.traced_for(frame).startswith(LANES) and (parent is None or parent.straight)
+        )
         self.accesses: list[tuple[str, Token]] = []
         self.error: StateTypeError | None = None
-        """What is wrong with this run; raised when the body is part of the program (JAX may discard the run and trace again)."""
+        """What is wrong with this run; raised when the body is part of the program (JAX may discard the run
+        and trace again).
+        """
 
     def next(self, kind: str, token: Token) -> tuple[int, int]:
         self.accesses.append((kind, token))
@@ -127,7 +146,9 @@ class Recorder:
         self.guards: dict[tuple[int, str], tuple[Any, str, Any]] = {}
         """Attributes of Nodes that the trace read before it assigned them: (node, name, value)."""
         self.settings: dict[Any, tuple[Callable[[], Any], Any]] = {}
-        """Settings that the trace read (``environ`` and the like): (how to read it again, the value it had), by key."""
+        """Settings that the trace read (``environ`` and the like): (how to read it again, the value it had),
+        by key.
+        """
         self.containers: dict[int, tuple[Any, Any]] = {}
         """Lists and dicts of Nodes that the trace saw: (container, copy)."""
         self.assigned: dict[tuple[int, str], Location] = {}
@@ -139,7 +160,7 @@ class Recorder:
         self._context: Any = None
         self._outer: Recorder | None = None
 
-    # ------------------------------------------------------------------------------------------------ context manager
+    # ---------------------------------------------------------------------------------------- context manager
 
     def __enter__(self) -> Recorder:
         self._outer = LOCAL.recorder
@@ -157,14 +178,18 @@ class Recorder:
         return (self.number << 24) + self.epoch
 
     def advance(self) -> None:
-        """Something that a cached inner trace may depend on changed: JAX's trace caches must miss from here on."""
+        """Something that a cached inner trace may depend on changed: JAX's trace caches must miss from here
+        on.
+        """
         self.epoch += 1
         _jax.set_trace_context(self._context_value())
 
-    # ---------------------------------------------------------------------------------------------------------- bodies
+    # ------------------------------------------------------------------------------------------------- bodies
 
     def body_here(self, kind: str, owner: Owner) -> Body:
-        """The body that a State access made right now belongs to; refuses where it could not be recorded truthfully."""
+        """The body that a State access made right now belongs to; refuses where it could not be recorded
+        truthfully.
+        """
         root = self.root() if self.root is not None else None
         frames = [(trace, _jax.frame_of(trace)) for trace in _jax.trace_chain(root)]
         recording = [frame for _, frame in frames if frame is not None]
@@ -197,7 +222,9 @@ class Recorder:
         return self._body(frames, root)
 
     def _body(self, chain: Sequence[tuple[Any, Any]], root: Any) -> Body:
-        """The body of the innermost recording trace of ``chain``, a list of (trace, its frame or None), innermost first."""
+        """The body of the innermost recording trace of ``chain``, a list of (trace, its frame or None),
+        innermost first.
+        """
         frames = [frame for _, frame in chain if frame is not None]
         found = self._body_of.get(id(frames[0]))
         if found is not None and found.frame() is frames[0]:
@@ -205,20 +232,24 @@ class Recorder:
         around = chain[next(i for i, (_, frame) in enumerate(chain) if frame is frames[0]) + 1 :]
         parent = None if frames[0] is root else self._body(around, root)
         once = parent is None or _jax.traced_for(frames[0]).startswith(STRAIGHT)
-        differentiated = parent is not None and (parent.differentiated or any(_jax.is_differentiating(trace) for trace, _ in around))
+        differentiated = parent is not None and (
+            parent.differentiated or any(_jax.is_differentiating(trace) for trace, _ in around)
+        )
         body = Body(len(self.bodies), frames[0], parent, once, differentiated)
         self.bodies.append(body)
         self._body_of[id(frames[0])] = body
         return body
 
     def depends_on(self, key: Any, read: Callable[[], Any], value: Any) -> None:
-        """The program is valid while ``read()`` gives ``value``: called by settings that traced code looks up.
+        """The program is valid while ``read()`` gives ``value``: called by settings that traced code looks
+        up.
 
-        Whoever changes such a setting moves ``EPOCHS.structure`` (outside of a trace) or calls ``advance`` (inside).
+        Whoever changes such a setting moves ``EPOCHS.structure`` (outside of a trace) or calls ``advance``
+        (inside).
         """
         self.settings.setdefault(key, (read, value))
 
-    # -------------------------------------------------------------------------------------------------------- accesses
+    # ----------------------------------------------------------------------------------------------- accesses
 
     def path(self, owner: Any) -> str | None:
         """Where the traced code finds an owner: ``net.layers[0].W``."""
@@ -247,7 +278,9 @@ class Recorder:
         """The leaves of a State, as tracers."""
         body = self.body_here("read", self.owners[token])
         self._check_scope(token, body)
-        leaves: list[Any] = state_read_p.bind(token=token, at=body.next("read", token), avals=self.avals[token])
+        leaves: list[Any] = state_read_p.bind(
+            token=token, at=body.next("read", token), avals=self.avals[token]
+        )
         return leaves
 
     def write(self, token: Token, leaves: Sequence[Any], tree: Any) -> None:
@@ -292,7 +325,7 @@ class Recorder:
                 f"{self.owners[token]._describe()} changes its type in a function whose result JAX discards.",
                 created=self.owners[token].source_location,
                 at=_jax.here(),
-                why="JAX traces the function only for its shapes (jax.eval_shape, jax.make_jaxpr); whether the State has changed is unclear",
+                why="JAX traces the function only for its shapes (jax.eval_shape, jax.make_jaxpr); the State may or may not have chan",
                 fix="take the shapes of a function that does not write the State",
             )
         )
@@ -301,7 +334,8 @@ class Recorder:
         name = self.owners[token]._describe()
         return StateTypeError(
             describe(
-                f"{name} changes its type inside a loop, branch or function with a derivative rule: it is {render(self.trees[token], self.avals[token])} "
+                f"{name} changes its type inside a loop, branch or function with a derivative rule: it is "
+                        f"{render(self.trees[token], self.avals[token])} "
                 f"and is given {render(tree, avals)}.",
                 state=name,
                 created=self.owners[token].source_location,
@@ -330,7 +364,9 @@ class Recorder:
     def _check_scope(self, token: Token, body: Body) -> None:
         """A State created in a loop body or branch cannot be used outside of it."""
         home = self.born_in.get(token)
-        if home is None or self.root is None:  # a derivative rule is run while its function is imported, in its scope
+        if (
+            home is None or self.root is None
+        ):  # a derivative rule is run while its function is imported, in its scope
             return
         scope: Body | None = body
         while scope is not None:
@@ -352,13 +388,15 @@ _PAST = {"read": "read", "write": "written", "alloc": "created"}
 
 
 def same_avals(a: Sequence[Any], b: Sequence[Any]) -> bool:
-    return len(a) == len(b) and all(x.shape == y.shape and x.dtype == y.dtype for x, y in zip(a, b, strict=True))
+    return len(a) == len(b) and all(
+        x.shape == y.shape and x.dtype == y.dtype for x, y in zip(a, b, strict=True)
+    )
 
 
 def render(tree: Any, avals: Sequence[Any]) -> str:
     """A State's type as text: ``f32[3]`` or ``{'bias': f32[3], 'weight': f32[2,3]}``."""
     texts = [str(_jax.type_of(aval)) for aval in avals]
-    if tree is None or len(texts) == 1 and jax.tree.structure(0) == tree:
+    if tree is None or (len(texts) == 1 and jax.tree.structure(0) == tree):
         return texts[0]
     return str(jax.tree.unflatten(tree, [_Text(text) for text in texts]))
 
@@ -368,7 +406,7 @@ class _Text(str):
         return str(self)
 
 
-# ------------------------------------------------------------------------------------------------------------ primitives
+# ------------------------------------------------------------------------------------------------- primitives
 
 
 def _never_run(*args: Any, **params: Any) -> Any:

@@ -1,11 +1,13 @@
 """State: a named place for a value that a program may read and write.
 
-A ``State`` holds one array or a pytree of arrays. Outside of a trace it is an ordinary mutable box. While StateGraph traces user
-code, reading and writing ``.value`` is recorded instead (see ``recording``), and nothing about the State itself changes. Subclasses say
-what a State is for (``ParamState`` is trained, ``ShortTermState`` is reset ...); they serve as filters and appear as the *kind* in the IR.
+A ``State`` holds one array or a pytree of arrays. Outside of a trace it is an ordinary mutable box. While
+StateGraph traces user code, reading and writing ``.value`` is recorded instead (see ``recording``), and
+nothing about the State itself changes. Subclasses say what a State is for (``ParamState`` is trained,
+``ShortTermState`` is reset ...); they serve as filters and appear as the *kind* in the IR.
 
-Leaves live in *cells*. Compiled programs read and fill cells directly. A cell is *owned* when its array was produced by a compiled
-call and has not been handed to the user since: only owned arrays may be donated to the next call.
+Leaves live in *cells*. Compiled programs read and fill cells directly. A cell is *owned* when its array was
+produced by a compiled call and has not been handed to the user since: only owned arrays may be donated to the
+next call.
 """
 
 from __future__ import annotations
@@ -56,7 +58,9 @@ _LEAF = jax.tree.structure(0)
 
 
 def _unweaken(leaf: Any) -> Any:
-    """A leaf as a State keeps it: a jax array (or tracer) that is not weakly typed; other objects as they are."""
+    """A leaf as a State keeps it: a jax array (or tracer) that is not weakly typed; other objects as they
+    are.
+    """
     if isinstance(leaf, jax.Array):
         if getattr(leaf, "weak_type", False):
             return jax.lax.convert_element_type(leaf, leaf.dtype)
@@ -84,15 +88,15 @@ def _flatten(value: Any) -> tuple[list[Any], Any]:
     if _ARRAY_IMPL is None:
         _ARRAY_IMPL = _make_array_class()
     leaves, tree = jax.tree.flatten(value)
-    return [_unweaken(leaf) for leaf in leaves], (None if bool(tree == _LEAF) else tree)
+    return [_unweaken(leaf) for leaf in leaves], (None if _jax.same_tree(tree, _LEAF) else tree)
 
 
 class State(Generic[T]):
     """A mutable value that traced programs may read and write.
 
     Args:
-      value: an array, a Python scalar, or a pytree of these. Scalars and NumPy arrays become JAX arrays; a State is never weakly
-        typed (``State(1.)`` holds ``f32[]``).
+      value: an array, a Python scalar, or a pytree of these. Scalars and NumPy arrays become JAX arrays; a
+        State is never weakly typed (``State(1.)`` holds ``f32[]``).
       name: a name for messages and listings; programs name States by their path in the model.
       tag: one tag or several, for filters.
       **metadata: anything else to remember; kept in ``metadata``.
@@ -114,7 +118,9 @@ class State(Generic[T]):
     tag: set[str] | None
     metadata: dict[str, Any]
 
-    def __init__(self, value: T, name: str | None = None, *, tag: str | Iterable[str] | None = None, **metadata: Any) -> None:
+    def __init__(
+        self, value: T, name: str | None = None, *, tag: str | Iterable[str] | None = None, **metadata: Any
+    ) -> None:
         if isinstance(value, State):
             value = value.value
         leaves, tree = _flatten(value)
@@ -136,14 +142,16 @@ class State(Generic[T]):
         if trace is not None:
             self._home = _jax.weak(trace)
 
-    # ------------------------------------------------------------------------------------------------------ the value
+    # ---------------------------------------------------------------------------------------------- the value
 
     @property
     def value(self) -> T:
-        """The value. A container is handed out fresh: changing it in place changes nothing; assign ``state.value`` instead."""
+        """The value. A container is handed out fresh: changing it in place changes nothing; assign
+        ``state.value`` instead.
+        """
         recorder = LOCAL.recorder
         if recorder is not None:
-            return self._traced_read(recorder)
+            return self._traced_read(recorder)  # type: ignore[no-any-return]
         cells = self._cells
         tree = self._tree
         if tree is None:
@@ -215,18 +223,26 @@ class State(Generic[T]):
 
     def _refuse(self, leaf: Any) -> None:
         if isinstance(leaf, Poisoned):
-            raise CallError(describe("The value of a State was lost.", state=self._describe(), created=self.source_location, why=leaf.message, fix="assign a new value (`state.value = ...`) or restore the model"))
+            raise CallError(
+                describe(
+                    "The value of a State was lost.",
+                    state=self._describe(),
+                    created=self.source_location,
+                    why=leaf.message,
+                    fix="assign a new value (`state.value = ...`) or restore the model",
+                )
+            )
         raise StateAccessError(
             describe(
                 f"{self._describe()} was created inside a trace that did not keep it.",
                 created=self.source_location,
                 at=_jax.here(),
-                why="a State created while tracing lives in the program; it outlives the call only as an attribute of a Node or as a result",
+                why="a State created while tracing lives in the program; it outlives it only as an attribute of a Node",
                 fix="assign it to an attribute of your model, or create it before the trace",
             )
         )
 
-    # ------------------------------------------------------------------------------------------------- inside a trace
+    # ----------------------------------------------------------------------------------------- inside a trace
 
     def _token(self, recorder: Recorder) -> Any:
         token = recorder.token(self)
@@ -271,11 +287,18 @@ class State(Generic[T]):
                 )
         recorder.write(self._token(recorder), leaves, tree)
 
-    # -------------------------------------------------------------------------------------------- inside a foreign trace
+    # --------------------------------------------------------------------------------- inside a foreign trace
 
     def _mark_captured(self) -> None:
-        """Remember that a JAX trace that may be kept has read the value. An eager jax.grad or jax.vmap keeps nothing."""
-        if self._captured is None and not self._is_at_home() and LOCAL.writable is None and _jax.records_here():
+        """Remember that a JAX trace that may be kept has read the value. An eager jax.grad or jax.vmap keeps
+        nothing.
+        """
+        if (
+            self._captured is None
+            and not self._is_at_home()
+            and LOCAL.writable is None
+            and _jax.records_here()
+        ):
             if any(_jax.frame_of(trace) is not None for trace in _jax.trace_chain()):
                 self._captured = str(_jax.here())
 
@@ -312,7 +335,7 @@ class State(Generic[T]):
             )
         )
 
-    # ---------------------------------------------------------------------------------------------------------- facts
+    # -------------------------------------------------------------------------------------------------- facts
 
     @property
     def source_location(self) -> Location:
@@ -346,7 +369,9 @@ class State(Generic[T]):
         return facts[0] if self._tree is None else jax.tree.unflatten(self._tree, facts)
 
     def _peek(self) -> list[Any]:
-        """The leaves, or what stands for them in a trace, without handing anything out or recording an access."""
+        """The leaves, or what stands for them in a trace, without handing anything out or recording an
+        access.
+        """
         recorder = LOCAL.recorder
         token = None if recorder is None else recorder.token(self)
         if recorder is not None and token is not None:
@@ -383,13 +408,17 @@ class State(Generic[T]):
         value = jax.tree.map(_to_host, self.value)
         return (_rebuild, (type(self), value, self.name, self.tag, self.metadata, self._extra()))
 
-    # ---------------------------------------------------------------------------------------------------------- looks
+    # -------------------------------------------------------------------------------------------------- looks
 
     def _describe(self) -> str:
         """The name that messages use."""
         recorder = LOCAL.recorder
         name = (None if recorder is None else recorder.path(self)) or self.name
-        return f"{type(self).__name__} {name!r}" if name else f"the {type(self).__name__} created at {_short(self._source)}"
+        return (
+            f"{type(self).__name__} {name!r}"
+            if name
+            else f"the {type(self).__name__} created at {_short(self._source)}"
+        )
 
     def __repr__(self) -> str:
         from stategraph.graph.show import state_repr
@@ -428,16 +457,25 @@ class _Key:
         self.data = data
 
 
-def _rebuild(kind: type[State[Any]], value: Any, name: str | None, tag: Any, metadata: Mapping[str, Any], extra: Mapping[str, Any]) -> State[Any]:
+def _rebuild(
+    kind: type[State[Any]],
+    value: Any,
+    name: str | None,
+    tag: Any,
+    metadata: Mapping[str, Any],
+    extra: Mapping[str, Any],
+) -> State[Any]:
     new = object.__new__(kind)
     for key, item in extra.items():
         object.__setattr__(new, key, item)
-    value = jax.tree.map(lambda x: jax.random.wrap_key_data(x.data, impl=x.impl) if isinstance(x, _Key) else x, value)
+    value = jax.tree.map(
+        lambda x: jax.random.wrap_key_data(jnp.asarray(x.data), impl=x.impl) if isinstance(x, _Key) else x, value
+    )
     State.__init__(new, value, name, tag=tag, **metadata)
     return new
 
 
-# ------------------------------------------------------------------------------------------------------------ where made
+# ------------------------------------------------------------------------------------------------- where made
 
 _PACKAGE = __file__.rsplit("/", 1)[0]
 
@@ -455,14 +493,16 @@ def _creation_site() -> tuple[Any, int]:
 
 def _site_location(site: tuple[Any, int]) -> Location:
     code, line = site
-    return Location.deferred(site, lambda _: (_jax.display_file(code.co_filename), line, code.co_qualname, ""))
+    return Location.deferred(
+        site, lambda _: (_jax.display_file(code.co_filename), line, code.co_qualname, "")
+    )
 
 
 def _short(site: tuple[Any, int]) -> str:
     return f"{_jax.display_file(site[0].co_filename)}:{site[1]}"
 
 
-# ----------------------------------------------------------------------------------------------------------------- kinds
+# ------------------------------------------------------------------------------------------------------ kinds
 
 
 class ParamState(State[T]):
@@ -509,7 +549,9 @@ class FakeState(State[T]):
 
 def is_state_type(state: State[Any], tree: Any, leaves: list[Any]) -> bool:
     """Whether ``leaves`` with ``tree`` have the type that ``state`` has."""
-    return _jax.same_tree(tree, state._tree) and same_avals([_jax.typeof(leaf) for leaf in leaves], [_jax.typeof(cell.v) for cell in state._cells])
+    return _jax.same_tree(tree, state._tree) and same_avals(
+        [_jax.typeof(leaf) for leaf in leaves], [_jax.typeof(cell.v) for cell in state._cells]
+    )
 
 
 def type_text(state: State[Any]) -> str:

@@ -31,7 +31,8 @@ def agree(
 ) -> None:
     """Check that compiled code does what plain Python does.
 
-    ``make()`` gives ``(function, states)``, new ones each time; ``calls`` are the argument tuples of one call after another.
+    ``make()`` gives ``(function, states)``, new ones each time; ``calls`` are the argument tuples of one call
+    after another.
     """
     calls = calls or ((),)
     with jax.disable_jit():

@@ -1,10 +1,11 @@
 """Gradients with respect to States and arguments.
 
-Inside a trace ``grad`` runs the function once and records it as one ``xform.grad`` op, whose body may read and write State; the compiler differentiates
-the body after State has been hoisted out of it. Called eagerly, that program is compiled and kept.
+Inside a trace ``grad`` runs the function once and records it as one ``xform.grad`` op, whose body may read
+and write State; the compiler differentiates the body after State has been hoisted out of it. Called eagerly,
+that program is compiled and kept.
 
-Conventions: with neither States nor ``argnums`` the gradient is taken with respect to argument 0, or, for a function of no arguments, to the
-trainable States that it touches.
+Conventions: with neither States nor ``argnums`` the gradient is taken with respect to argument 0, or, for a
+function of no arguments, to the trainable States that it touches.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ def _misplaced(*args: Any, **params: Any) -> Any:
     )
 
 
-grad_p = _jax.new_primitive("stategraph_grad", _grad_avals, on_eval=_misplaced, on_batch=_misplaced, on_jvp=_misplaced)
+grad_p = _jax.new_primitive(
+    "stategraph_grad", _grad_avals, on_eval=_misplaced, on_batch=_misplaced, on_jvp=_misplaced
+)
 
 
 @attrs.frozen(eq=False)
@@ -64,8 +67,12 @@ class Wanted:
         return self
 
 
-def selected(wanted: Any, touched: Mapping[str, State[Any]]) -> tuple[list[State[Any]], Callable[[list[Any]], Any]]:
-    """(the States meant, how to arrange their gradients): one State, a list or tuple, a mapping, a filter, or ``...``."""
+def selected(
+    wanted: Any, touched: Mapping[str, State[Any]]
+) -> tuple[list[State[Any]], Callable[[list[Any]], Any]]:
+    """(the States meant, how to arrange their gradients): one State, a list or tuple, a mapping, a filter, or
+    ``...``.
+    """
     if isinstance(wanted, State):
         return [wanted], lambda grads: grads[0]
     if isinstance(wanted, Mapping):
@@ -83,13 +90,17 @@ def selected(wanted: Any, touched: Mapping[str, State[Any]]) -> tuple[list[State
 def _only_states(items: Sequence[Any]) -> None:
     for item in items:
         if not isinstance(item, State):
-            raise TypeError(f"grad_states holds a {type(item).__name__}; give States, for example model.states(stategraph.ParamState)")
+            raise TypeError(
+                f"grad_states holds a {type(item).__name__}; give States, for example model.states(stategraph.ParamState)"
+            )
 
 
 class GradientFunction:
     """A function that returns gradients; made by ``grad`` and ``value_and_grad``."""
 
-    def __init__(self, function: Callable[..., Any], wanted: Wanted, value_first: bool, with_value: bool) -> None:
+    def __init__(
+        self, function: Callable[..., Any], wanted: Wanted, value_first: bool, with_value: bool
+    ) -> None:
         if not callable(function):
             raise TypeError(f"grad needs a function, not a {type(function).__name__}")
         functools.update_wrapper(self, function, updated=())
@@ -106,17 +117,30 @@ class GradientFunction:
             parts = record_gradient(recorder, self.function, wanted, positions, args, kwargs)
         elif _jax.DISABLE_JIT.value or _jax.current_trace() is not None:
             select = functools.partial(_selected_and_read, wanted)
-            parts = eager_gradient(self.function, wanted, positions, args, kwargs, select, functools.partial(_parted, wanted))
+            parts = eager_gradient(
+                self.function, wanted, positions, args, kwargs, select, functools.partial(_parted, wanted)
+            )
         else:
-            options = (self.value_first, self.with_value, wanted.has_aux, wanted.argnums, wanted.holomorphic, wanted.allow_int)
+            options = (
+                self.value_first,
+                self.with_value,
+                wanted.has_aux,
+                wanted.argnums,
+                wanted.holomorphic,
+                wanted.allow_int,
+            )
             named = tuple(sorted(kwargs))
 
             def body(arguments: Any, others: Any) -> Any:
                 found = LOCAL.recorder
                 assert found is not None
-                return self._arrange(*record_gradient(found, self.function, wanted, positions, arguments, others))
+                return self._arrange(
+                    *record_gradient(found, self.function, wanted, positions, arguments, others)
+                )
 
-            return run_cached("grad", (self.function, _StatesKey(wanted.states)), (options, named), body, (args, kwargs))
+            return run_cached(
+                "grad", (self.function, _StatesKey(wanted.states)), (options, named), body, (args, kwargs)
+            )
         return self._arrange(*parts)
 
     def _arrange(self, grads: Any, value: Any, aux: Any) -> Any:
@@ -130,10 +154,10 @@ class GradientFunction:
         return f"<gradient of {getattr(self.function, '__qualname__', repr(self.function))}>"
 
 
-def _StatesKey(states: Any) -> Any:  # noqa: N802 - reads as a constructor
+def _StatesKey(states: Any) -> Any:
     """What identifies the States asked for, for the cache of eager calls."""
     if states is None or states is ... or isinstance(states, (State, type)):
-        return states if not isinstance(states, type) else states
+        return states
     if isinstance(states, Mapping):
         return functools.partial(dict, *states.values(), **{repr(k): i for i, k in enumerate(states)})
     if isinstance(states, (list, tuple)):
@@ -142,12 +166,22 @@ def _StatesKey(states: Any) -> Any:  # noqa: N802 - reads as a constructor
 
 
 def positions_of(wanted: Wanted, args: Sequence[Any]) -> tuple[int, ...]:
-    """The positional arguments to differentiate; raises ``TypeError`` for one that is not there or has no gradient."""
-    positions = () if wanted.argnums is None else (wanted.argnums,) if isinstance(wanted.argnums, int) else tuple(wanted.argnums)
+    """The positional arguments to differentiate; raises ``TypeError`` for one that is not there or has no
+    gradient.
+    """
+    positions = (
+        ()
+        if wanted.argnums is None
+        else (wanted.argnums,)
+        if isinstance(wanted.argnums, int)
+        else tuple(wanted.argnums)
+    )
     positions = tuple(p + len(args) if p < 0 else p for p in positions)
     for position in positions:
         if not 0 <= position < len(args):
-            raise TypeError(f"argnums says argument {position}, but the function was called with {len(args)} positional arguments")
+            raise TypeError(
+                f"argnums says argument {position}, but the function was called with {len(args)} positional arguments"
+            )
     for leaf in jax.tree.leaves([args[p] for p in positions]):
         _check_dtype(lambda: "an argument", _jax.typeof(leaf), wanted)
     return positions
@@ -165,7 +199,12 @@ def _parted(wanted: Wanted, result: Any) -> tuple[Any, Any]:
 
 
 def record_gradient(
-    recorder: Recorder, function: Callable[..., Any], wanted: Wanted, positions: Sequence[int], args: Sequence[Any], kwargs: dict[str, Any]
+    recorder: Recorder,
+    function: Callable[..., Any],
+    wanted: Wanted,
+    positions: Sequence[int],
+    args: Sequence[Any],
+    kwargs: dict[str, Any],
 ) -> tuple[Any, Any, Any]:
     """(gradients, value, aux) as values of the program being traced."""
     leaves, tree = jax.tree.flatten([args[p] for p in positions])
@@ -186,8 +225,12 @@ def record_gradient(
     body = _jax.close_over(jaxpr)
     tokens, arrange = _state_tokens(recorder, function, wanted, body)
     loss, *aux_avals = (var.aval for var in jaxpr.outvars)
-    entry = [before[token] if token < len(before) else recorder.entry[token] or ((), None) for token in tokens]
-    gradients = [_jax.gradient_aval(aval) for aval in (*avals, *(aval for given, _ in entry for aval in given))]
+    entry = [
+        before[token] if token < len(before) else recorder.entry[token] or ((), None) for token in tokens
+    ]
+    gradients = [
+        _jax.gradient_aval(aval) for aval in (*avals, *(aval for given, _ in entry for aval in given))
+    ]
     results = grad_p.bind(
         *consts,
         *leaves,
@@ -211,7 +254,11 @@ def record_gradient(
         chunk = flat[offset : offset + len(given_avals)]
         offset += len(given_avals)
         per_state.append(chunk[0] if given_tree is None else jax.tree.unflatten(given_tree, chunk))
-    return _combine(wanted, arrange(per_state) if wanted.states is not None else None, arg_grads), value, jax.tree.unflatten(kept["aux"], rest)
+    return (
+        _combine(wanted, arrange(per_state) if wanted.states is not None else None, arg_grads),
+        value,
+        jax.tree.unflatten(kept["aux"], rest),
+    )
 
 
 def _combine(wanted: Wanted, state_grads: Any, arg_grads: Any) -> Any:
@@ -220,7 +267,9 @@ def _combine(wanted: Wanted, state_grads: Any, arg_grads: Any) -> Any:
     return state_grads if wanted.argnums is None else (state_grads, arg_grads)
 
 
-def _state_tokens(recorder: Recorder, function: Callable[..., Any], wanted: Wanted, body: Any) -> tuple[list[Token], Callable[[list[Any]], Any]]:
+def _state_tokens(
+    recorder: Recorder, function: Callable[..., Any], wanted: Wanted, body: Any
+) -> tuple[list[Token], Callable[[list[Any]], Any]]:
     if wanted.states is None:
         return [], lambda grads: None
     read: dict[Token, None] = {}
@@ -253,8 +302,12 @@ def _check_read(states: Sequence[State[Any]], touched: Mapping[str, State[Any]])
             )
 
 
-def _selected_and_read(wanted: Wanted, read: Mapping[str, State[Any]]) -> tuple[list[State[Any]], Callable[[list[Any]], Any]]:
-    """The States to differentiate, each of them read and of a type that has a gradient, and how to arrange the gradients."""
+def _selected_and_read(
+    wanted: Wanted, read: Mapping[str, State[Any]]
+) -> tuple[list[State[Any]], Callable[[list[Any]], Any]]:
+    """The States to differentiate, each of them read and of a type that has a gradient, and how to arrange
+    the gradients.
+    """
     states, arrange = selected(wanted.states, read)
     if not states:
         raise TraceError(
@@ -276,24 +329,45 @@ def _check_dtype(what: Callable[[], str], aval: Any, wanted: Wanted) -> None:
     dtype = aval.dtype
     if jnp.issubdtype(dtype, jnp.complexfloating):
         if not wanted.holomorphic:
-            raise TypeError(f"{what()} is complex ({_jax.type_of(aval)}); pass holomorphic=True if the function is")
+            raise TypeError(
+                f"{what()} is complex ({_jax.type_of(aval)}); pass holomorphic=True if the function is"
+            )
     elif not jnp.issubdtype(dtype, jnp.floating) and not wanted.allow_int:
-        raise TypeError(f"the gradient is asked for {what()} of type {_jax.type_of(aval)}; only floats have one (allow_int=True gives zeros)")
+        raise TypeError(
+            f"the gradient is asked for {what()} of type {_jax.type_of(aval)}; only floats have one (allow_int=True gives zeros)"
+        )
 
 
 def _check_loss(value: Any, wanted: Wanted) -> None:
     aval = _jax.typeof(value) if isinstance(value, (jax.Array, float, int)) else None
     if aval is None or aval.shape != ():
         shape = "no array" if aval is None else f"of shape {tuple(aval.shape)}"
-        raise TypeError(f"the differentiated function must return a scalar; its value is {shape}" + (" (or use has_aux=True)" if aval is None else ""))
+        raise TypeError(
+            f"the differentiated function must return a scalar; its value is {shape}"
+            + (" (or use has_aux=True)" if aval is None else "")
+        )
     if not jnp.issubdtype(aval.dtype, jnp.floating) and not wanted.holomorphic:
         raise TypeError(f"the differentiated function must return a float, not {aval.dtype}")
 
 
-def _make(function: Any, grad_states: Any, argnums: Any, has_aux: Any, holomorphic: bool, allow_int: bool, value_first: bool, with_value: bool) -> Any:
+def _make(
+    function: Any,
+    grad_states: Any,
+    argnums: Any,
+    has_aux: Any,
+    holomorphic: bool,
+    allow_int: bool,
+    value_first: bool,
+    with_value: bool,
+) -> Any:
     if isinstance(grad_states, int) and not isinstance(grad_states, bool) and argnums is None:
         grad_states, argnums = None, grad_states
-    if isinstance(grad_states, (tuple, list)) and grad_states and all(isinstance(i, int) for i in grad_states) and argnums is None:
+    if (
+        isinstance(grad_states, (tuple, list))
+        and grad_states
+        and all(isinstance(i, int) for i in grad_states)
+        and argnums is None
+    ):
         grad_states, argnums = None, tuple(grad_states)
     argnums = tuple(argnums) if isinstance(argnums, (list, tuple)) else argnums
     wanted = Wanted(grad_states, argnums, bool(has_aux), holomorphic, allow_int)
@@ -315,14 +389,17 @@ def grad(
     """The gradient of a scalar function of State and arguments.
 
     Args:
-      fun: returns a scalar float, or ``(scalar, aux)`` with ``has_aux=True``. State that it writes is written, once.
-      grad_states: a State, a list or mapping of States, a filter, or ``...`` for all trainable States that the function touches.
+      fun: returns a scalar float, or ``(scalar, aux)`` with ``has_aux=True``. State that it writes is
+        written, once.
+      grad_states: a State, a list or mapping of States, a filter, or ``...`` for all trainable States that
+        the function touches.
       argnums: position(s) of arguments. An int given as second positional argument is ``argnums``.
       return_value: return the value as well.
 
     Returns:
-      A function giving ``grads``, ``(grads, value)``, ``(grads, aux)`` or ``(grads, value, aux)``. Gradients have the structure that was asked for; with States
-      and ``argnums`` they are ``(state_grads, arg_grads)``.
+      A function giving ``grads``, ``(grads, value)``, ``(grads, aux)`` or ``(grads, value, aux)``. Gradients
+      have the structure that was asked for; with States and ``argnums`` they are ``(state_grads,
+      arg_grads)``.
 
     Example:
 

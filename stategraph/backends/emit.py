@@ -1,8 +1,9 @@
 """From functional programs to jaxprs.
 
-Equations are built directly, one per op, without running any of JAX's tracing: an op's parameters are its attributes, and the body of a region
-op becomes a jaxpr whose leading inputs are the values that it captures. Two variants: for running (custom derivative rules are irrelevant
-and their functions are inlined) and *differentiable* (they are kept, for ``jax.vjp`` to find).
+Equations are built directly, one per op, without running any of JAX's tracing: an op's parameters are its
+attributes, and the body of a region op becomes a jaxpr whose leading inputs are the values that it captures.
+Two variants: for running (custom derivative rules are irrelevant and their functions are inlined) and
+*differentiable* (they are kept, for ``jax.vjp`` to find).
 """
 
 from __future__ import annotations
@@ -22,29 +23,44 @@ from stategraph.ir.core import Constant, Op, Region, Value
 HOST = {"host.debug_print", "host.debug_callback", "host.io_callback", "host.pure_callback"}
 
 
-def emit_region(region: Region, inputs: Sequence[Value], *, differentiable: bool = False, name: str = "body") -> tuple[Any, list[Value]]:
+def emit_region(
+    region: Region, inputs: Sequence[Value], *, differentiable: bool = False, name: str = "body"
+) -> tuple[Any, list[Value]]:
     """(closed body, captured values): a body whose inputs are the captured values followed by ``inputs``."""
     emitter = _Emitter(differentiable, None)
     return emitter.body(region, inputs, name)
 
 
 class _Emitter:
-    """Builds the equations of one body. ``env`` maps values to variables; values of outer regions are collected in ``free``."""
+    """Builds the equations of one body. ``env`` maps values to variables; values of outer regions are
+    collected in ``free``.
+    """
 
     def __init__(self, differentiable: bool, parent: _Emitter | None) -> None:
         self.differentiable = differentiable
         self.env: dict[Value, Any] = {}
         self.free: dict[Value, Any] = {}
         self.eqns: list[Any] = []
-        self.rules: tuple[tuple[Callable[..., Any], list[Value]], ...] = parent.rules if parent is not None else ()
-        """Functions with derivative rules that enclose this body, outermost first, and the values that each captures."""
+        self.rules: tuple[tuple[Callable[..., Any], list[Value]], ...] = (
+            parent.rules if parent is not None else ()
+        )
+        """Functions with derivative rules that enclose this body, outermost first, and the values that each
+        captures.
+        """
         self.calls: dict[Any, Any] = parent.calls if parent is not None else {}
-        """Bodies of calls by what they compute: equal calls share one, so that JAX differentiates and lowers it once."""
+        """Bodies of calls by what they compute: equal calls share one, so that JAX differentiates and lowers
+        it once.
+        """
 
-    # ---------------------------------------------------------------------------------------------------------- bodies
+    # ------------------------------------------------------------------------------------------------- bodies
 
     def body(
-        self, region: Region, inputs: Sequence[Value], name: str = "body", closed: bool = True, order: Sequence[Value] | None = None
+        self,
+        region: Region,
+        inputs: Sequence[Value],
+        name: str = "body",
+        closed: bool = True,
+        order: Sequence[Value] | None = None,
     ) -> tuple[Any, list[Value]]:
         """A body for ``region``. With ``order``, captured values are exactly these, used or not."""
         child = _Emitter(self.differentiable, self)
@@ -56,7 +72,9 @@ class _Emitter:
             child.op(op)
         results = [child.read(value) for value in region.yielded]
         captured = list(child.free)
-        body = _jax.make_body([*child.free.values(), *variables], results, child.eqns, name=name, closed=closed)
+        body = _jax.make_body(
+            [*child.free.values(), *variables], results, child.eqns, name=name, closed=closed
+        )
         return body, captured
 
     def bodies(self, regions: Sequence[Region], name: str) -> tuple[list[Any], list[Value]]:
@@ -80,7 +98,7 @@ class _Emitter:
         found = self.env[value] = self.free[value] = _jax.new_var(_jax.aval_of(value.type))
         return found
 
-    # ------------------------------------------------------------------------------------------------------------- ops
+    # ---------------------------------------------------------------------------------------------------- ops
 
     def op(self, op: Op) -> None:
         handler = _HANDLERS.get(op.name)
@@ -90,11 +108,17 @@ class _Emitter:
         if op.name.startswith("jax.") or op.name in HOST:
             self.plain(op)
             return
-        raise LoweringError(f"{op.name} cannot be lowered: no rule for it\n  at: {op.location}\n  fix: run the default passes first")
+        raise LoweringError(
+            f"{op.name} cannot be lowered: no rule for it\n  at: {op.location}\n  fix: run the default passes first"
+        )
 
-    def equation(self, op: Op, operands: Sequence[Any], primitive: Any, params: dict[str, Any], effects: Any = None) -> None:
+    def equation(
+        self, op: Op, operands: Sequence[Any], primitive: Any, params: dict[str, Any], effects: Any = None
+    ) -> None:
         results = [self.define(result) for result in op.results]
-        self.eqns.append(_jax.new_eqn(operands, results, primitive, params, effects, _jax.source_of(op.location)))
+        self.eqns.append(
+            _jax.new_eqn(operands, results, primitive, params, effects, _jax.source_of(op.location))
+        )
 
     def plain(self, op: Op) -> None:
         name = op.name.split(".", 1)[1]
@@ -106,7 +130,9 @@ class _Emitter:
             inner = op.regions[ref.index]
             body, captured = self.body(inner, inner.args, name, closed)
             if captured:
-                raise LoweringError(f"a function inside {op.name} uses outer values, which JAX cannot express\n  at: {op.location}")
+                raise LoweringError(
+                    f"a function inside {op.name} uses outer values, which JAX cannot express\n  at: {op.location}"
+                )
             return body
 
         try:
@@ -121,11 +147,17 @@ class _Emitter:
             self.differentiated_once(op, operands, primitive, params)
             return
         if op.name in HOST or "effects" in op.attributes:
-            effects = _jax.effects_of_primitive(primitive, [_jax.aval_of(operand.type) for operand in op.operands], params)
+            effects = _jax.effects_of_primitive(
+                primitive, [_jax.aval_of(operand.type) for operand in op.operands], params
+            )
         self.equation(op, operands, primitive, params, effects)
 
-    def differentiated_once(self, op: Op, operands: Sequence[Any], primitive: Any, params: dict[str, Any]) -> None:
-        """Wrap an op in a call of its own, shared by all equal ones: JAX keeps the derivative of a call, not of an equation."""
+    def differentiated_once(
+        self, op: Op, operands: Sequence[Any], primitive: Any, params: dict[str, Any]
+    ) -> None:
+        """Wrap an op in a call of its own, shared by all equal ones: JAX keeps the derivative of a call, not
+        of an equation.
+        """
         types = tuple(operand.type for operand in op.operands)
         try:
             key = (op.name, types, tuple(op.attributes.items()))
@@ -141,7 +173,7 @@ class _Emitter:
         call, parameters = _jax.inline_call(body, primitive.name, len(operands), len(op.results))
         self.equation(op, operands, call, parameters)
 
-    # -------------------------------------------------------------------------------------------- structured operations
+    # ---------------------------------------------------------------------------------- structured operations
 
     def scan(self, op: Op) -> None:
         carry = op.attributes["carry"]
@@ -181,7 +213,9 @@ class _Emitter:
             variable = _jax.new_var(_jax.array_aval((), "int32"))
             params = {"new_dtype": variable.aval.dtype, "weak_type": False, "sharding": None}
             convert = _jax.primitive_by_name("convert_element_type")
-            self.eqns.append(_jax.new_eqn([index], [variable], convert, params, None, _jax.source_of(op.location)))
+            self.eqns.append(
+                _jax.new_eqn([index], [variable], convert, params, None, _jax.source_of(op.location))
+            )
             index = variable
         effects: set[Any] = set()
         for body in bodies:
@@ -193,11 +227,17 @@ class _Emitter:
         region = op.regions[0]
         key = region_key(region)
         shared = self.calls.get(key) if key is not None else None
-        body, captured = (shared, []) if shared is not None else self.body(region, region.args, str(op.attributes.get("name", "call")))
+        body, captured = (
+            (shared, [])
+            if shared is not None
+            else self.body(region, region.args, str(op.attributes.get("name", "call")))
+        )
         if key is not None and not captured:
             self.calls[key] = body
         operands = [self.read(value) for value in (*captured, *op.operands)]
-        primitive, params = _jax.jit_call(body, str(op.attributes.get("name", "call")), len(operands), len(op.results))
+        primitive, params = _jax.jit_call(
+            body, str(op.attributes.get("name", "call")), len(operands), len(op.results)
+        )
         kept = op.attributes.get("jit")
         if kept is not None:
             given = decode(kept, _no_region)
@@ -205,7 +245,9 @@ class _Emitter:
             for key in ("in_shardings", "in_layouts", "donated_invars"):
                 params[key] = (_jax.jit_call(body, "", 1, 1)[1][key][0],) * len(captured) + tuple(given[key])
             for key in ("out_shardings", "out_layouts"):  # what hoisting added comes last
-                params[key] = tuple(given[key]) + (_jax.jit_call(body, "", 1, 1)[1][key][0],) * (len(op.results) - len(given[key]))
+                params[key] = tuple(given[key]) + (_jax.jit_call(body, "", 1, 1)[1][key][0],) * (
+                    len(op.results) - len(given[key])
+                )
         self.equation(op, operands, primitive, params, _jax.body_effects(body))
 
     def remat(self, op: Op) -> None:
@@ -228,7 +270,7 @@ class _Emitter:
         for result, value in zip(op.results, region.yielded, strict=True):
             self.env[result] = self.read(value)
 
-    # ---------------------------------------------------------------------------------------- functions with derivative rules
+    # ------------------------------------------------------------------------ functions with derivative rules
 
     def custom_jvp(self, op: Op) -> None:
         if not self.differentiable:
@@ -288,8 +330,17 @@ class _Emitter:
         function.defvjp(forward, backward, symbolic_zeros=True)
         self.traced(op, function, captured)
 
-    def run(self, region: Region, captured: list[Value], outer: Sequence[Any], args: Sequence[Any], rule: Any = None) -> list[Any]:
-        """Evaluate a region under JAX's current trace; ``rule`` is the function whose derivative rule the region is."""
+    def run(
+        self,
+        region: Region,
+        captured: list[Value],
+        outer: Sequence[Any],
+        args: Sequence[Any],
+        rule: Any = None,
+    ) -> list[Any]:
+        """Evaluate a region under JAX's current trace; ``rule`` is the function whose derivative rule the
+        region is.
+        """
         emitter = _Emitter(self.differentiable, self)
         if rule is not None:
             emitter.rules = (*self.rules, (rule, captured))
@@ -301,7 +352,10 @@ class _Emitter:
         count = len(captured)
         avals = [_jax.aval_of(value.type) for value in (*captured, *op.operands)]
         jaxpr, consts = _jax.trace_flat(
-            lambda *flat: function(list(flat[:count]), list(flat[count:])), avals, traced_for="stategraph", name=op.name
+            lambda *flat: function(list(flat[:count]), list(flat[count:])),
+            avals,
+            traced_for="stategraph",
+            name=op.name,
         )
         if consts:
             raise LoweringError(f"{op.name} closes over arrays that are no operands\n  at: {op.location}")
@@ -313,7 +367,9 @@ class _Emitter:
 
 
 def region_key(region: Region) -> Any | None:
-    """What a region computes, as a hashable key; None when it captures values or has parameters that cannot be compared."""
+    """What a region computes, as a hashable key; None when it captures values or has parameters that cannot
+    be compared.
+    """
     numbers: dict[Value, int] = {}
     try:
         key = _region_key(region, numbers)
@@ -330,7 +386,15 @@ def _region_key(region: Region, numbers: dict[Value, int]) -> Any:
     for op in region.ops:
         operands = tuple(value.key() if type(value) is Constant else numbers[value] for value in op.operands)
         inner = tuple(_region_key(nested, numbers) for nested in op.regions)
-        ops.append((op.name, operands, tuple(op.attributes.items()), inner, tuple(result.type for result in op.results)))
+        ops.append(
+            (
+                op.name,
+                operands,
+                tuple(op.attributes.items()),
+                inner,
+                tuple(result.type for result in op.results),
+            )
+        )
         for result in op.results:
             numbers[result] = len(numbers)
     return (tuple(arg.type for arg in region.args), tuple(ops))
@@ -358,7 +422,7 @@ def _capture(region: Region, inside: set[Value], found: dict[Value, None]) -> No
 def _closed_over(op: Op) -> LoweringError:
     return LoweringError(
         describe(
-            f"The function {op.attributes.get('name', '')!r} has a derivative rule and uses a differentiated value that is no argument of it.",
+            f"The function {op.attributes.get('name', '')!r} has a derivative rule and uses a differentiated value that is no argument.",
             at=op.location,
             why="its rule says nothing about that value (a State that it reads, or a variable that it closes over), so the gradient "
             "would miss it",
@@ -371,7 +435,9 @@ _TAGS = itertools.count()
 
 
 def _named(op: Op, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a function the op's name, a tag by which the importer recognises it inside its own rule, and its number of arguments."""
+    """Give a function the op's name, a tag by which the importer recognises it inside its own rule, and its
+    number of arguments.
+    """
     function.__name__ = f"{op.attributes.get('name', 'rule')}#{next(_TAGS)}.{len(op.operands)}"
     return function
 

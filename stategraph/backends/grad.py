@@ -1,7 +1,7 @@
 """Expanding derivatives: JAX's own forward and reverse mode on the pure body.
 
-The body of an ``xform.grad``, ``xform.jvp`` or ``xform.vjp`` becomes a jaxpr (derivative rules kept), JAX differentiates it, and the result is
-imported as ops.
+The body of an ``xform.grad``, ``xform.jvp`` or ``xform.vjp`` becomes a jaxpr (derivative rules kept), JAX
+differentiates it, and the result is imported as ops.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from stategraph.passes.expand_transforms import EXPANDERS, Expansion
 def expand_grad(op: Op, again: bool) -> Expansion:
     """The ops that compute the body's results and the gradient of the first with respect to the operands.
 
-    ``again`` says that the result will itself be differentiated, so that functions must keep their derivative rules.
+    ``again`` says that the result will itself be differentiated, so that functions must keep their derivative
+    rules.
     """
     from stategraph.tracing.importer import import_inline
 
@@ -40,7 +41,11 @@ def expand_grad(op: Op, again: bool) -> Expansion:
 
         positions = tuple(range(len(flat) - count))
         (value, rest), gradients = jax.value_and_grad(
-            loss, positions, has_aux=True, holomorphic=op.attributes["holomorphic"], allow_int=op.attributes["allow_int"]
+            loss,
+            positions,
+            has_aux=True,
+            holomorphic=op.attributes["holomorphic"],
+            allow_int=op.attributes["allow_int"],
         )(*flat[count:])
         return [value, *rest, *gradients]
 
@@ -54,7 +59,9 @@ def expand_grad(op: Op, again: bool) -> Expansion:
 
 
 def expand_jvp(op: Op, again: bool) -> Expansion:
-    """The ops that compute the body's results and how the outputs change along the tangents, one lane after another where there are lanes."""
+    """The ops that compute the body's results and how the outputs change along the tangents, one lane after
+    another where there are lanes.
+    """
     pushed = _pushed if op.attributes["lanes"] is None else _pushed_lanes
     return _expand_product(op, again, pushed)
 
@@ -93,7 +100,9 @@ def _pulled_lanes(pure: Pure, primals: list[Any], cotangents: list[Any]) -> tupl
     return values, jax.vmap(pull)(cotangents)
 
 
-def _expand_product(op: Op, again: bool, derive: Callable[[Pure, list[Any], list[Any]], tuple[list[Any], list[Any]]]) -> Expansion:
+def _expand_product(
+    op: Op, again: bool, derive: Callable[[Pure, list[Any], list[Any]], tuple[list[Any], list[Any]]]
+) -> Expansion:
     from stategraph.tracing.importer import import_inline
 
     (region,) = op.regions
@@ -121,7 +130,9 @@ def _expand_product(op: Op, again: bool, derive: Callable[[Pure, list[Any], list
     operands: list[Value] = [*captured, *op.operands]
     avals = [_jax.aval_of(value.type) for value in operands]
     try:
-        jaxpr, consts = _jax.trace_flat(differentiated, avals, traced_for="stategraph derivative", name=op.name)
+        jaxpr, consts = _jax.trace_flat(
+            differentiated, avals, traced_for="stategraph derivative", name=op.name
+        )
     except (TypeError, ValueError) as error:
         raise LoweringError(f"the derivative at {_place(op)} cannot be taken: {error}") from error
     return import_inline(jaxpr, consts, operands, op.location, keep_rules=again)

@@ -1,7 +1,8 @@
 """Parameters of JAX primitives as attributes of ops, and back.
 
-``encode`` turns a parameter into the plain data of ``ir.attributes``; ``decode`` undoes it. Function bodies are handed to a callback, since
-they become regions. What has no plain form (callables, shardings) becomes an ``Opaque`` that keeps the object.
+``encode`` turns a parameter into the plain data of ``ir.attributes``; ``decode`` undoes it. Function bodies
+are handed to a callback, since they become regions. What has no plain form (callables, shardings) becomes an
+``Opaque`` that keeps the object.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ def opaque_name(value: Any) -> str:
     return re.sub(r" at 0x[0-9a-f]+", "", str(name))
 
 
-# ------------------------------------------------------------------------------------------------------------- structures
+# ------------------------------------------------------------------------------------------------- structures
 
 
 def tree_of(treedef: Any) -> Tree:
@@ -157,7 +158,9 @@ class _CustomNode:
 
 
 def treedef_of(tree: Tree) -> Any:
-    """The JAX tree structure of a ``Tree``; raises ``LoweringError`` when it names a class that only its own program knows."""
+    """The JAX tree structure of a ``Tree``; raises ``LoweringError`` when it names a class that only its own
+    program knows.
+    """
     return jax.tree.structure(example_of(tree))
 
 
@@ -175,7 +178,9 @@ def example_of(tree: Tree) -> Any:
     if tree.kind == "dict":
         return dict(zip(tree.keys, children, strict=True))
     if tree.payload is None:
-        raise LoweringError(f"the structure of {tree.name} is known to the program that was traced, not to its text")
+        raise LoweringError(
+            f"the structure of {tree.name} is known to the program that was traced, not to its text"
+        )
     return jax.tree.unflatten(tree.payload.treedef, [0] * tree.payload.treedef.num_leaves)
 
 

@@ -1,7 +1,8 @@
 """Keeping prints where they are while JAX differentiates a loop.
 
-When JAX splits a scan for reverse mode it moves everything that does not depend on the carry in front of the loop, prints included: they would come once
-instead of once per trip. Pinning gives such a loop a trip counter and makes each print depend on it, which changes no value.
+When JAX splits a scan for reverse mode it moves everything that does not depend on the carry in front of the
+loop, prints included: they would come once instead of once per trip. Pinning gives such a loop a trip counter
+and makes each print depend on it, which changes no value.
 """
 
 from __future__ import annotations

@@ -330,7 +330,9 @@ class _Machine:
             for i, x in zip(active, moving, strict=True):
                 full[i] = x
             rest = iter(full[len(arguments) :])
-            leaves = {path: tuple(next(rest) for _ in range(size)) for path, size in zip(paths, sizes, strict=True)}
+            leaves = {
+                path: tuple(next(rest) for _ in range(size)) for path, size in zip(paths, sizes, strict=True)
+            }
             machine = attrs.evolve(
                 self, frame=self.frame.new_child(), store={**self.store, **leaves}, differentiating=True
             )

@@ -1,8 +1,9 @@
 """From a functional program to one XLA executable.
 
-The function that JAX compiles takes State leaves and arguments as flat lists and returns the results and the written leaves. Which leaves may be
-donated is decided here, from the program: a leaf that is read and written, whose old value leaves the program on no other way, and whose new
-value is computed (a forwarded input would be the very array that somebody else holds).
+The function that JAX compiles takes State leaves and arguments as flat lists and returns the results and the
+written leaves. Which leaves may be donated is decided here, from the program: a leaf that is read and
+written, whose old value leaves the program on no other way, and whose new value is computed (a forwarded
+input would be the very array that somebody else holds).
 """
 
 from __future__ import annotations
@@ -56,10 +57,13 @@ class Executable:
         """``call`` under ``jax.jit``: State leaves and given arguments are donated."""
         return jax.jit(self.call, donate_argnums=(0, 4))
 
-    def call(self, donated: Sequence[Any], kept: Sequence[Any], args: Any, kwargs: Any, given: Any = ()) -> Any:
+    def call(
+        self, donated: Sequence[Any], kept: Sequence[Any], args: Any, kwargs: Any, given: Any = ()
+    ) -> Any:
         """What JAX traces: check the types, then one equation that holds the whole program.
 
-        ``donated`` are State leaves, ``kept`` the other State leaves and the captured arrays, ``given`` donated arguments.
+        ``donated`` are State leaves, ``kept`` the other State leaves and the captured arrays, ``given``
+        donated arguments.
         """
         if given:
             args, kwargs = merge_given(args, kwargs, given)
@@ -71,7 +75,11 @@ class Executable:
             raise SignatureMiss
         for value, expected in zip(inputs, self.input_avals, strict=True):
             aval = _jax.typeof(value)
-            if aval.shape != expected.shape or aval.dtype != expected.dtype or aval.weak_type != expected.weak_type:
+            if (
+                aval.shape != expected.shape
+                or aval.dtype != expected.dtype
+                or aval.weak_type != expected.weak_type
+            ):
                 raise SignatureMiss
         outputs = _jax.call_body(self.body, inputs, self.program.name)
         count = len(self.program.body.yielded)
@@ -119,7 +127,12 @@ def build(program: Program, in_tree: Any = None, out_tree: Any = None, *, donate
     can_own = dict(zip(written, ownable, strict=True))
 
     def donates(leaf: Leaf, value: Value) -> bool:
-        return may_donate and can_own.get(leaf, False) and value not in outgoing and target[leaf].type == value.type
+        return (
+            may_donate
+            and can_own.get(leaf, False)
+            and value not in outgoing
+            and target[leaf].type == value.type
+        )
 
     donated = [(leaf, value) for leaf, value in used if donates(leaf, value)]
     kept = [(leaf, value) for leaf, value in used if not donates(leaf, value)]
@@ -142,7 +155,9 @@ def build(program: Program, in_tree: Any = None, out_tree: Any = None, *, donate
 
 def _really_used(value: Value, written: Sequence[Value], results: Sequence[Value]) -> bool:
     """Whether a leaf read at entry is used by more than writing it back unchanged."""
-    return any(op.name != "state.write" for op in value._users) or any(value is other for other in (*written, *results))
+    return any(op.name != "state.write" for op in value._users) or any(
+        value is other for other in (*written, *results)
+    )
 
 
 def _emit(program: Program, inputs: Sequence[Value], outputs: Sequence[Value]) -> Any:
@@ -155,7 +170,9 @@ def _emit(program: Program, inputs: Sequence[Value], outputs: Sequence[Value]) -
     body, captured = emit_region(region, inputs, name=program.name)
     if captured:
         names = ", ".join(f"%{value.name or '?'}" for value in captured)
-        raise LoweringError(f"program @{program.name} uses values that nothing defines: {names}; verify it first")
+        raise LoweringError(
+            f"program @{program.name} uses values that nothing defines: {names}; verify it first"
+        )
     return body
 
 
@@ -174,7 +191,9 @@ def check_functional(program: Program) -> None:
                     fix="run the default passes (hoist-state, forward-state, eliminate-local-state) before lowering",
                 )
             )
-    raise LoweringError(f"program @{program.name} reads or writes a State twice; run the default passes before lowering")
+    raise LoweringError(
+        f"program @{program.name} reads or writes a State twice; run the default passes before lowering"
+    )
 
 
 def strip_host_effects(program: Program) -> list[Op]:

@@ -1,7 +1,8 @@
 """Eager calls of loops, branches and gradients, compiled and kept.
 
-The key is what the call computes with: the code of its functions, what they close over and the globals that they mention. Models, States and
-arrays count by identity and are held weakly: an entry goes when one of them does.
+The key is what the call computes with: the code of its functions, what they close over and the globals that
+they mention. Models, States and arrays count by identity and are held weakly: an entry goes when one of them
+does.
 """
 
 from __future__ import annotations
@@ -23,7 +24,13 @@ _CACHE: OrderedDict[Hashable, tuple[list[Any], PlanCache]] = OrderedDict()
 _LOCK = threading.RLock()
 
 
-def run_cached(name: str, functions: Sequence[Any], options: tuple[Any, ...], body: Callable[..., Any], operands: Sequence[Any]) -> Any:
+def run_cached(
+    name: str,
+    functions: Sequence[Any],
+    options: tuple[Any, ...],
+    body: Callable[..., Any],
+    operands: Sequence[Any],
+) -> Any:
     """Run ``body(*operands)`` as a compiled program; ``functions`` and ``options`` say what it does."""
     held: list[Any] = []
     key = (name, options, tuple(function_key(function, held) for function in functions))
@@ -77,7 +84,11 @@ class _Identity:
             tuple(map(self.cell, function.__closure__ or ())),
             tuple(map(self.of, function.__defaults__ or ())),
             self.mapping(function.__kwdefaults__ or {}),
-            tuple(self.shared(function, name) for name in _names_in(function.__code__) if name in function.__globals__),
+            tuple(
+                self.shared(function, name)
+                for name in _names_in(function.__code__)
+                if name in function.__globals__
+            ),
         )
 
     def cell(self, cell: Any) -> Hashable:
@@ -87,7 +98,9 @@ class _Identity:
             return "empty"
 
     def shared(self, function: types.FunctionType, name: str) -> Hashable:
-        """A global. Functions of the same module are looked into, those of other modules and modules themselves count by identity."""
+        """A global. Functions of the same module are looked into, those of other modules and modules
+        themselves count by identity.
+        """
         value = function.__globals__[name]
         if isinstance(value, types.FunctionType) and value.__globals__ is not function.__globals__:
             self.held.append(value)

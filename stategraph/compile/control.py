@@ -1,7 +1,8 @@
 """Control flow over State: ``cond``, ``switch``, ``ifelse``, ``for_loop``, ``scan``, ``while_loop``.
 
-Inside a trace they are ``jax.lax`` with conveniences: the bodies may read, write and create State either way. Called eagerly they are compiled like
-``jit`` and kept, by the code and the closure of their functions, so that a loop in a loop of plain Python is traced once.
+Inside a trace they are ``jax.lax`` with conveniences: the bodies may read, write and create State either way.
+Called eagerly they are compiled like ``jit`` and kept, by the code and the closure of their functions, so
+that a loop in a loop of plain Python is traced once.
 """
 
 from __future__ import annotations
@@ -18,7 +19,13 @@ from stategraph.errors import TraceError, describe
 from stategraph.recording import LOCAL
 
 
-def _run(name: str, functions: Sequence[Any], options: tuple[Any, ...], body: Callable[..., Any], operands: Sequence[Any]) -> Any:
+def _run(
+    name: str,
+    functions: Sequence[Any],
+    options: tuple[Any, ...],
+    body: Callable[..., Any],
+    operands: Sequence[Any],
+) -> Any:
     """Inside a trace (or with jit disabled) just do it; eagerly, compile it once per functions and options."""
     if LOCAL.recorder is not None or _jax.current_trace() is not None or _jax.DISABLE_JIT.value:
         return body(*operands)
@@ -34,7 +41,8 @@ def cond(pred: Any, true_fun: Any, false_fun: Any, *operands: Any) -> Any:
 
     Args:
       pred: a scalar, true when nonzero.
-      true_fun, false_fun: functions of the operands, or plain values. Their results have the same structure and types.
+      true_fun, false_fun: functions of the operands, or plain values. Their results have the same structure
+        and types.
 
     Example:
 
@@ -71,14 +79,24 @@ def ifelse(conditions: Any, branches: Sequence[Any], *operands: Any, check_cond:
     Args:
       conditions: scalars, one per branch; with one more branch than conditions the last is the ``else``.
       branches: functions of the operands, or plain values.
-      check_cond: whether it is an error, for known conditions, that none holds. Conditions that are known only when the program runs
+      check_cond: whether it is an error, for known conditions, that none holds. Conditions that are known
+        only when the program runs
         are not checked: then the last branch runs.
     """
     flags = list(conditions) if isinstance(conditions, (list, tuple)) else [conditions]
     if len(branches) not in (len(flags), len(flags) + 1):
-        raise ValueError(f"ifelse has {len(flags)} conditions and needs as many branches or one more (the else), not {len(branches)}")
-    if check_cond and len(branches) == len(flags) and not any(_jax.is_tracer(flag) for flag in flags) and not any(map(bool, flags)):
-        raise ValueError("no condition of ifelse holds and there is no else branch; make the last condition True or add a branch")
+        raise ValueError(
+            f"ifelse has {len(flags)} conditions and needs as many branches or one more (the else), not {len(branches)}"
+        )
+    if (
+        check_cond
+        and len(branches) == len(flags)
+        and not any(_jax.is_tracer(flag) for flag in flags)
+        and not any(map(bool, flags))
+    ):
+        raise ValueError(
+            "no condition of ifelse holds and there is no else branch; make the last condition True or add a branch"
+        )
     functions = [_branch(branch) for branch in branches]
 
     def body(given: Any, *ops: Any) -> Any:
@@ -94,20 +112,35 @@ def _length(name: str, xs: Sequence[Any], length: int | None) -> int | None:
     leaves = jax.tree.leaves(xs)
     if not leaves and length is None:
         raise TraceError(
-            describe(f"{name} does not know how often to loop.", why="there are no inputs to loop over", fix=f"{name}(..., length=n)")
+            describe(
+                f"{name} does not know how often to loop.",
+                why="there are no inputs to loop over",
+                fix=f"{name}(..., length=n)",
+            )
         )
     for leaf in leaves:
         if not getattr(leaf, "ndim", 0):
             raise TraceError(
-                describe(f"{name} loops over a scalar.", why="inputs are taken apart along their first axis", fix="give an array, for example jnp.arange(n)")
+                describe(
+                    f"{name} loops over a scalar.",
+                    why="inputs are taken apart along their first axis",
+                    fix="give an array, for example jnp.arange(n)",
+                )
             )
     sizes = {leaf.shape[0] for leaf in leaves} | ({length} if length is not None else set())
     if len(sizes) > 1:
-        raise TraceError(describe(f"{name} has inputs of different lengths: {sorted(map(int, sizes))}.", fix="give arrays with equal first axes"))
+        raise TraceError(
+            describe(
+                f"{name} has inputs of different lengths: {sorted(map(int, sizes))}.",
+                fix="give arrays with equal first axes",
+            )
+        )
     return length
 
 
-def for_loop(f: Callable[..., Any], *xs: Any, length: int | None = None, reverse: bool = False, unroll: int = 1) -> Any:
+def for_loop(
+    f: Callable[..., Any], *xs: Any, length: int | None = None, reverse: bool = False, unroll: int = 1
+) -> Any:
     """Call ``f`` on each slice of ``xs`` in turn; ``f`` may read and write State.
 
     Args:
@@ -142,8 +175,17 @@ def for_loop(f: Callable[..., Any], *xs: Any, length: int | None = None, reverse
     return _run("for_loop", (f,), (length, reverse, unroll), body, xs)
 
 
-def scan(f: Callable[[Any, Any], Any], init: Any, xs: Any = None, length: int | None = None, reverse: bool = False, unroll: int = 1) -> Any:
-    """``jax.lax.scan`` whose body may read and write State: ``f(carry, x) -> (carry, y)``; returns ``(carry, ys)``."""
+def scan(
+    f: Callable[[Any, Any], Any],
+    init: Any,
+    xs: Any = None,
+    length: int | None = None,
+    reverse: bool = False,
+    unroll: int = 1,
+) -> Any:
+    """``jax.lax.scan`` whose body may read and write State: ``f(carry, x) -> (carry, y)``; returns ``(carry,
+    ys)``.
+    """
     _length("scan", (xs,), length)
 
     def body(start: Any, arrays: Any) -> Any:

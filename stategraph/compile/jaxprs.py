@@ -19,13 +19,15 @@ def make_jaxpr(
 ) -> Callable[..., Any]:
     """A function that gives ``(jaxpr, states)`` for its arguments instead of running ``fun``.
 
-    The jaxpr is pure: its inputs are the leaves of the States that are read (``states``, in that order), captured arrays, and the
-    arguments; its outputs are the results and the leaves of the States that are written. With ``return_shape`` the shapes of
-    the results come second: ``(jaxpr, shapes, states)``.
+    The jaxpr is pure: its inputs are the leaves of the States that are read (``states``, in that order),
+    captured arrays, and the arguments; its outputs are the results and the leaves of the States that are
+    written. With ``return_shape`` the shapes of the results come second: ``(jaxpr, shapes, states)``.
     """
 
     def traced(*args: Any, **kwargs: Any) -> Any:
-        jitted = JittedFunction(fun, static_argnums=static_argnums or None, static_argnames=static_argnames or None)
+        jitted = JittedFunction(
+            fun, static_argnums=static_argnums or None, static_argnames=static_argnames or None
+        )
         lowered = jitted.trace(*args, **kwargs).lower()
         executable, live = lowered.executable, lowered.traced.trace.states
         order = dict.fromkeys(path for path, _ in (*executable.donated, *executable.kept))

@@ -1,7 +1,7 @@
 """``jit``: a function over State as one compiled program.
 
-The first call traces the function into a program, runs the passes and compiles it; later calls with the same types run the executable.
-Nothing per call is done twice: see ``tracing.plan``.
+The first call traces the function into a program, runs the passes and compiles it; later calls with the same
+types run the executable. Nothing per call is done twice: see ``tracing.plan``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ _TRACE, _EAGER, _DISABLE_JIT = _jax.TRACE_STATE, _jax.EAGER, _jax.DISABLE_JIT
 
 
 class JittedFunction:
-    """A function compiled on first use. Call it like the function; ``trace``, ``lower`` and ``compile`` show the stages."""
+    """A function compiled on first use. Call it like the function; ``trace``, ``lower`` and ``compile`` show
+    the stages.
+    """
 
     def __init__(
         self,
@@ -55,11 +57,16 @@ class JittedFunction:
         return self.function
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        # What is rare is found out on the way: starting a trace moves EPOCHS.structure, and under jax.disable_jit()
+        # What is rare is found out on the way: starting a trace moves EPOCHS.structure, and under
+        # jax.disable_jit()
         # the executable answers with SignatureMiss.
         plan = self.plans.fast
         if _TRACE.value is _EAGER:
-            if plan is not None and plan.epoch == EPOCHS.structure and (not plan.watched or plan.containers_hold()):
+            if (
+                plan is not None
+                and plan.epoch == EPOCHS.structure
+                and (not plan.watched or plan.containers_hold())
+            ):
                 try:
                     return plan.run(args, kwargs, None)
                 except SignatureMiss:
@@ -98,7 +105,7 @@ class JittedFunction:
             self._methods[instance] = found
         return found
 
-    # ----------------------------------------------------------------------------------------------------------- stages
+    # ------------------------------------------------------------------------------------------------- stages
 
     def trace(self, *args: Any, **kwargs: Any) -> Traced:
         """The program as traced at these arguments (arrays or ``ShapeDtypeStruct``s)."""
@@ -182,14 +189,15 @@ def jit(
 
     Args:
       function: any callable; it may close over models and States. Without it, a decorator is returned.
-      static_argnums, static_argnames: arguments that are part of the program; must be hashable. As in ``jax.jit``, positions and names are
-        inferred from each other. Nodes are always static, by identity.
+      static_argnums, static_argnames: arguments that are part of the program; must be hashable. As in
+        ``jax.jit``, positions and names are inferred from each other. Nodes are always static, by identity.
       donate_argnums, donate_argnames: arguments whose memory the program may take over.
       passes: the pipeline, as text or passes (``"default,my-pass{x=1}"``).
       exactness: ``exact``, ``reduction-order`` or ``fast-math``: what the passes may do to floating point.
 
     Returns:
-      A function with the same arguments; it has ``.trace``, ``.lower``, ``.compile``, ``.eval_shape`` and ``.explain``.
+      A function with the same arguments; it has ``.trace``, ``.lower``, ``.compile``, ``.eval_shape`` and
+      ``.explain``.
 
     Example:
 

@@ -1,6 +1,7 @@
 """The plans of one function: found by what a call depends on, made when there is none.
 
-The plan of the last call is tried first, at the cost of one comparison of integers (``EPOCHS.structure``) and JAX's own look at the types.
+The plan of the last call is tried first, at the cost of one comparison of integers (``EPOCHS.structure``) and
+JAX's own look at the types.
 """
 
 from __future__ import annotations
@@ -41,7 +42,13 @@ class PlanCache:
         self.lock = threading.RLock()
         self.trace_count = 0
 
-    def call(self, function: Callable[..., Any], signature: Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def call(
+        self,
+        function: Callable[..., Any],
+        signature: Signature,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
         plan = self.fast
         if plan is not None and plan.epoch == EPOCHS.structure and plan.containers_hold():
             try:
@@ -84,7 +91,9 @@ class PlanCache:
         outcome = self.manager.run(record.program, copy=False)
         plan = Plan(build(outcome.program, record.in_tree, record.out_tree), record)
         if not plan.holds():
-            raise CallError(f"{plan.name!r} changes, while it is traced, attributes that it depends on; keep what changes in a State")
+            raise CallError(
+                f"{plan.name!r} changes, while it is traced, attributes that it depends on; keep what changes in a State"
+            )
         return plan
 
     def trace(self, function: Callable[..., Any], parts: Split) -> Trace:

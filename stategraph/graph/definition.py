@@ -303,7 +303,7 @@ def fill(row: Row, obj: Any, items: list[Any]) -> None:
         return
     found = dict(zip(row.keys, items, strict=True))
     if row.kind == DICT:
-        put = dict.__setitem__ if row.type in (dict, NestedDict) else row.type.__setitem__
+        put: Any = dict.__setitem__ if row.type in (dict, NestedDict) else getattr(row.type, "__setitem__")  # noqa: B009
         for key in row.meta[0] or row.keys:
             put(obj, key, found[key])
     elif row.kind == NODE:

@@ -63,7 +63,7 @@ def _rebound(node: Node, name: str, before: Any, after: Any) -> None:
     recorder.advance()
 
 
-# ------------------------------------------------------------------------------------- which attributes a trace looks at
+# -------------------------------------------------------------------------- which attributes a trace looks at
 
 _WATCH_LOCK = threading.Lock()
 _watchers = 0
@@ -110,7 +110,13 @@ class Structure:
         self.ignored = ignored
 
     def of(self, attributes: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
-        return tuple([(name, value) for name, value in sorted(attributes.items()) if name not in self.ignored and _leads(value)])
+        return tuple(
+            [
+                (name, value)
+                for name, value in sorted(attributes.items())
+                if name not in self.ignored and _leads(value)
+            ]
+        )
 
 
 def _leads(value: Any) -> bool:
@@ -156,7 +162,7 @@ class watching:
         with _WATCH_LOCK:
             _watchers += 1
             if _watchers == 1:
-                Node.__getattribute__ = _watched_getattribute  # type: ignore[method-assign]
+                Node.__getattribute__ = _watched_getattribute  # type: ignore[method-assign, assignment]
 
     def __exit__(self, *exc: Any) -> None:
         global _watchers

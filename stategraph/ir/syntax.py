@@ -55,7 +55,13 @@ FORMS: dict[str, Form] = {
     "xform.vmap": Form(
         groups=(("", None),),
         labels=("",),
-        defaults=(("axis_name", None), ("in_states", ()), ("out_states", ()), ("private", ()), ("shared", ())),
+        defaults=(
+            ("axis_name", None),
+            ("in_states", ()),
+            ("out_states", ()),
+            ("private", ()),
+            ("shared", ()),
+        ),
     ),
     "xform.jvp": Form(labels=("body",)),
     "xform.vjp": Form(labels=("body",)),

@@ -18,7 +18,15 @@ from stategraph.ir.lanes import all_lanes, one_lane, private_states, state_axes
 from stategraph.ir.types import Type
 from stategraph.ir.verify_types import same_type
 
-STRAIGHT = {"flow.call": 1, "xform.remat": 1, "xform.grad": 1, "xform.jvp": 1, "xform.vjp": 1, "flow.custom_jvp": 1, "flow.custom_vjp": 1}
+STRAIGHT = {
+    "flow.call": 1,
+    "xform.remat": 1,
+    "xform.grad": 1,
+    "xform.jvp": 1,
+    "xform.vjp": 1,
+    "flow.custom_jvp": 1,
+    "flow.custom_vjp": 1,
+}
 """How many of an op's first regions run exactly once, in place."""
 RULES = ("flow.custom_jvp", "flow.custom_vjp")
 """Ops whose other regions are derivative rules."""
@@ -152,7 +160,9 @@ class _Walk:
             self.region(region, dict(scope), self.bodies, self.bodies if op.name in RULES else rule)
 
     def lanes(self, op: Op, scope: Scope, body: int, rule: int) -> None:
-        """Lanes see slices of mapped States, and what they write to States of their own is stacked afterwards."""
+        """Lanes see slices of mapped States, and what they write to States of their own is stacked
+        afterwards.
+        """
         mapped, kept, private = state_axes(op, "in_states"), state_axes(op, "out_states"), private_states(op)
         size: int = op.attributes["size"]
         inner = dict(scope)
@@ -164,14 +174,26 @@ class _Walk:
             except IndexError:
                 types = ()
             if tuple(all_lanes(type, axis, size) for type in types) != scope[path].types:
-                raise Defect(f"State @{path} is {_shown(scope[path].types)} and has no axis {axis} of size {size}", op, "change in_states")
+                raise Defect(
+                    f"State @{path} is {_shown(scope[path].types)} and has no axis {axis} of size {size}",
+                    op,
+                    "change in_states",
+                )
             inner[path] = Current(types, body)
         for access in op.walk("state.write", "state.alloc"):
             path = str(access.attributes.get("symbol"))
             if access.name == "state.write" and path in mapped and path not in kept and path not in private:
-                raise Defect(f"State @{path} is mapped over lanes, and nothing says what becomes of what they write", op, "add it to out_states")
+                raise Defect(
+                    f"State @{path} is mapped over lanes, and nothing says what becomes of what they write",
+                    op,
+                    "add it to out_states",
+                )
             if access.name == "state.alloc" and path in self.symbols:
-                raise Defect(f"State @{path} outlives the program but is born once per lane", access, "create it before the op")
+                raise Defect(
+                    f"State @{path} outlives the program but is born once per lane",
+                    access,
+                    "create it before the op",
+                )
         self.region(op.regions[0], inner, body, rule)
         for path, old in scope.items():
             if path in kept:
@@ -181,7 +203,11 @@ class _Walk:
             else:
                 types = inner[path].types
             if old.body != body and not _agree(types, old.types):
-                raise Defect(f"this changes State @{path} from {_shown(old.types)} to {_shown(types)} in a body that may run many times", op, "")
+                raise Defect(
+                    f"this changes State @{path} from {_shown(old.types)} to {_shown(types)} in a body that may run many times",
+                    op,
+                    "",
+                )
             scope[path] = Current(types, old.body)
 
     def branches(self, op: Op, scope: Scope, body: int, rule: int) -> None:

@@ -277,12 +277,30 @@ def _vmap(op: Op) -> None:
         raise Defect(f"xform.vmap: axis_name is {op.attributes['axis_name']!r}, no name", op, "")
     for name in ("in_states", "out_states"):
         if not is_state_axes(op.attributes.get(name)):
-            raise Defect(f"xform.vmap: attribute {name!r} is no tuple of (@state, axis)", op, f"write {name} = ((@net.h, 0),)")
+            raise Defect(
+                f"xform.vmap: attribute {name!r} is no tuple of (@state, axis)",
+                op,
+                f"write {name} = ((@net.h, 0),)",
+            )
     private = op.attributes.get("private")
     if not isinstance(private, tuple) or not all(isinstance(symbol, Symbol) for symbol in private):
-        raise Defect("xform.vmap: attribute 'private' is no tuple of symbols", op, "write private = (@net.h,)")
-    _match(op, "the body's arguments", _types(body.args), "a lane of the operands", _lanes(op, "in_axes", op.operands, size))
-    _match(op, "what the body yields", _types(body.yielded), "a lane of the results", _lanes(op, "out_axes", op.results, size))
+        raise Defect(
+            "xform.vmap: attribute 'private' is no tuple of symbols", op, "write private = (@net.h,)"
+        )
+    _match(
+        op,
+        "the body's arguments",
+        _types(body.args),
+        "a lane of the operands",
+        _lanes(op, "in_axes", op.operands, size),
+    )
+    _match(
+        op,
+        "what the body yields",
+        _types(body.yielded),
+        "a lane of the results",
+        _lanes(op, "out_axes", op.results, size),
+    )
 
 
 def _lanes(op: Op, name: str, values: Sequence[Value], size: int) -> list[Type]:

@@ -1,5 +1,4 @@
-"""What a model consists of, counted: Nodes, States and parameters, each once however many paths lead to it.
-"""
+"""What a model consists of, counted: Nodes, States and parameters, each once however many paths lead to it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Arithmetic on constants that is the same everywhere, bit for bit.
 
-Only ops whose result IEEE or two's complement fixes are evaluated: no transcendental functions, no sums, no subnormal
-numbers (some backends flush them), no division of integers. Everything else is left to the program.
+Only ops whose result IEEE or two's complement fixes are evaluated: no transcendental functions, no sums, no
+subnormal numbers (some backends flush them), no division of integers. Everything else is left to the program.
 """
 
 from __future__ import annotations
@@ -16,7 +16,14 @@ from stategraph.ir.types import TensorType, numpy_dtype
 Arrays = list[np.ndarray]
 
 _FLOAT = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "neg": np.negative}
-_INTEGER = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "neg": np.negative, "max": np.maximum, "min": np.minimum}
+_INTEGER = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "neg": np.negative,
+    "max": np.maximum,
+    "min": np.minimum,
+}
 _LOGIC = {"and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "not": np.invert}
 _COMPARE = {
     "lt": np.less,
@@ -49,8 +56,12 @@ def _evaluate(name: str, operands: Arrays, kind: TensorType, op: Op) -> np.ndarr
         return operands[1 + which] if 0 <= which < len(operands) - 1 else None
     if name == "convert_element_type":
         return _convert(operands[0], kind)
-    if first == bool or first.kind in "iu":
-        table: dict[str, Callable[..., np.ndarray]] = {**_LOGIC, **_COMPARE, **({} if first == bool else _INTEGER)}
+    if first.kind in "biu":
+        table: dict[str, Callable[..., np.ndarray]] = {
+            **_LOGIC,
+            **_COMPARE,
+            **({} if first.kind == "b" else _INTEGER),
+        }
         function = table.get(name)
         with np.errstate(all="ignore"):
             return None if function is None else function(*operands)

@@ -1,7 +1,8 @@
 """A State that lives only inside the program is a value.
 
-``state.alloc`` of a State that does not outlive the program is removed together with its writes, once forwarding has replaced all reads. A
-State born in the program that outlives it (``born``) becomes an output: its last values are written at the end.
+``state.alloc`` of a State that does not outlive the program is removed together with its writes, once
+forwarding has replaced all reads. A State born in the program that outlives it (``born``) becomes an output:
+its last values are written at the end.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ class EliminateLocalState(Pass):
         for op in list(program.walk("state.alloc")):
             symbol = program.states.get(op.attributes["symbol"])
             if symbol is None or not symbol.born:
-                context.explain(op, "became a value", reason="the State is created and forgotten inside the program")
+                context.explain(
+                    op, "became a value", reason="the State is created and forgotten inside the program"
+                )
         for op in list(program.walk()):
             for region in op.regions:
                 eliminate(region, program)

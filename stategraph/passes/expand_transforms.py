@@ -1,7 +1,8 @@
 """Transformations become ordinary ops.
 
-A transformation op (``xform.grad``) keeps its body as one region until State has been hoisted out of it. Then it is expanded, innermost first:
-a backend offers, per op name, a function that computes the ops of the transformed body. No user code runs again.
+A transformation op (``xform.grad``) keeps its body as one region until State has been hoisted out of it. Then
+it is expanded, innermost first: a backend offers, per op name, a function that computes the ops of the
+transformed body. No user code runs again.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ def _expand(region: Region, context: Context, inside: bool) -> None:
             _expand(inner_region, context, inside or op.name in EXPANDERS)
         if op.name in EXPANDERS:
             if next(op.walk("state.read", "state.write", "state.alloc"), None) is not None:
-                raise PassError(f"{op.name} still contains State; run hoist-state before expand-transforms\n  at: {op.location}")
+                raise PassError(
+                    f"{op.name} still contains State; run hoist-state before expand-transforms\n  at: {op.location}"
+                )
             with ExitStack() as surroundings:
                 for enter in SURROUNDINGS:
                     surroundings.enter_context(enter(op))

@@ -1,9 +1,10 @@
 """Store-to-load forwarding within each region.
 
-One walk over a region's ops knows, for every State, the values that it holds at that point. A read of known values is replaced by them; a
-write that is overwritten before anybody looks is dropped, and so is one that writes what is already there. What remains is at most one
-read per State, moved to the top, and one write, moved to the end. Ops with State accesses in their regions are looked at through their
-effects; ``hoist-state`` takes these away.
+One walk over a region's ops knows, for every State, the values that it holds at that point. A read of known
+values is replaced by them; a write that is overwritten before anybody looks is dropped, and so is one that
+writes what is already there. What remains is at most one read per State, moved to the top, and one write,
+moved to the end. Ops with State accesses in their regions are looked at through their effects;
+``hoist-state`` takes these away.
 """
 
 from __future__ import annotations
@@ -66,7 +67,11 @@ def forward(region: Region) -> Accesses:
         elif op.name == "state.write":
             path = op.attributes["symbol"]
             values = known.get(path)
-            if values is not None and len(values) == len(op.operands) and all(map(same_value, values, op.operands)):
+            if (
+                values is not None
+                and len(values) == len(op.operands)
+                and all(map(same_value, values, op.operands))
+            ):
                 _drop(op, ())
                 continue
             earlier = found.writes.pop(path, None)
@@ -87,11 +92,17 @@ def forward(region: Region) -> Accesses:
     return found
 
 
-def _observe(op: Op, known: dict[str, list[Value]], found: Accesses, middle: list[Op], late_reads: set[str]) -> None:
-    """An op whose regions touch State: writes before it must stand before it, and what it writes is unknown after it."""
+def _observe(
+    op: Op, known: dict[str, list[Value]], found: Accesses, middle: list[Op], late_reads: set[str]
+) -> None:
+    """An op whose regions touch State: writes before it must stand before it, and what it writes is unknown
+    after it.
+    """
     for effect in effects_of(op):
         unknown = effect.kind == UNKNOWN_EFFECT and definition_of(op.name) is None
-        paths = list({*known, *found.writes}) if unknown else [effect.symbol] if effect.symbol is not None else []
+        paths = (
+            list({*known, *found.writes}) if unknown else [effect.symbol] if effect.symbol is not None else []
+        )
         for path in paths:
             pending = found.writes.pop(path, None)
             if pending is not None:

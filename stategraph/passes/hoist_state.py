@@ -1,11 +1,13 @@
 """Lift State accesses out of loops, branches, calls and transformations.
 
-Innermost first. In each region forwarding leaves at most one read (at the top) and one write (at the end) per State; then the op that
-holds the region is rewritten so that the State is read before it and written after it, leaf by leaf:
+Innermost first. In each region forwarding leaves at most one read (at the top) and one write (at the end) per
+State; then the op that holds the region is rewritten so that the State is read before it and written after
+it, leaf by leaf:
 
 - a leaf that is only read is closed over;
 - a leaf that a loop reads and writes is carried;
-- a leaf that a loop writes before it reads is no carry: only its last value counts. The last trip is peeled off where that is cheap,
+- a leaf that a loop writes before it reads is no carry: only its last value counts. The last trip is peeled
+  off where that is cheap,
   else the leaf is carried;
 - a branch that does not write passes the leaf through; a write on one branch only is therefore also a read;
 - straight-line bodies (calls, checkpoints, gradients) return what they write.
@@ -103,13 +105,15 @@ class _Hoister:
         handler = _HANDLERS.get(op.name)
         if handler is None:
             known = "" if definition_of(op.name) is not None else " (an unknown op)"
-            raise PassError(f"State is used inside {op.name}{known}, and hoist-state does not know how to lift it\n  at: {op.location}")
+            raise PassError(
+                f"State is used inside {op.name}{known}, and hoist-state does not know how to lift it\n  at: {op.location}"
+            )
         accesses = [self.normalize(region) for region in op.regions]
         if not any(accesses):
             return Lifted([], [])
         return handler(self, op, accesses)
 
-    # ------------------------------------------------------------------------------------------------ building blocks
+    # ---------------------------------------------------------------------------------------- building blocks
 
     def read_before(self, path: str, accesses: Sequence[Accesses], op: Op) -> Op:
         """A read of the State to stand before ``op``."""
@@ -119,7 +123,9 @@ class _Hoister:
             types: list[Type] = [result.type for result in example.results]
             location = example.location
         else:
-            types = [value.type for a in accesses if path in a.writes for value in a.writes[path].operands][: self.leaves(path, accesses)]
+            types = [value.type for a in accesses if path in a.writes for value in a.writes[path].operands][
+                : self.leaves(path, accesses)
+            ]
         read = Op("state.read", (), types, {"symbol": path}, (), location)
         for result in read.results:
             result.name = path.rsplit(".", 1)[-1]
@@ -137,9 +143,11 @@ class _Hoister:
         return self.program.states.get(path, f"@{path}")
 
     def say(self, path: str, op: Op, decision: str, reason: str = "", advice: str = "") -> None:
-        self.context.explain(self.symbol_of(path), f"{decision} {op.name} at {op.location}", reason=reason, advice=advice)
+        self.context.explain(
+            self.symbol_of(path), f"{decision} {op.name} at {op.location}", reason=reason, advice=advice
+        )
 
-    # --------------------------------------------------------------------------------------------------- straight line
+    # ------------------------------------------------------------------------------------------ straight line
 
     def straight(self, op: Op, accesses: list[Accesses]) -> Lifted:
         """Calls and checkpoints: read before, return what is written."""
@@ -160,12 +168,16 @@ class _Hoister:
             self.drop(read)
         return before
 
-    def return_writes(self, op: Op, region: Region, found: Accesses, at_result: int, at_yield: int) -> list[Op]:
+    def return_writes(
+        self, op: Op, region: Region, found: Accesses, at_result: int, at_yield: int
+    ) -> list[Op]:
         """Turn the region's writes into results of the op (inserted at these positions) and writes after it."""
         after = []
         for path, write in list(found.writes.items()):
             values = list(write.operands)
-            results = insert_results(op, at_result, [value.type for value in values], [path.rsplit(".", 1)[-1]] * len(values))
+            results = insert_results(
+                op, at_result, [value.type for value in values], [path.rsplit(".", 1)[-1]] * len(values)
+            )
             insert_yields(region, at_yield, values)
             at_result += len(values)
             at_yield += len(values)
@@ -174,7 +186,9 @@ class _Hoister:
         return after
 
     def gradient(self, op: Op, accesses: list[Accesses]) -> Lifted:
-        """Derivatives: the States that they are taken with respect to become operands; what is written becomes auxiliary results."""
+        """Derivatives: the States that they are taken with respect to become operands; what is written
+        becomes auxiliary results.
+        """
         (found,) = accesses
         (region,) = op.regions
         wanted = [symbol.path for symbol in op.attributes["states"]]
@@ -205,14 +219,18 @@ class _Hoister:
     def entry_read(self, path: str, op: Op) -> Op:
         symbol = self.program.states.get(path)
         if symbol is None:
-            raise PassError(f"the gradient at {op.location} is taken with respect to @{path}, which the program does not have")
+            raise PassError(
+                f"the gradient at {op.location} is taken with respect to @{path}, which the program does not have"
+            )
         read = Op("state.read", (), symbol.types, {"symbol": path}, (), op.location)
         for result in read.results:
             result.name = path.rsplit(".", 1)[-1]
         return read
 
     def custom_rule(self, op: Op, accesses: list[Accesses]) -> Lifted:
-        """Functions with derivative rules: the function returns what it writes; under its rule nothing is written."""
+        """Functions with derivative rules: the function returns what it writes; under its rule nothing is
+        written.
+        """
         before: dict[str, Op] = {}
         found = accesses[0]
         paths = dict.fromkeys([p for a in accesses for p in (*a.reads, *a.writes)])
@@ -229,9 +247,11 @@ class _Hoister:
         return Lifted(list(before.values()), [])
 
     def custom_writes(self, op: Op, found: Accesses, before: dict[str, Op]) -> Lifted:
-        """Under its derivative rule the function does not run, so the State keeps what it held, derivative included.
+        """Under its derivative rule the function does not run, so the State keeps what it held, derivative
+        included.
 
-        The old leaves become operands: the function returns the new ones, every rule passes the old ones through.
+        The old leaves become operands: the function returns the new ones, every rule passes the old ones
+        through.
         """
         count = len(op.results)
         old = [value for path in found.writes for value in before[path].results]
@@ -251,7 +271,7 @@ class _Hoister:
         after = self.return_writes(op, op.regions[0], found, count, count)
         return Lifted(list(before.values()), after)
 
-    # ------------------------------------------------------------------------------------------------------- branches
+    # ----------------------------------------------------------------------------------------------- branches
 
     def branches(self, op: Op, accesses: list[Accesses]) -> Lifted:
         reads = dict.fromkeys(path for a in accesses for path in a.reads)
@@ -268,7 +288,9 @@ class _Hoister:
         after = []
         for path in writes:
             old = before[path].results if path in before else None
-            columns = [list(a.writes[path].operands) if path in a.writes else list(old or ()) for a in accesses]
+            columns = [
+                list(a.writes[path].operands) if path in a.writes else list(old or ()) for a in accesses
+            ]
             values: list[Value] = []
             location = next(a.writes[path].location for a in accesses if path in a.writes)
             for i in range(len(columns[0])):
@@ -286,7 +308,7 @@ class _Hoister:
                 self.drop(dead)
         return Lifted(list(before.values()), after)
 
-    # ---------------------------------------------------------------------------------------------------------- loops
+    # -------------------------------------------------------------------------------------------------- loops
 
     def scan(self, op: Op, accesses: list[Accesses]) -> Lifted:
         (found,) = accesses
@@ -305,7 +327,12 @@ class _Hoister:
         peels = bool(last) and self.options.peel and self.can_peel(op)
         if not peels:
             carried += last
-        kept = [path for path, write in found.writes.items() for i in range(len(write.operands)) if (path, i) not in last]
+        kept = [
+            path
+            for path, write in found.writes.items()
+            for i in range(len(write.operands))
+            if (path, i) not in last
+        ]
         before: dict[str, Op] = {}
         for path in dict.fromkeys([*found.reads, *(path for path, _ in carried), *kept]):
             before[path] = self.read_before(path, accesses, op)
@@ -318,10 +345,21 @@ class _Hoister:
             final.update({key: mapping[value] for key, value in zip(last, values, strict=True)})
         for path in dict.fromkeys(path for path, _ in last):
             if peels:
-                self.say(path, op, "is computed once after", "it is written before it is read, so only the last trip counts")
+                self.say(
+                    path,
+                    op,
+                    "is computed once after",
+                    "it is written before it is read, so only the last trip counts",
+                )
             else:
                 why = "it is written before it is read, but the last trip is too large to be copied"
-                self.say(path, op, "is carried by", why, "compute it after the loop, or raise hoist-state{peel_ops=…}")
+                self.say(
+                    path,
+                    op,
+                    "is carried by",
+                    why,
+                    "compute it after the loop, or raise hoist-state{peel_ops=…}",
+                )
         after = self.write_after(written, before, final)
         return Lifted([*before.values(), *around[0]], [*around[1], *after])
 
@@ -366,7 +404,9 @@ class _Hoister:
         carried: Sequence[tuple[str, int]],
         cond: tuple[Region, Accesses] | None = None,
     ) -> tuple[dict[tuple[str, int], Value], dict[str, Written]]:
-        """Make these leaves carries of a loop and close over all others: the values after the loop, and what the body wrote."""
+        """Make these leaves carries of a loop and close over all others: the values after the loop, and what
+        the body wrote.
+        """
         count = op.attributes["carry"] if op.name == "flow.scan" else len(op.operands)
         final: dict[tuple[str, int], Value] = {}
         operands = list(op.operands)
@@ -380,7 +420,9 @@ class _Hoister:
         REWRITER.set_operands(op, operands)
         if op.name == "flow.scan":
             op.attributes = {**op.attributes, "carry": count + len(carried)}
-        written = {path: Written(list(write.operands), write.location) for path, write in found.writes.items()}
+        written = {
+            path: Written(list(write.operands), write.location) for path, write in found.writes.items()
+        }
         sources = [(found, -1)] if cond is None else [(found, 1), (cond[1], 0)]
         for accesses, which in sources:
             for path, read in accesses.reads.items():
@@ -396,16 +438,23 @@ class _Hoister:
             self.say(path, op, "is carried by", "the loop reads and writes it")
         return final, written
 
-    def write_after(self, written: dict[str, Written], before: dict[str, Op], final: dict[tuple[str, int], Value]) -> list[Op]:
-        """The writes to stand after a loop; leaves that the loop does not change are written back as they were."""
+    def write_after(
+        self, written: dict[str, Written], before: dict[str, Op], final: dict[tuple[str, int], Value]
+    ) -> list[Op]:
+        """The writes to stand after a loop; leaves that the loop does not change are written back as they
+        were.
+        """
         after = []
         for path, write in written.items():
-            values = [final[(path, i)] if (path, i) in final else before[path].results[i] for i in range(len(write.values))]
+            values = [
+                final[(path, i)] if (path, i) in final else before[path].results[i]
+                for i in range(len(write.values))
+            ]
             after.append(Op("state.write", values, (), {"symbol": path}, (), write.location))
         return after
 
 
-# ------------------------------------------------------------------------------------------------------------ small edits
+# ------------------------------------------------------------------------------------------------ small edits
 
 
 def insert_results(op: Op, position: int, types: Sequence[Type], names: Sequence[str | None]) -> list[Value]:

@@ -1,4 +1,6 @@
-"""Two ways to take a loop apart without changing what it computes: peel off the last trip, or move the condition."""
+"""Two ways to take a loop apart without changing what it computes: peel off the last trip, or move the
+condition.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,11 @@ from stategraph.passes.edit import REWRITER
 
 
 def peel_last(loop: Op, values: Sequence[Value]) -> tuple[list[Op], list[Op], dict[Value, Value]]:
-    """Run the last trip of a ``flow.scan`` without stacked outputs after the loop, which then makes one trip less.
+    """Run the last trip of a ``flow.scan`` without stacked outputs after the loop, which then makes one trip
+    less.
 
-    Returns the ops to stand before the loop, those to stand after it, and what ``values`` of the body, and the loop's own results,
-    are there. Users of the loop's results are given the new ones.
+    Returns the ops to stand before the loop, those to stand after it, and what ``values`` of the body, and
+    the loop's own results, are there. Users of the loop's results are given the new ones.
     """
     (body,) = loop.regions
     carry, length, reverse = loop.attributes["carry"], loop.attributes["length"], loop.attributes["reverse"]
@@ -35,7 +38,9 @@ def peel_last(loop: Op, values: Sequence[Value]) -> tuple[list[Op], list[Op], di
 
 
 def _cut(loop: Op, carry: int, length: int, reverse: bool) -> tuple[list[Value], list[Op], list[Op]]:
-    """Split the scanned inputs: the loop keeps all but the last trip's element, which is returned with the ops that split."""
+    """Split the scanned inputs: the loop keeps all but the last trip's element, which is returned with the
+    ops that split.
+    """
     before: list[Op] = []
     after: list[Op] = []
     elements: list[Value] = []
@@ -44,7 +49,9 @@ def _cut(loop: Op, carry: int, length: int, reverse: bool) -> tuple[list[Value],
     for i in range(carry, len(operands)):
         stacked = operands[i]
         one = _slice(stacked, last, last + 1, loop)
-        element = Op("jax.squeeze", one.results, [_resized(stacked.type, ())], {"dimensions": (0,)}, (), loop.location)
+        element = Op(
+            "jax.squeeze", one.results, [_resized(stacked.type, ())], {"dimensions": (0,)}, (), loop.location
+        )
         kept = _slice(stacked, *rest, loop)
         before.append(kept)
         after += [one, element]
@@ -56,8 +63,14 @@ def _cut(loop: Op, carry: int, length: int, reverse: bool) -> tuple[list[Value],
 
 def _slice(stacked: Value, start: int, stop: int, loop: Op) -> Op:
     shape = stacked.type.shape  # type: ignore[union-attr]
-    attributes = {"start_indices": (start, *[0] * (len(shape) - 1)), "limit_indices": (stop, *shape[1:]), "strides": None}
-    return Op("jax.slice", [stacked], [_resized(stacked.type, (stop - start,))], attributes, (), loop.location)
+    attributes = {
+        "start_indices": (start, *[0] * (len(shape) - 1)),
+        "limit_indices": (stop, *shape[1:]),
+        "strides": None,
+    }
+    return Op(
+        "jax.slice", [stacked], [_resized(stacked.type, (stop - start,))], attributes, (), loop.location
+    )
 
 
 def _resized(type: Type, leading: tuple[int, ...]) -> Type:
@@ -70,9 +83,11 @@ def _resized(type: Type, leading: tuple[int, ...]) -> Type:
 
 
 def rotate_condition(loop: Op) -> list[Op]:
-    """Make the condition of a ``flow.while`` part of its body: evaluated once before the loop and again at the end of every trip.
+    """Make the condition of a ``flow.while`` part of its body: evaluated once before the loop and again at
+    the end of every trip.
 
-    Returns the ops to stand before the loop. The loop carries the condition's value in front of everything else.
+    Returns the ops to stand before the loop. The loop carries the condition's value in front of everything
+    else.
     """
     cond, body = loop.regions
     first: dict[Value, Value] = dict(zip(cond.args, loop.operands, strict=True))
@@ -90,7 +105,9 @@ def rotate_condition(loop: Op) -> list[Op]:
 
     for op in reversed(list(cond.ops)):
         REWRITER.detach(op)
-    test = Region([flag.type, *[arg.type for arg in cond.args]], ["continue", *[arg.name for arg in cond.args]])
+    test = Region(
+        [flag.type, *[arg.type for arg in cond.args]], ["continue", *[arg.name for arg in cond.args]]
+    )
     test.owner = loop
     test.yield_([test.args[0]], loop.location)
     loop.regions[0] = test

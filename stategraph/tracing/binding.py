@@ -1,7 +1,7 @@
 """Matching a program's State symbols with live States or values, by path.
 
-A program says ``@net.E.V`` when it was traced as a closure and ``@E.V`` when the model itself was traced; both find the State ``E.V`` of a model
-when only one fits.
+A program says ``@net.E.V`` when it was traced as a closure and ``@E.V`` when the model itself was traced;
+both find the State ``E.V`` of a model when only one fits.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def key_text(key: Any) -> str:
 
 
 def find(path: str, available: Mapping[str, Any]) -> str | None:
-    """The name under which ``path`` is available: itself, or the only name that it ends with or that ends with it."""
+    """The name under which ``path`` is available: itself, or the only name that it ends with or that ends
+    with it.
+    """
     if path in available:
         return path
     fits = [name for name in available if path.endswith("." + name) or name.endswith("." + path)]
@@ -49,7 +51,9 @@ def states_for(program: Program, given: Any) -> dict[str, State[Any]]:
         name = find(path, available)
         value = None if name is None else available[name]
         if value is None and symbol.initial is not None:
-            value = jax.tree.unflatten(treedef_of(symbol.tree), [jax.numpy.asarray(leaf) for leaf in symbol.initial])
+            value = jax.tree.unflatten(
+                treedef_of(symbol.tree), [jax.numpy.asarray(leaf) for leaf in symbol.initial]
+            )
         if value is None and symbol.born:
             value = State(0)
             value._cells = tuple(Cell(None) for _ in symbol.types)

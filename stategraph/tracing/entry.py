@@ -27,10 +27,20 @@ class Untraced:
     function: Callable[..., Any]
     options: dict[str, Any]
 
-    def lower(self, *args: Any, passes: Any = None, exactness: str | None = None, platforms: Any = None, strip_host_effects: bool = False, **kwargs: Any) -> Lowered:
+    def lower(
+        self,
+        *args: Any,
+        passes: Any = None,
+        exactness: str | None = None,
+        platforms: Any = None,
+        strip_host_effects: bool = False,
+        **kwargs: Any,
+    ) -> Lowered:
         """Trace at these arguments and lower."""
-        traced = trace(self.function, *args, **kwargs, **self.options)
-        return traced.lower(passes=passes, exactness=exactness, platforms=platforms, strip_host_effects=strip_host_effects)
+        traced: Traced = trace(self.function, *args, **kwargs, **self.options)
+        return traced.lower(
+            passes=passes, exactness=exactness, platforms=platforms, strip_host_effects=strip_host_effects
+        )
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or not hasattr(Traced, name):
@@ -52,13 +62,20 @@ class Untraced:
         )
 
 
-def trace(function: Callable[..., Any], /, *args: Any, passes: Any = "default", exactness: str = "reduction-order", **kwargs: Any) -> Any:
+def trace(
+    function: Callable[..., Any],
+    /,
+    *args: Any,
+    passes: Any = "default",
+    exactness: str = "reduction-order",
+    **kwargs: Any,
+) -> Any:
     """Trace a model or function into a program.
 
     Args:
       function: a Node with ``__call__`` or ``update``, or any callable.
-      *args: arrays, scalars or ``jax.ShapeDtypeStruct``s. May be left out when the call takes none, when the model has
-        ``example_args``, or to give them to ``.lower(...)`` instead.
+      *args: arrays, scalars or ``jax.ShapeDtypeStruct``s. May be left out when the call takes none, when the
+        model has ``example_args``, or to give them to ``.lower(...)`` instead.
       passes, exactness: defaults for ``.lower``.
 
     Returns:
@@ -120,16 +137,27 @@ def _needs_arguments(function: Callable[..., Any]) -> bool:
         parameters = inspect.signature(target).parameters.values()
     except (TypeError, ValueError):
         return True
-    return any(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in parameters)
+    return any(
+        p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        for p in parameters
+    )
 
 
-def lower(program: Program, states: Any = None, *, passes: Any = "default", exactness: str = "reduction-order", platforms: Any = None, strip_host_effects: bool = False) -> Lowered:
+def lower(
+    program: Program,
+    states: Any = None,
+    *,
+    passes: Any = "default",
+    exactness: str = "reduction-order",
+    platforms: Any = None,
+    strip_host_effects: bool = False,
+) -> Lowered:
     """Lower an edited or parsed program.
 
     Args:
       program: as from ``stategraph.ir.parse`` or ``traced.program.copy()``.
-      states: a model (States are found by path), a mapping of paths to States or values, or nothing: then ``initial`` values of
-        the symbols are used.
+      states: a model (States are found by path), a mapping of paths to States or values, or nothing: then
+        ``initial`` values of the symbols are used.
 
     Raises ``CallError`` naming States that are missing or of another type.
     """

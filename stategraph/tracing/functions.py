@@ -61,20 +61,28 @@ def signature_of(
     return Signature(*static, *donate)
 
 
-def _both(names: list[str] | None, nums: Any, given_names: Any, what: str) -> tuple[frozenset[int], frozenset[str]]:
+def _both(
+    names: list[str] | None, nums: Any, given_names: Any, what: str
+) -> tuple[frozenset[int], frozenset[str]]:
     numbers = set() if nums is None else {nums} if isinstance(nums, int) else set(nums)
-    called = set() if given_names is None else {given_names} if isinstance(given_names, str) else set(given_names)
+    called = (
+        set() if given_names is None else {given_names} if isinstance(given_names, str) else set(given_names)
+    )
     if names is not None:
         positional = [name for name in names if not name.startswith("*")]
         count = len(positional)
         for number in numbers:
             if "*args" not in names and not -count <= number < count:
-                raise ValueError(f"{what} argument number {number} does not exist: the function has {count} positional parameters")
+                raise ValueError(
+                    f"{what} argument number {number} does not exist: the function has {count} positional parameters"
+                )
         if "**kwargs" not in names:
             keyword = [name.lstrip("=") for name in names]
             for name in called:
                 if name not in keyword:
-                    raise ValueError(f"{what} argument {name!r} does not exist: the parameters are {', '.join(keyword)}")
+                    raise ValueError(
+                        f"{what} argument {name!r} does not exist: the parameters are {', '.join(keyword)}"
+                    )
         if nums is None:
             numbers |= {i for i, name in enumerate(positional) if name in called and not name.startswith("=")}
         if given_names is None:
@@ -123,7 +131,9 @@ class _ByIdentity:
         return self.reference() is not None
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, _ByIdentity) and self.alive and self.reference() is other.reference())
+        return self is other or (
+            isinstance(other, _ByIdentity) and self.alive and self.reference() is other.reference()
+        )
 
     def __hash__(self) -> int:
         return self.number
@@ -138,7 +148,11 @@ class _Typed:
         self.value = value
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Typed) and type(self.value) is type(other.value) and bool(self.value == other.value)
+        return (
+            isinstance(other, _Typed)
+            and type(self.value) is type(other.value)
+            and bool(self.value == other.value)
+        )
 
     def __hash__(self) -> int:
         return hash(self.value)
@@ -207,7 +221,11 @@ def split(signature: Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     dynamic = [value for i, value in enumerate(args) if i not in fixed]
     numbers = [i for i in range(len(args)) if i not in fixed]
     named = {name: value for name, value in kwargs.items() if name not in fixed_named}
-    positions = [p for p, i in enumerate(numbers) if i in signature.donate_nums or i - len(args) in signature.donate_nums]
+    positions = [
+        p
+        for p, i in enumerate(numbers)
+        if i in signature.donate_nums or i - len(args) in signature.donate_nums
+    ]
     donated_names = [name for name in named if name in signature.donate_names]
     given: Any = None
     if positions or donated_names:
@@ -223,7 +241,9 @@ def split(signature: Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     return Split((total, tuple(key)), tuple(dynamic), named, given, rebuild)
 
 
-def argument_names(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str] | None:
+def argument_names(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> list[str] | None:
     """Leaf names from the function's parameter names: ``x``, ``batch['image']``."""
     target = _called(function)
     try:
@@ -237,7 +257,10 @@ def argument_names(function: Callable[..., Any], args: tuple[Any, ...], kwargs: 
             continue
         if parameter.kind is parameter.VAR_POSITIONAL:
             positional += [f"{parameter.name}[{i}]" for i in range(len(bound.arguments[parameter.name]))]
-        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD) and parameter.name not in kwargs:
+        elif (
+            parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+            and parameter.name not in kwargs
+        ):
             positional.append(parameter.name)
     if len(positional) != len(args):
         return None

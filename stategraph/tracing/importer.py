@@ -1,15 +1,17 @@
 """From a jaxpr that JAX recorded to a program.
 
-One walk over the equations. Structured primitives (scan, while, cond, jit, remat, custom derivative rules, our own transformations) become region
-ops whose bodies capture what they use; State accesses become ``state.*`` ops; every other primitive becomes ``jax.<name>`` with its parameters
-as attributes.
+One walk over the equations. Structured primitives (scan, while, cond, jit, remat, custom derivative rules,
+our own transformations) become region ops whose bodies capture what they use; State accesses become
+``state.*`` ops; every other primitive becomes ``jax.<name>`` with its parameters as attributes.
 
-The walk also proves that JAX moved nothing: each instance of a body must hold all accesses that the body's one run made, in order.
+The walk also proves that JAX moved nothing: each instance of a body must hold all accesses that the body's
+one run made, in order.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -37,7 +39,9 @@ HOST = {
 class Importer:
     """Builds regions from jaxprs. One instance serves one trace."""
 
-    def __init__(self, recorder: Recorder | None, capture: Callable[[Any], Value], symbol: Callable[[Token, bool], str]) -> None:
+    def __init__(
+        self, recorder: Recorder | None, capture: Callable[[Any], Value], symbol: Callable[[Token, bool], str]
+    ) -> None:
         self.recorder = recorder
         self.capture = capture
         """The program's operand for an array that the code closed over."""
@@ -57,12 +61,18 @@ class Importer:
         self.keep_rules = True
         """Whether functions with derivative rules keep them; else they are calls."""
         self.rules: list[tuple[Any, list[str]]] = []
-        """The derivative rules being imported, outermost first: which function, and the types of its operands."""
+        """The derivative rules being imported, outermost first: which function, and the types of its
+        operands.
+        """
 
-    # ---------------------------------------------------------------------------------------------------------- bodies
+    # ------------------------------------------------------------------------------------------------- bodies
 
-    def region(self, body: Any, captured: Sequence[Value], names: Sequence[str | None] | None = None) -> Region:
-        """A region for ``body``; its first inputs are bound to ``captured``, the others become region arguments."""
+    def region(
+        self, body: Any, captured: Sequence[Value], names: Sequence[str | None] | None = None
+    ) -> Region:
+        """A region for ``body``; its first inputs are bound to ``captured``, the others become region
+        arguments.
+        """
         jaxpr, consts = _jax.body_parts(body)
         args = jaxpr.invars[len(captured) :]
         region = Region([_jax.type_of(var.aval) for var in args], names)
@@ -104,7 +114,7 @@ class Importer:
             return Constant(np.asarray(atom.val, getattr(atom.aval, "dtype", None)), kind)
         return env[atom]
 
-    # ------------------------------------------------------------------------------------------------------- equations
+    # ---------------------------------------------------------------------------------------------- equations
 
     def equation(self, region: Region, eqn: Any, env: Env) -> None:
         name = eqn.primitive.name
@@ -122,7 +132,9 @@ class Importer:
             env[var] = result
 
     def plain(self, eqn: Any, name: str, operands: list[Value], location: Location) -> Op:
-        """A primitive without structure of its own; functions among its parameters become regions without State."""
+        """A primitive without structure of its own; functions among its parameters become regions without
+        State.
+        """
         regions: list[Region] = []
 
         def body(value: Any) -> RegionRef:
@@ -130,7 +142,9 @@ class Importer:
             regions.append(self.region(value, ()))
             return RegionRef(len(regions) - 1)
 
-        attributes = {key: encode(value, body) for key, value in eqn.params.items() if key != "logging_record"}
+        attributes = {
+            key: encode(value, body) for key, value in eqn.params.items() if key != "logging_record"
+        }
         _jax.remember_primitive(eqn.primitive)
         if name in HOST:
             name = HOST[name]
@@ -139,7 +153,9 @@ class Importer:
             declared = _jax.declared_effects(eqn) if eqn.effects else ()
             if declared:
                 attributes["effects"] = tuple(sorted(str(type(effect).__name__) for effect in declared))
-        return Op(name, operands, [_jax.type_of(var.aval) for var in eqn.outvars], attributes, regions, location)
+        return Op(
+            name, operands, [_jax.type_of(var.aval) for var in eqn.outvars], attributes, regions, location
+        )
 
     def refuse_state(self, body: Any, name: str, location: Location) -> None:
         """State inside a function that only JAX understands would be lost."""
@@ -159,7 +175,7 @@ class Importer:
                     if _jax.is_body(inner):
                         self.refuse_state(inner, name, location)
 
-    # ---------------------------------------------------------------------------------------------------- State accesses
+    # ----------------------------------------------------------------------------------------- State accesses
 
     def check_accesses(self, jaxpr: Any) -> None:
         """Prove that this instance holds every access of its body, in order (see ``recording``)."""
@@ -183,8 +199,19 @@ class Importer:
             self.instances[number] = self.instances.get(number, 0) + 1
 
     def _in_place(self, body: Body) -> bool:
-        """Whether an instance of ``body`` stands in as many loops and branches as its code; under a raw gradient, also only once."""
-        return body.depth == self.depth and not (body.differentiated and self.instances.get(body.number))
+        """Whether an instance of ``body`` stands in as many loops and branches as its code; under a raw
+        gradient, also only once.
+
+        JAX keeps the body of an inner jit and uses it again, possibly in another loop: that is no move, unless
+        a raw gradient put it there.
+        """
+        if body.differentiated:
+            return body.depth == self.depth and not self.instances.get(body.number)
+        return body.depth == self.depth or not self._transformed()
+
+    def _transformed(self) -> bool:
+        """Whether the equation being imported comes out of a JAX transformation, as its name stack says."""
+        return self.here is not None and "(" in self.here.scope
 
     def _harmless(self, body: Body) -> bool:
         """Reads of State that nobody writes give the same wherever they stand."""
@@ -225,15 +252,24 @@ class Importer:
         assert self.recorder is not None
         self.symbols[token] = self.name_symbol(token, True)
         owner = self.recorder.owners[token]
-        attributes = {"symbol": self.symbols[token], "kind": type(owner).__name__, "tree": tree_of(owner._tree)}
+        attributes = {
+            "symbol": self.symbols[token],
+            "kind": type(owner).__name__,
+            "tree": tree_of(owner._tree),
+        }
         return Op("state.alloc", operands, (), attributes, (), location)
 
-    # -------------------------------------------------------------------------------------------- structured primitives
+    # ---------------------------------------------------------------------------------- structured primitives
 
     def scan(self, eqn: Any, operands: list[Value], location: Location) -> Op:
         consts, carry = _jax.scan_counts(eqn.params)
         body = self.inner(eqn.params["jaxpr"], operands[:consts])
-        attributes = {"length": int(eqn.params["length"]), "reverse": eqn.params["reverse"], "unroll": int(eqn.params["unroll"]), "carry": carry}
+        attributes = {
+            "length": int(eqn.params["length"]),
+            "reverse": eqn.params["reverse"],
+            "unroll": int(eqn.params["unroll"]),
+            "carry": carry,
+        }
         return Op("flow.scan", operands[consts:], _types(eqn), attributes, [body], location)
 
     def while_(self, eqn: Any, operands: list[Value], location: Location) -> Op:
@@ -255,10 +291,10 @@ class Importer:
         return Op("flow.call", operands, _types(eqn), attributes, [self.region(body, ())], location)
 
     def remat(self, eqn: Any, operands: list[Value], location: Location) -> Op:
-        attributes = {
-            key: encode(value, _no_body) for key, value in eqn.params.items() if key != "jaxpr"
-        }
-        return Op("xform.remat", operands, _types(eqn), attributes, [self.region(eqn.params["jaxpr"], ())], location)
+        attributes = {key: encode(value, _no_body) for key, value in eqn.params.items() if key != "jaxpr"}
+        return Op(
+            "xform.remat", operands, _types(eqn), attributes, [self.region(eqn.params["jaxpr"], ())], location
+        )
 
     def custom_jvp(self, eqn: Any, operands: list[Value], location: Location) -> Op:
         depth = self.enclosing(eqn)
@@ -276,11 +312,15 @@ class Importer:
         return Op("flow.custom_jvp", args, _types(eqn), {"name": rule.name}, [call, jvp], location)
 
     def needs_rule(self, eqn: Any) -> bool:
-        """Whether a derivative rule can still matter: not for integers, nor where nobody will differentiate any more."""
+        """Whether a derivative rule can still matter: not for integers, nor where nobody will differentiate
+        any more.
+        """
         return self.keep_rules and has_tangents(eqn)
 
     def enclosing(self, eqn: Any) -> int:
-        """A rule may call its own function (``jax.nn.relu`` does): how many rules up this function is, 0 if it is none of them."""
+        """A rule may call its own function (``jax.nn.relu`` does): how many rules up this function is, 0 if
+        it is none of them.
+        """
         key = rule_key(eqn)
         avals = [str(atom.aval) for atom in eqn.invars]
         for depth, (known, args) in enumerate(reversed(self.rules), start=1):
@@ -289,7 +329,9 @@ class Importer:
         return 0
 
     def recursive(self, name: str, eqn: Any, operands: list[Value], depth: int, location: Location) -> Op:
-        """A call of a function inside its own rule. What the function closes over comes first among the operands."""
+        """A call of a function inside its own rule. What the function closes over comes first among the
+        operands.
+        """
         consts = len(operands) - len(self.rules[-depth][1])
         call = self.inner(eqn.params["call_jaxpr"], operands[:consts])
         attributes = {"name": rule_name(eqn), "recursive": depth}
@@ -322,7 +364,9 @@ class Importer:
         return Op("flow.custom_vjp", args, _types(eqn), attributes, [call, fwd, bwd], location)
 
     def rule_region(self, jaxpr: Any, consts: Sequence[Any], what: str, kept: Sequence[Value] = ()) -> Region:
-        """The body of a derivative rule; its first inputs are bound to ``kept``. It may read State, and write only what it creates."""
+        """The body of a derivative rule; its first inputs are bound to ``kept``. It may read State, and write
+        only what it creates.
+        """
         born = {alloc.params["token"] for alloc in _jax.equations_of(jaxpr, ("state_alloc",))}
         for write in _jax.equations_of(jaxpr, ("state_write",)):
             if write.params["token"] not in born:
@@ -347,11 +391,17 @@ class Importer:
         consts = params["num_consts"]
         body = self.region(params["jaxpr"], operands[:consts])
         states = tuple(Symbol(self.symbol(token)) for token in params["tokens"])
-        attributes: dict[str, Any] = {"states": states, "allow_int": params["allow_int"], "holomorphic": params["holomorphic"]}
+        attributes: dict[str, Any] = {
+            "states": states,
+            "allow_int": params["allow_int"],
+            "holomorphic": params["holomorphic"],
+        }
         return Op("xform.grad", operands[consts:], _types(eqn), attributes, [body], location)
 
     def vmap(self, eqn: Any, operands: list[Value], location: Location) -> Op:
-        """The lanes' keys come last among the operands: each lane begins by writing its own to the random State."""
+        """The lanes' keys come last among the operands: each lane begins by writing its own to the random
+        State.
+        """
         params = eqn.params
         consts = params["num_consts"]
         body = self.region(params["jaxpr"], operands[:consts])
@@ -380,18 +430,18 @@ class Importer:
         }
         return Op("xform.vmap", given, _types(eqn), attributes, [body], location)
 
-
     def product(self, eqn: Any, operands: list[Value], location: Location) -> Op:
-        """``jvp`` and ``vjp``. Inputs: entry values of States that the body has copies of, constants, tangents or cotangents, arguments.
+        """``jvp`` and ``vjp``. Inputs: entry values of States that the body has copies of, constants,
+        tangents or cotangents, arguments.
 
-        A pullback runs the body again, on copies of the States as they were: each of ``local`` names a State, its structure and where
-        among the entry values and arguments its leaves are.
+        A pullback runs the body again, on copies of the States as they were: each of ``local`` names a State,
+        its structure and where among the entry values and arguments its leaves are.
         """
         params = eqn.params
         jaxpr, closed = _jax.body_parts(params["jaxpr"])
         sizes = (params["num_held"], params["num_consts"], params["num_seeds"])
         starts = [sum(sizes[:i]) for i in range(4)]
-        held, consts, seeds = (operands[a:b] for a, b in zip(starts, starts[1:], strict=False))
+        held, consts, seeds = (operands[a:b] for a, b in itertools.pairwise(starts))
         given = operands[starts[3] :]
         region = Region([value.type for value in given])
         sources = [*held, *region.args]
@@ -402,7 +452,11 @@ class Importer:
         for token, tree, slots in params["local"]:
             assert self.recorder is not None
             self.symbols[token] = self.name_copy(token)
-            attributes = {"symbol": self.symbols[token], "kind": type(self.recorder.owners[token]).__name__, "tree": tree_of(tree)}
+            attributes = {
+                "symbol": self.symbols[token],
+                "kind": type(self.recorder.owners[token]).__name__,
+                "tree": tree_of(tree),
+            }
             region.append(Op("state.alloc", [sources[i] for i in slots], (), attributes, (), location))
         self.fill(region, jaxpr, closed, dict(zip(jaxpr.invars, [*consts, *region.args], strict=False)))
         self.symbols.update(outer)
@@ -418,7 +472,9 @@ def _types(eqn: Any) -> list[Any]:
 
 
 def _no_body(value: Any) -> RegionRef:
-    raise TraceError("a parameter of jax.checkpoint is a function body; StateGraph does not know what it means")
+    raise TraceError(
+        "a parameter of jax.checkpoint is a function body; StateGraph does not know what it means"
+    )
 
 
 _HANDLERS: dict[str, Callable[[Importer, Any, list[Value], Location], Op]] = {

@@ -1,7 +1,8 @@
 """Pausing Python's cyclic garbage collector while a program is made.
 
-Tracing and compiling allocate many small objects that all stay alive; the collector would walk them again and again (measured: a third of
-the Python side of a first call). It is switched on again when the outermost user is done.
+Tracing and compiling allocate many small objects that all stay alive; the collector would walk them again and
+again (measured: a third of the Python side of a first call). It is switched on again when the outermost user
+is done.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A plan: one executable bound to live States.
 
-Calling a plan does what must be done per call and nothing else: collect the State leaves, run the executable, put the new leaves back. JAX's
-own signature cache is the guard for types; whether attributes were rebound is one comparison of integers.
+Calling a plan does what must be done per call and nothing else: collect the State leaves, run the executable,
+put the new leaves back. JAX's own signature cache is the guard for types; whether attributes were rebound is
+one comparison of integers.
 """
 
 from __future__ import annotations
@@ -46,11 +47,15 @@ class Plan:
         self.guards = [(weakref.ref(node, retire), name, _hold(value)) for node, name, value in trace.guards]
         bound = {(id(node), name) for node, name, _ in trace.replays}
         self.once = any((id(node), name) in bound for node, name, _ in trace.guards)
-        """Whether a call changes what the trace depended on (``if self.h is None: self.h = State(...)``): the guards are asked each time."""
+        """Whether a call changes what the trace depended on (``if self.h is None: self.h = State(...)``): the
+        guards are asked each time.
+        """
         self.settings = list(trace.settings)
         self.watched = [container for container, _ in trace.containers]
         self.snapshots = [_snapshot(copy) for _, copy in trace.containers]
-        self.types_change = any(symbol.final_types is not None for symbol in executable.program.states.values())
+        self.types_change = any(
+            symbol.final_types is not None for symbol in executable.program.states.values()
+        )
         self.jitted = executable.jit
         self.fresh = True
         """Whether the next call is the first, which compiles."""
@@ -63,10 +68,12 @@ class Plan:
         self.owned: list[Cell] = []
         self.run = self._runner()
 
-    # ------------------------------------------------------------------------------------------------------- validity
+    # ----------------------------------------------------------------------------------------------- validity
 
     def retire(self) -> None:
-        """A Node that the plan depends on is gone: it holds never again, and need not keep alive what that Node held."""
+        """A Node that the plan depends on is gone: it holds never again, and need not keep alive what that
+        Node held.
+        """
         self.retired = True
         self.epoch = -1
         self.guards, self.replays = [], []
@@ -74,7 +81,9 @@ class Plan:
         self.run = self._runner()
 
     def holds(self) -> bool:
-        """Whether everything that the trace read is still as it was; if so the plan is bound to the States' current cells."""
+        """Whether everything that the trace read is still as it was; if so the plan is bound to the States'
+        current cells.
+        """
         if self.retired:
             return False
         if not all(_same(read(), value) for read, value in self.settings):
@@ -113,7 +122,10 @@ class Plan:
         for path, state in self.born.items():
             symbol = self.executable.program.states[path]
             if len(state._cells) != len(symbol.result_types):
-                state._cells = tuple(Cell(Poisoned("the program that creates it has not finished a call")) for _ in symbol.result_types)
+                state._cells = tuple(
+                    Cell(Poisoned("the program that creates it has not finished a call"))
+                    for _ in symbol.result_types
+                )
 
         def cell(leaf: tuple[str, int]) -> Cell:
             cells: Sequence[Cell] = live[leaf[0]]._cells
@@ -141,14 +153,20 @@ class Plan:
                 aval = _jax.typeof(value)
             except TypeError:
                 return False
-            if aval.shape != expected.shape or aval.dtype != expected.dtype or aval.weak_type != expected.weak_type:
+            if (
+                aval.shape != expected.shape
+                or aval.dtype != expected.dtype
+                or aval.weak_type != expected.weak_type
+            ):
                 return False
         return True
 
-    # ----------------------------------------------------------------------------------------------------------- calls
+    # -------------------------------------------------------------------------------------------------- calls
 
     def __call__(self, args: Any, kwargs: Any, given: Any = None) -> Any:
-        """Run on the live States. Raises ``SignatureMiss``, with nothing changed, for types that the plan was not made for."""
+        """Run on the live States. Raises ``SignatureMiss``, with nothing changed, for types that the plan was
+        not made for.
+        """
         return self.run(args, kwargs, given)
 
     def _runner(self) -> Callable[[Any, Any, Any], Any]:
@@ -187,7 +205,9 @@ class Plan:
         return run
 
     def _calling_back(self, args: Any, kwargs: Any, given: Any) -> Any:
-        """What a call does that calls back into Python: nothing is donated, and no lock is held while a callback may read State."""
+        """What a call does that calls back into Python: nothing is donated, and no lock is held while a
+        callback may read State.
+        """
         with RUNTIME_LOCK:
             for c in self.kept:
                 if type(c.v) is Poisoned:
@@ -253,9 +273,15 @@ class Plan:
 
     def _failed(self, donated: list[Any], error: BaseException) -> None:
         """After a failure in the middle of a run: what was donated is gone, and says so."""
-        lost = [c for c, v in zip(self.donated, donated, strict=True) if isinstance(v, jax.Array) and v.is_deleted() and c.v is v]
+        lost = [
+            c
+            for c, v in zip(self.donated, donated, strict=True)
+            if isinstance(v, jax.Array) and v.is_deleted() and c.v is v
+        ]
         for c in lost:
-            c.v = Poisoned(f"the compiled call of {self.name!r} failed ({type(error).__name__}) after it had taken the State's memory")
+            c.v = Poisoned(
+                f"the compiled call of {self.name!r} failed ({type(error).__name__}) after it had taken the State's memory"
+            )
             c.owned = False
         EPOCHS.released += 1
 
@@ -331,7 +357,9 @@ class _Then:
 
 
 def _snapshot(container: Any) -> Any:
-    """A copy of a list or dict that equals it while it holds the same items. Most items compare by identity, without a Python call."""
+    """A copy of a list or dict that equals it while it holds the same items. Most items compare by identity,
+    without a Python call.
+    """
     if isinstance(container, dict):
         return {key: _then(value) for key, value in container.items()}
     return [_then(value) for value in container]

@@ -1,7 +1,8 @@
 """Where a traced function gets its State from: names for symbols.
 
-A State is named by its path in the object graph: relative to the model for ``trace(model)`` and for a bound method, beginning with the
-variable's name for a closure or global. States found nowhere are named after themselves or the line that created them.
+A State is named by its path in the object graph: relative to the model for ``trace(model)`` and for a bound
+method, beginning with the variable's name for a closure or global. States found nowhere are named after
+themselves or the line that created them.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ def function_roots(function: Callable[..., Any]) -> Iterator[tuple[tuple[Any, ..
         elif isinstance(current, types.FunctionType):
             for name, value in _names(current):
                 yield (name,), value
-                if isinstance(value, (types.FunctionType, types.MethodType, functools.partial)) or "__wrapped__" in getattr(value, "__dict__", ()):
+                if isinstance(
+                    value, (types.FunctionType, types.MethodType, functools.partial)
+                ) or "__wrapped__" in getattr(value, "__dict__", ()):
                     stack.append(value)
             if hasattr(current, "__wrapped__"):
                 stack.append(current.__wrapped__)
@@ -70,12 +73,17 @@ def _names(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
         yield f"default{index}", value
 
 
-def find_names(function: Callable[..., Any], arguments: Mapping[str, Any] = _NONE) -> tuple[dict[int, str], dict[int, str]]:
-    """(names of States, names of arrays) reachable from a function and its arguments (by name), both by object id."""
+def find_names(
+    function: Callable[..., Any], arguments: Mapping[str, Any] = _NONE
+) -> tuple[dict[int, str], dict[int, str]]:
+    """(names of States, names of arrays) reachable from a function and its arguments (by name), both by
+    object id.
+    """
     states: dict[int, str] = {}
     arrays: dict[int, str] = {}
     roots = [*(((name,), argument) for name, argument in arguments.items()), *function_roots(function)]
-    # A State's path leads through the model; a dict of the model's States (`params = model.states()`) is second choice.
+    # A State's path leads through the model; a dict of the model's States (`params = model.states()`) is
+    # second choice.
     roots.sort(key=lambda root: not isinstance(root[1], (Node, State)))
     for prefix, root in roots:
         if not isinstance(root, (Node, State, list, tuple, dict, jax.Array)):

@@ -1,11 +1,12 @@
 """Derivative rules as bodies.
 
-``jax.custom_jvp`` and ``jax.custom_vjp`` keep their rules as Python functions that run when a gradient is taken. Here they are run once, while the
-trace is active, so that a program contains them and expanding a gradient never runs user code again.
+``jax.custom_jvp`` and ``jax.custom_vjp`` keep their rules as Python functions that run when a gradient is
+taken. Here they are run once, while the trace is active, so that a program contains them and expanding a
+gradient never runs user code again.
 
-Conventions: only *differentiable* operands and results (not integers) have tangents. A jvp body takes the operands and their tangents and gives
-the results and their tangents. A forward body gives the results and the residuals; a backward body takes the residuals and the results'
-cotangents and gives the operands' cotangents.
+Conventions: only *differentiable* operands and results (not integers) have tangents. A jvp body takes the
+operands and their tangents and gives the results and their tangents. A forward body gives the results and the
+residuals; a backward body takes the residuals and the results' cotangents and gives the operands' cotangents.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ def has_tangents(eqn: Any) -> bool:
 def closed_over(eqn: Any) -> int:
     """How many leading operands are what the function closes over, not its arguments.
 
-    JAX counts them; for functions that our own backend made (``name#tag.arguments``) the arguments are counted instead, since
-    JAX turns constants into operands when it evaluates a jaxpr.
+    JAX counts them; for functions that our own backend made (``name#tag.arguments``) the arguments are
+    counted instead, since JAX turns constants into operands when it evaluates a jaxpr.
     """
     name = _source(eqn).split(" ")[0]
     if "#" in name:
@@ -55,7 +56,9 @@ def _operand_avals(eqn: Any) -> list[Any]:
 
 
 def force_jvp(eqn: Any) -> Rule:
-    """The jvp body of a ``custom_jvp_call`` equation. Its first inputs are operands that the function closes over, if any."""
+    """The jvp body of a ``custom_jvp_call`` equation. Its first inputs are operands that the function closes
+    over, if any.
+    """
     avals = _operand_avals(eqn)
     kept = closed_over(eqn) - eqn.params["num_consts"]
     active = [i for i in differentiable(avals) if i >= kept]
@@ -70,7 +73,9 @@ def force_jvp(eqn: Any) -> Rule:
         primals, given = results[: len(out_zeros)], iter(results[len(out_zeros) :])
         outs = [None if zero else next(given) for zero in out_zeros]
         return primals + [
-            _jax.instantiate_zero(_zero(out_avals[i]), _jax.tangent_aval(out_avals[i])) if outs[i] is None else outs[i]
+            _jax.instantiate_zero(_zero(out_avals[i]), _jax.tangent_aval(out_avals[i]))
+            if outs[i] is None
+            else outs[i]
             for i in out_active
         ]
 
@@ -85,7 +90,7 @@ def force_vjp(eqn: Any) -> tuple[Rule, Rule]:
     kept = closed_over(eqn) - eqn.params["num_consts"]
     out_avals = [var.aval for var in eqn.outvars]
     jaxpr, consts = eqn.params["fwd_jaxpr_thunk"].call_wrapped(*[i >= kept for i in range(len(avals))])
-    _, residual_tree, forwarded = eqn.params["out_trees"]()
+    _, _residual_tree, forwarded = eqn.params["out_trees"]()
     offset = eqn.params["num_consts"]
 
     def forward(*args: Any) -> list[Any]:
@@ -111,7 +116,9 @@ def force_vjp(eqn: Any) -> tuple[Rule, Rule]:
         results = _jax.cotangents(bwd_function.call_wrapped(*residuals, *full))
         return [_jax.instantiate_zero(results[i], _jax.tangent_aval(avals[i])) for i in active]
 
-    bwd, bwd_consts = _jax.trace_flat(backward, [*residual_avals, *cotangents], traced_for="stategraph rule", name=name)
+    bwd, bwd_consts = _jax.trace_flat(
+        backward, [*residual_avals, *cotangents], traced_for="stategraph rule", name=name
+    )
     return Rule(fwd, fwd_consts, name), Rule(bwd, bwd_consts, name)
 
 

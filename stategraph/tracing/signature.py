@@ -26,10 +26,16 @@ class SignatureTable:
     rows: list[Row]
 
     def __str__(self) -> str:
-        widths = [max([len(str(getattr(row, field))) for row in self.rows] + [len(field)]) for field in ("group", "name", "type")]
+        widths = [
+            max([len(str(getattr(row, field))) for row in self.rows] + [len(field)])
+            for field in ("group", "name", "type")
+        ]
         lines = []
         for row in self.rows:
-            cells = [str(getattr(row, field)).ljust(width) for field, width in zip(("group", "name", "type"), widths, strict=True)]
+            cells = [
+                str(getattr(row, field)).ljust(width)
+                for field, width in zip(("group", "name", "type"), widths, strict=True)
+            ]
             lines.append("  ".join([*cells, f"{row.nbytes:>12,} B"]))
         return "\n".join(lines)
 
@@ -46,10 +52,17 @@ def signature_table(program: Program) -> SignatureTable:
     rows = []
     values = program.body.args
     for name, value in zip(program.argument_names, values, strict=True):
-        rows.append(Row("captured" if name in program.captured else "inputs", name, str(value.type), value.type.nbytes))
+        rows.append(
+            Row(
+                "captured" if name in program.captured else "inputs", name, str(value.type), value.type.nbytes
+            )
+        )
     read = {op.symbol for op in program.walk("state.read")}
     written = {op.symbol for op in program.walk("state.write")}
-    for group, paths in (("state in", read), ("state out", written | {p for p, s in program.states.items() if s.born})):
+    for group, paths in (
+        ("state in", read),
+        ("state out", written | {p for p, s in program.states.items() if s.born}),
+    ):
         for path, symbol in program.states.items():
             if path in paths:
                 types = symbol.types if group == "state in" else symbol.result_types

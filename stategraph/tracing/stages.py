@@ -1,10 +1,10 @@
 """The stages of a program: ``Traced`` → ``Lowered`` → ``Compiled``, with JAX's nouns.
 
-    traced = stategraph.trace(model, x)      # the program as traced
-    lowered = traced.lower()                 # after the passes, ready for XLA
-    compiled = lowered.compile()             # an executable
-    y = compiled(x)                          # reads and writes the live States
-    y, new = compiled.functional(states, x)  # touches none
+traced = stategraph.trace(model, x)      # the program as traced
+lowered = traced.lower()                 # after the passes, ready for XLA
+compiled = lowered.compile()             # an executable
+y = compiled(x)                          # reads and writes the live States
+y, new = compiled.functional(states, x)  # touches none
 """
 
 from __future__ import annotations
@@ -92,15 +92,21 @@ class Traced(Stage):
 
         Args:
           passes: a pipeline as text, passes, or a list of both; the default pipeline when not given.
-          exactness: what the passes may do to floating point: ``exact``, ``reduction-order`` or ``fast-math``.
+          exactness: what the passes may do to floating point: ``exact``, ``reduction-order`` or
+            ``fast-math``.
           platforms: compile for these instead of this machine: any of ``cpu``, ``cuda``, ``rocm``, ``tpu``.
-          strip_host_effects: drop callbacks and debug prints, which cannot be lowered for other platforms; ``Lowered.stripped`` lists them.
+          strip_host_effects: drop callbacks and debug prints, which cannot be lowered for other platforms;
+            ``Lowered.stripped`` lists them.
           instruments: of ``stategraph.passes``, to verify, time or print after each pass.
         """
         if args or kwargs:
-            raise TraceError("this program is already traced at its arguments; call .lower() without any, or trace(function).lower(*args)")
+            raise TraceError(
+                "this program is already traced at its arguments; call .lower() without any, or trace(function).lower(*args)"
+            )
         level = exactness or self.exactness
-        manager = PassManager(passes if passes is not None else self.passes, exactness=level, instruments=instruments)
+        manager = PassManager(
+            passes if passes is not None else self.passes, exactness=level, instruments=instruments
+        )
         start = time.perf_counter()
         with paused_gc():
             outcome = manager.run(self.program)
@@ -109,7 +115,15 @@ class Traced(Stage):
         stripped = strip_host_effects_of(program, platforms, strip_host_effects)
         executable = build(program, self.trace.in_tree, self.trace.out_tree)
         times = {**self.times, "passes": middle - start, "emit": time.perf_counter() - middle}
-        return Lowered(program, self, executable, Explanations(outcome.explanations), tuple(platforms or ()), stripped, times)
+        return Lowered(
+            program,
+            self,
+            executable,
+            Explanations(outcome.explanations),
+            tuple(platforms or ()),
+            stripped,
+            times,
+        )
 
     def explain(self) -> Explanations:
         """One record per State: what it is and where the program touches it."""
@@ -118,12 +132,24 @@ class Traced(Stage):
             reads = sum(op.symbol == path for op in self.program.walk("state.read"))
             writes = sum(op.symbol == path for op in self.program.walk("state.write"))
             found.append(
-                Explanation("trace", f"@{path}", symbol.location, "is a State of the program", "", {"reads": reads, "writes": writes, "bytes": symbol.nbytes})
+                Explanation(
+                    "trace",
+                    f"@{path}",
+                    symbol.location,
+                    "is a State of the program",
+                    "",
+                    {"reads": reads, "writes": writes, "bytes": symbol.nbytes},
+                )
             )
         for name, array in self.program.captured.items():
             found.append(
                 Explanation(
-                    "trace", f"%{name}", self.program.location, "is a captured array", "the code closes over it", {"bytes": int(array.nbytes)},
+                    "trace",
+                    f"%{name}",
+                    self.program.location,
+                    "is a captured array",
+                    "the code closes over it",
+                    {"bytes": int(array.nbytes)},
                     "make it a State or an argument when it is to change",
                 )
             )
@@ -132,7 +158,9 @@ class Traced(Stage):
     def as_text(self, dialect: str = "stategraph") -> str:
         """The program as text; ``stategraph`` is the only dialect before lowering."""
         if dialect != "stategraph":
-            raise LoweringError(f"a traced program has no {dialect} text yet; write .lower().as_text({dialect!r})")
+            raise LoweringError(
+                f"a traced program has no {dialect} text yet; write .lower().as_text({dialect!r})"
+            )
         return str(self.program)
 
 
@@ -146,7 +174,9 @@ def strip_host_effects_of(program: Program, platforms: Sequence[str] | None, str
 
 def refuse_host_effects(program: Program, what: str) -> None:
     """Raise ``LoweringError`` naming the first host op."""
-    for op in program.walk("host.debug_print", "host.debug_callback", "host.io_callback", "host.pure_callback"):
+    for op in program.walk(
+        "host.debug_print", "host.debug_callback", "host.io_callback", "host.pure_callback"
+    ):
         raise LoweringError(
             describe(
                 f"{op.name} cannot be {what}.",
@@ -197,7 +227,9 @@ class Lowered(Stage):
 
     def compile(self) -> Compiled:
         """Compile with XLA for this machine."""
-        if self.platforms and jax.default_backend() not in {"gpu" if p in ("cuda", "rocm") else p for p in self.platforms}:
+        if self.platforms and jax.default_backend() not in {
+            "gpu" if p in ("cuda", "rocm") else p for p in self.platforms
+        }:
             raise LoweringError(
                 f"the program was lowered for {', '.join(self.platforms)}, and this machine runs {jax.default_backend()}; "
                 "use .as_text('stablehlo') or export it"
@@ -225,17 +257,30 @@ class Lowered(Stage):
         return self.jax_lowered.cost_analysis()
 
     def explain(self) -> Explanations:
-        """One record per decision: which State or op, where, which pass, what, why, figures, how to change it."""
+        """One record per decision: which State or op, where, which pass, what, why, figures, how to change
+        it.
+        """
         found = Explanations(self.traced.explain())
         found += self.explanations
         donated = {path for path, _ in self.executable.donated}
         for path, symbol in self.program.states.items():
             if path in donated:
-                found.append(Explanation("xla", f"@{path}", symbol.location, "is updated in place", "it is read and written", {"bytes": symbol.nbytes}))
+                found.append(
+                    Explanation(
+                        "xla",
+                        f"@{path}",
+                        symbol.location,
+                        "is updated in place",
+                        "it is read and written",
+                        {"bytes": symbol.nbytes},
+                    )
+                )
         return found
 
     def export(self, **options: Any) -> Any:
-        """A self-contained artefact: StableHLO, State signature and initial values. See ``stategraph.export``."""
+        """A self-contained artefact: StableHLO, State signature and initial values. See
+        ``stategraph.export``.
+        """
         from stategraph.tracing.export import export_lowered
 
         return export_lowered(self, **options)
@@ -293,19 +338,24 @@ class Compiled(Stage):
                 "  fix:   compile again at these arguments, or use stategraph.compile.jit"
             )
         names = [f"@{path}" for path, _ in (*executable.donated, *executable.kept)]
-        names += list(self.program.captured) + [n for n in self.program.argument_names if n not in self.program.captured]
+        names += list(self.program.captured) + [
+            n for n in self.program.argument_names if n not in self.program.captured
+        ]
         given = [*inputs, *leaves]
         return different(self.program.name, names, given, executable.input_avals)
 
     def functional(self, states: Mapping[Any, Any], *args: Any, **kwargs: Any) -> tuple[Any, dict[Any, Any]]:
-        """``(result, new states)`` from a mapping of States or their values by path; no live State is touched.
+        """``(result, new states)`` from a mapping of States or their values by path; no live State is
+        touched.
 
-        The keys are paths as texts or tuples, such as those of ``model.states()``; the new mapping has the same keys, and those of
-        States that the program creates.
+        The keys are paths as texts or tuples, such as those of ``model.states()``; the new mapping has the
+        same keys, and those of States that the program creates.
         """
         executable = self.lowered.executable
         keys = {key_text(key): key for key in states}
-        needed = dict.fromkeys(path for path, _ in (*executable.donated, *executable.kept, *executable.written))
+        needed = dict.fromkeys(
+            path for path, _ in (*executable.donated, *executable.kept, *executable.written)
+        )
         known = {path: find(path, keys) for path in needed}
         reads = {path for path, _ in (*executable.donated, *executable.kept)}
         missing = sorted(path for path in reads if known[path] is None)
@@ -346,7 +396,13 @@ class Compiled(Stage):
         return self.lowered.explain()
 
 
-def _updated(program: Program, executable: Executable, states: Mapping[str, Any], leaves: dict[str, list[Any]], new: Sequence[Any]) -> dict[str, Any]:
+def _updated(
+    program: Program,
+    executable: Executable,
+    states: Mapping[str, Any],
+    leaves: dict[str, list[Any]],
+    new: Sequence[Any],
+) -> dict[str, Any]:
     """The mapping of States after a call."""
     result = dict(states)
     changed: dict[str, dict[int, Any]] = {}
@@ -362,7 +418,9 @@ def _updated(program: Program, executable: Executable, states: Mapping[str, Any]
     return result
 
 
-def _call_compiled(compiled: Any, executable: Executable, donated: Any, kept: Any, args: Any, kwargs: Any) -> Any:
+def _call_compiled(
+    compiled: Any, executable: Executable, donated: Any, kept: Any, args: Any, kwargs: Any
+) -> Any:
     leaves, tree = jax.tree.flatten((args, kwargs))
     inputs = [*donated, *kept, *leaves]
     if tree != executable.in_tree or len(inputs) != len(executable.input_avals):
@@ -378,7 +436,9 @@ def _call_compiled(compiled: Any, executable: Executable, donated: Any, kept: An
 
 
 class _Checked:
-    """A compiled object that answers other types as ``jax.jit`` does through its cache: with ``SignatureMiss``."""
+    """A compiled object that answers other types as ``jax.jit`` does through its cache: with
+    ``SignatureMiss``.
+    """
 
     def __init__(self, compiled: Any, plan: Plan) -> None:
         self.compiled = compiled

@@ -1,8 +1,8 @@
 """Tracing: one run of the user's Python becomes a program.
 
-Transactional: while the trace runs, State accesses are recorded (nothing is written), and attribute assignments on Nodes are journalled and
-undone at the end, whether it succeeded or failed. What survives is a ``Trace``: the program, the live States behind its symbols, and what the
-program depends on.
+Transactional: while the trace runs, State accesses are recorded (nothing is written), and attribute
+assignments on Nodes are journalled and undone at the end, whether it succeeded or failed. What survives is a
+``Trace``: the program, the live States behind its symbols, and what the program depends on.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def trace_function(
 ) -> Trace:
     """Trace ``function`` at these arguments (arrays, scalars, ``ShapeDtypeStruct``s).
 
-    ``roots`` is the callable whose closure names the States, when it differs from ``function``; ``objects`` are its other arguments, by name.
+    ``roots`` is the callable whose closure names the States, when it differs from ``function``; ``objects``
+    are its other arguments, by name.
     """
     leaves, in_tree = jax.tree.flatten((tuple(args), dict(kwargs)))
     avals = [_argument_aval(leaf) for leaf in leaves]
@@ -82,7 +83,9 @@ def trace_function(
                     raise _concretization(error, recorder) from error
                 raise
             recorder.root = None
-            return _assemble(run, recorder, jaxpr, consts, name, names, list(argument_names or _leaf_names(in_tree)))
+            return _assemble(
+                run, recorder, jaxpr, consts, name, names, list(argument_names or _leaf_names(in_tree))
+            )
         finally:
             _rollback(recorder)
 
@@ -95,20 +98,26 @@ _CONCRETE = (
 """What JAX raises when Python asks for the value of something that is only traced."""
 
 
-def touched_states(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[dict[str, State[Any]], dict[str, State[Any]]]:
+def touched_states(
+    function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
+) -> tuple[dict[str, State[Any]], dict[str, State[Any]]]:
     """(States that a call touches, those of them that it reads), by name, without running it."""
     read, written = accessed_states(function, args, kwargs)
     return {**read, **written}, read
 
 
-def accessed_states(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[dict[str, State[Any]], dict[str, State[Any]]]:
+def accessed_states(
+    function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
+) -> tuple[dict[str, State[Any]], dict[str, State[Any]]]:
     """(States that a call reads, those that it writes), by name, without running it."""
     leaves, in_tree = jax.tree.flatten((tuple(args), dict(kwargs)))
     recorder = Recorder()
     run = _Run(function, in_tree, recorder)
     with recorder:
         try:
-            jaxpr, _ = _jax.trace_flat(run, [_argument_aval(leaf) for leaf in leaves], traced_for="stategraph", name="touched")
+            jaxpr, _ = _jax.trace_flat(
+                run, [_argument_aval(leaf) for leaf in leaves], traced_for="stategraph", name="touched"
+            )
         finally:
             _rollback(recorder)
     names, _ = find_names(function)
@@ -138,7 +147,12 @@ class _Run:
         for path, leaf in zip(_leaf_names(self.out_tree, "result"), flat, strict=True):
             if isinstance(leaf, State):
                 raise TraceError(
-                    describe(f"The traced function returns a State ({path}).", state=leaf._describe(), created=leaf.source_location, fix="return its value: `return state.value`")
+                    describe(
+                        f"The traced function returns a State ({path}).",
+                        state=leaf._describe(),
+                        created=leaf.source_location,
+                        fix="return its value: `return state.value`",
+                    )
                 )
             if not isinstance(leaf, (jax.Array, np.ndarray, np.generic, bool, int, float, complex)):
                 raise TraceError(
@@ -156,7 +170,12 @@ def _argument_aval(leaf: Any) -> Any:
         return _jax.array_aval(leaf.shape, leaf.dtype, bool(getattr(leaf, "weak_type", False)))
     if isinstance(leaf, State):
         raise TraceError(
-            describe("A State is given as an argument.", state=leaf._describe(), created=leaf.source_location, fix="pass its value, or let the function close over the State")
+            describe(
+                "A State is given as an argument.",
+                state=leaf._describe(),
+                created=leaf.source_location,
+                fix="pass its value, or let the function close over the State",
+            )
         )
     try:
         return _jax.typeof(leaf)
@@ -170,7 +189,7 @@ def _argument_aval(leaf: Any) -> Any:
         ) from None
 
 
-# ------------------------------------------------------------------------------------------------------------- the program
+# ------------------------------------------------------------------------------------------------ the program
 
 
 def _assemble(
@@ -229,7 +248,11 @@ def _symbol(recorder: Recorder, token: Token, path: str, owner: State[Any]) -> S
     entry = recorder.entry[token]
     final = tuple(_jax.type_of(aval) for aval in recorder.avals[token])
     final_tree = tree_of(recorder.trees[token])
-    types, tree = (final, final_tree) if entry is None else (tuple(_jax.type_of(aval) for aval in entry[0]), tree_of(entry[1]))
+    types, tree = (
+        (final, final_tree)
+        if entry is None
+        else (tuple(_jax.type_of(aval) for aval in entry[0]), tree_of(entry[1]))
+    )
     changed = types != final or tree != final_tree
     return StateSymbol(
         path=path,
@@ -343,7 +366,7 @@ def _argument_name(path: Sequence[Any]) -> str:
     return f"args{jax.tree_util.keystr(tuple(rest))}"
 
 
-# ---------------------------------------------------------------------------------------------- what the trace left behind
+# --------------------------------------------------------------------------------- what the trace left behind
 
 
 def _rollback(recorder: Recorder) -> None:
@@ -368,12 +391,18 @@ def _rollback(recorder: Recorder) -> None:
 
 def _changed(container: Any, copy: Any) -> bool:
     if isinstance(container, dict):
-        return list(container) != list(copy) or any(container[key] is not value for key, value in copy.items())
-    return len(container) != len(copy) or any(now is not then for now, then in zip(container, copy, strict=True))
+        return list(container) != list(copy) or any(
+            container[key] is not value for key, value in copy.items()
+        )
+    return len(container) != len(copy) or any(
+        now is not then for now, then in zip(container, copy, strict=True)
+    )
 
 
 def _escapes(recorder: Recorder) -> tuple[set[Token], list[tuple[Node, str, Any]]]:
-    """Trace-born States that attributes hold at the end, and the assignments that bind them. Other traced values there are errors."""
+    """Trace-born States that attributes hold at the end, and the assignments that bind them. Other traced
+    values there are errors.
+    """
     last: dict[tuple[int, str], tuple[Node, str, Any]] = {}
     for node, name, _, after in recorder.journal:
         last[(id(node), name)] = (node, name, after)
@@ -404,7 +433,9 @@ def _escapes(recorder: Recorder) -> tuple[set[Token], list[tuple[Node, str, Any]
 
 
 def _check_left_behind(recorder: Recorder, container: Any) -> None:
-    """A list or dict of a Node that was changed in place may hold neither traced values nor States of the trace."""
+    """A list or dict of a Node that was changed in place may hold neither traced values nor States of the
+    trace.
+    """
     kind = type(container).__name__
     for _, obj in walk(container):
         token = recorder.token(obj) if isinstance(obj, State) else None
@@ -445,7 +476,7 @@ def _check_reused(recorder: Recorder, importer: Importer, escaping: set[Token]) 
         if not body.straight or instances > 1:
             raise StateAccessError(
                 describe(
-                    f"{owner._describe()} was created inside a loop, a branch or a function that runs several times, and is kept on the model.",
+                    f"{owner._describe()} was created inside a loop, branch or function that runs several times, and is kept on the model.",
                     created=owner.source_location,
                     why="there would be one State for many runs",
                     fix="create it once, outside of that body",
@@ -453,11 +484,14 @@ def _check_reused(recorder: Recorder, importer: Importer, escaping: set[Token]) 
             )
 
 
-def _final_guards(recorder: Recorder, replays: Sequence[tuple[Node, str, Any]]) -> list[tuple[Node, str | Structure, Any]]:
+def _final_guards(
+    recorder: Recorder, replays: Sequence[tuple[Node, str, Any]]
+) -> list[tuple[Node, str | Structure, Any]]:
     """Attributes that the trace read.
 
-    One that it rebinds to a trace-born State is no guard: the program sets it. But one that decided something is: it was missing
-    or no State (``if not hasattr(self, "h")``), or the program uses the State that it held.
+    One that it rebinds to a trace-born State is no guard: the program sets it. But one that decided something
+    is: it was missing or no State (``if not hasattr(self, "h")``), or the program uses the State that it
+    held.
     """
     replayed = {(id(node), name) for node, name, _ in replays}
     guards: list[tuple[Node, str | Structure, Any]] = []
@@ -480,12 +514,17 @@ def _concretization(error: BaseException, recorder: Recorder) -> StateGraphError
     """Name the State and the line when Python branched on a traced value."""
     tracer = _jax.tracer_of_error(error)
     reads = _jax.origin_reads(tracer, state_read_p) if tracer is not None else []
-    states = {owner._describe(): owner.source_location for owner in (recorder.owners[params["token"]] for params in reads)}
+    states = {
+        owner._describe(): owner.source_location
+        for owner in (recorder.owners[params["token"]] for params in reads)
+    }
     names = sorted(states)
     return ConcretizationError(
         describe(
             f"Python needs the concrete value of {' and '.join(names) if names else 'a traced value'} while tracing.",
-            state="; ".join(f"{name}, created at {place.file}:{place.line}" for name, place in sorted(states.items())),
+            state="; ".join(
+                f"{name}, created at {place.file}:{place.line}" for name, place in sorted(states.items())
+            ),
             at=_jax.here_of(error),
             why="the value is known only when the program runs: `if`, `while`, `float()`, `int()` and NumPy cannot use it",
             fix="use stategraph.compile.cond, while_loop or ifelse (or jnp.where) instead of Python control flow",

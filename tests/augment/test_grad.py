@@ -1,4 +1,6 @@
-"""``augment.grad`` and ``value_and_grad``: conventions, values against hand-purified JAX, nesting (DESIGN 3.4, issue 2 item 5)."""
+"""``augment.grad`` and ``value_and_grad``: conventions, values against hand-purified JAX, nesting (DESIGN
+3.4, issue 2 item 5).
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,7 @@ def way(request: pytest.FixtureRequest) -> Any:
     return run
 
 
-# ---------------------------------------------------------------------------------------------------------- conventions
+# ------------------------------------------------------------------------------------------------ conventions
 
 
 @pytest.mark.core
@@ -140,7 +142,7 @@ def test_grad_is_a_decorator_and_takes_keywords_and_pytrees(way: Any) -> None:
         grad(3)
 
 
-# --------------------------------------------------------------------------------------------------------------- values
+# ----------------------------------------------------------------------------------------------------- values
 
 
 @pytest.mark.core
@@ -363,7 +365,7 @@ def test_the_gradient_with_respect_to_a_state_that_is_written_first() -> None:
     assert np.allclose(found, jax.grad(lambda v, x: (v * 10 + v * x) * v * x)(2.0, 3.0))
 
 
-# --------------------------------------------------------------------------------------------------------------- errors
+# ----------------------------------------------------------------------------------------------------- errors
 
 
 @pytest.mark.core

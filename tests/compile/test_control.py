@@ -250,7 +250,7 @@ def test_a_carry_of_another_type_is_an_error_and_changes_nothing() -> None:
     assert float(s.value) == 0
 
 
-# ---------------------------------------------------------------------------------------------------- eagerly, cached
+# -------------------------------------------------------------------------------------------- eagerly, cached
 
 
 def traces(call: Any, times: int = 4) -> int:

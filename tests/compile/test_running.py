@@ -23,7 +23,7 @@ def increment(s: sg.State[Any]) -> Any:
     return sg.compile.jit(lambda: setattr(s, "value", s.value + 1))
 
 
-# ------------------------------------------------------------------------------------------------------------- donation
+# --------------------------------------------------------------------------------------------------- donation
 
 
 @pytest.mark.core
@@ -206,7 +206,7 @@ def test_containers_with_the_same_leaves_stay_valid_after_compiled_writes() -> N
     assert [float(h["b"][0]) for h in held] == [0, 0, 0]
 
 
-# ------------------------------------------------------------------------------------------------------------- memory
+# ----------------------------------------------------------------------------------------------------- memory
 
 
 MEMORY = """
@@ -246,7 +246,7 @@ def test_an_in_place_update_of_a_large_state_does_not_double_memory() -> None:
     assert int(aliased) == 200_000_000
 
 
-# -------------------------------------------------------------------------------------------------------------- errors
+# ----------------------------------------------------------------------------------------------------- errors
 
 
 @pytest.mark.core
@@ -385,7 +385,7 @@ def test_programs_with_callbacks_and_donating_programs_share_states_on_two_threa
     assert float(s.value[0]) == 300 and len(seen) == 150
 
 
-# --------------------------------------------------------------------------------------------------- pickling and copies
+# ---------------------------------------------------------------------------------------- pickling and copies
 
 
 @pytest.mark.core

@@ -41,13 +41,17 @@ def test_what_is_evaluated_has_the_bits_that_jax_computes(name: str, dtype: type
 def test_nothing_subnormal_infinite_or_transcendental_is_evaluated() -> None:
     tiny, one = np.float32(1e-45), np.float32(1)
     assert evaluate_exactly(Op("jax.add", [Constant(tiny), Constant(one)], [TensorType("f32")])) is None
-    assert evaluate_exactly(Op("jax.div", [Constant(one), Constant(np.float32(0))], [TensorType("f32")])) is None
+    assert (
+        evaluate_exactly(Op("jax.div", [Constant(one), Constant(np.float32(0))], [TensorType("f32")])) is None
+    )
     assert evaluate_exactly(Op("jax.exp", [Constant(one)], [TensorType("f32")])) is None
 
 
 def test_conversions_that_lose_nothing_are_evaluated() -> None:
     kind = TensorType("f32")
-    assert evaluate_exactly(Op("jax.convert_element_type", [Constant(np.int32(7))], [kind])) == [np.float32(7)]
+    assert evaluate_exactly(Op("jax.convert_element_type", [Constant(np.int32(7))], [kind])) == [
+        np.float32(7)
+    ]
     assert evaluate_exactly(Op("jax.convert_element_type", [Constant(np.int32(2**24 + 1))], [kind])) is None
 
 

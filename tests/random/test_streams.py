@@ -149,9 +149,8 @@ def several() -> Any:
 def test_compiled_code_draws_what_eager_code_draws() -> None:
     random.seed(3)
     with jax.disable_jit():
-        expected = [several()]
-    expected.append(several())
-    key = random.get_key()
+        expected = [several() for _ in range(2)]
+        key = random.get_key()
     random.seed(3)
     compiled = sg.compile.jit(several)
     for result in expected:

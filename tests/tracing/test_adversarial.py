@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import threading
 from typing import Any
 
@@ -87,7 +88,9 @@ def test_a_scan_body_that_jax_caches_sees_states_changed_between_two_uses() -> N
 
 
 def test_a_python_value_that_changes_between_two_uses_of_one_body_follows_jax() -> None:
-    """JAX's own caches know functions by identity; a nonlocal that moves is frozen there, in plain jax.jit as well."""
+    """JAX's own caches know functions by identity; a nonlocal that moves is frozen there, in plain jax.jit as
+    well.
+    """
     factor = [1.0]
 
     def run(trace: Any) -> Any:
@@ -146,7 +149,7 @@ def test_a_hundred_states_in_one_loop() -> None:
 
         def f(xs: Any) -> Any:
             def step(x: Any) -> None:
-                for s, t in zip(states, states[1:], strict=False):
+                for s, t in itertools.pairwise(states):
                     s.value = s.value * 0.5 + t.value * x
 
             sg.compile.for_loop(step, xs)
@@ -374,9 +377,13 @@ def test_compiled_functions_called_in_callbacks_of_other_threads_do_not_deadlock
     bump()
     done = threading.Event()
 
+    def note() -> None:
+        bump()
+        done.set()
+
     @sg.compile.jit
     def f(x: Any) -> Any:
-        jax.debug.callback(lambda: (bump(), done.set()) and None)
+        jax.debug.callback(note)
         return x
 
     thread = threading.Thread(target=lambda: (f(1.0), jax.effects_barrier()))
@@ -492,7 +499,7 @@ def test_a_counter_that_a_raw_gradient_would_count_twice_is_refused(wrap: str) -
         return jnp.sin(v) * s.value
 
     inner = jax.checkpoint(step) if wrap == "checkpoint" else jax.jit(step)
-    with pytest.raises(StateGraphError, match="augment.grad"):
+    with pytest.raises(StateGraphError, match=r"augment\.grad"):
         sg.compile.jit(lambda x: jax.grad(lambda v: inner(v) + inner(v))(x))(2.0)
     got = sg.compile.jit(lambda x: sg.augment.grad(lambda v: inner(v) + inner(v))(x))(2.0)
     assert np.allclose(got, 3 * np.cos(2.0)) and float(s.value) == 2

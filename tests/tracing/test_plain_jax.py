@@ -308,7 +308,7 @@ def test_loop_carries_that_jax_promotes() -> None:
         return f, [s]
 
     agree(make)
-    function, states = make()
+    function, _states = make()
     runs = 0
     traced = sg.trace(function)
     assert runs == 2

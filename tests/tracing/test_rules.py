@@ -285,7 +285,9 @@ def test_raw_grad_of_a_function_that_reads_state_is_right() -> None:
 @pytest.mark.core
 @pytest.mark.parametrize("where", ["straight", "scan", "cond", "counter in scan", "jit", "while"])
 def test_raw_grad_is_right_or_refused_when_state_is_written(where: str) -> None:
-    """Never a wrong number: the write of a differentiated value, or a moved access, is an error that names the fix."""
+    """Never a wrong number: the write of a differentiated value, or a moved access, is an error that names
+    the fix.
+    """
 
     def make() -> Made:
         s, count = sg.State(jnp.float32(1)), sg.State(0)
