@@ -335,7 +335,7 @@ class Recorder:
         return StateTypeError(
             describe(
                 f"{name} changes its type inside a loop, branch or function with a derivative rule: it is "
-                        f"{render(self.trees[token], self.avals[token])} "
+                f"{render(self.trees[token], self.avals[token])} "
                 f"and is given {render(tree, avals)}.",
                 state=name,
                 created=self.owners[token].source_location,

@@ -469,7 +469,8 @@ def _rebuild(
     for key, item in extra.items():
         object.__setattr__(new, key, item)
     value = jax.tree.map(
-        lambda x: jax.random.wrap_key_data(jnp.asarray(x.data), impl=x.impl) if isinstance(x, _Key) else x, value
+        lambda x: jax.random.wrap_key_data(jnp.asarray(x.data), impl=x.impl) if isinstance(x, _Key) else x,
+        value,
     )
     State.__init__(new, value, name, tag=tag, **metadata)
     return new

@@ -53,6 +53,9 @@ class Plan:
         self.settings = list(trace.settings)
         self.watched = [container for container, _ in trace.containers]
         self.snapshots = [_snapshot(copy) for _, copy in trace.containers]
+        # A setting may differ between threads (a context is per thread), so it is asked for at every call.
+        self.watched += [_Now(read) for read, _ in self.settings]
+        self.snapshots += [value for _, value in self.settings]
         self.types_change = any(
             symbol.final_types is not None for symbol in executable.program.states.values()
         )
@@ -354,6 +357,19 @@ class _Then:
 
     def __eq__(self, now: object) -> bool:
         return _same(now, self.value)
+
+
+class _Now:
+    """A setting as it is when compared."""
+
+    __slots__ = ("read",)
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, read: Callable[[], Any]) -> None:
+        self.read = read
+
+    def __eq__(self, other: object) -> bool:
+        return _same(self.read(), other)
 
 
 def _snapshot(container: Any) -> Any:

@@ -197,9 +197,6 @@ def test_unrelated_settings_do_not_cost_anything() -> None:
     assert EPOCHS.structure == before and f.trace_count == 1
 
 
-@pytest.mark.xfail(
-    strict=False, reason="Plan.epoch is shared by all threads: plans with settings need a check per call"
-)
 def test_threads_with_different_contexts_share_a_compiled_function() -> None:
     f = sg.compile.jit(lambda: jnp.asarray(environ.get_dt()))
     environ.set(dt=0.5)

@@ -34,4 +34,4 @@ def test_an_eager_draw_costs_at_most_three_plain_calls(name: str) -> None:
     draw, plain = CALLS[name]
     draw(), plain()
     pairs = [(cost(draw), cost(plain)) for _ in range(12)]
-    assert min(ours for ours, _ in pairs) <= 3 * min(theirs for _, theirs in pairs)
+    assert min(ours / theirs for ours, theirs in pairs) <= 3, pairs  # other work on the machine only adds
