@@ -55,17 +55,16 @@ class Executable:
     @property
     def jit(self) -> Any:
         """``call`` under ``jax.jit``: State leaves and given arguments are donated."""
-        return jax.jit(self.call, donate_argnums=(0, 4))
+        return jax.jit(self.call, donate_argnums=0)
 
-    def call(
-        self, donated: Sequence[Any], kept: Sequence[Any], args: Any, kwargs: Any, given: Any = ()
-    ) -> Any:
+    def call(self, donated: Any, kept: Sequence[Any], /, *args: Any, **kwargs: Any) -> Any:
         """What JAX traces: check the types, then one equation that holds the whole program.
 
-        ``donated`` are State leaves, ``kept`` the other State leaves and the captured arrays, ``given``
-        donated arguments.
+        ``donated`` are State leaves, ``kept`` the other State leaves and the captured arrays. Arguments that
+        are donated too come with the leaves: (leaves, arguments).
         """
-        if given:
+        if type(donated) is tuple:
+            donated, given = donated
             args, kwargs = merge_given(args, kwargs, given)
         leaves, tree = jax.tree.flatten((args, kwargs))
         if tree != self.in_tree or _jax.DISABLE_JIT.value:

@@ -20,6 +20,7 @@ from stategraph.errors import CallError, describe
 from stategraph.graph.node import _instance_dict, attribute_of
 from stategraph.recording import EPOCHS, MISSING
 from stategraph.state import RUNTIME_LOCK, Cell, Poisoned, State
+from stategraph.tracing.runner import Run, runner
 from stategraph.tracing.tracer import Trace
 
 _SCALARS = (int, float, complex, str, bytes, bool, type(None))
@@ -172,40 +173,21 @@ class Plan:
         """
         return self.run(args, kwargs, given)
 
-    def _runner(self) -> Callable[[Any, Any, Any], Any]:
+    def _runner(self) -> Run:
         """What a call does, with everything that is the same for all calls looked up once."""
-        donated_cells, kept_cells, written, captured = self.donated, self.kept, self.written, self.captured
-        shared, lock, epochs, plan = self.shared, RUNTIME_LOCK, EPOCHS, self
         if self.executable.has_callbacks:
             return self._calling_back
-
-        def run(args: Any, kwargs: Any, given: Any) -> Any:
-            with lock:
-                donated = [c.v for c in donated_cells]
-                if plan.released != epochs.released:
-                    donated = plan._claim(donated)
-                kept = [*[c.v for c in kept_cells], *captured] if kept_cells else captured
-                try:
-                    if given is None:
-                        result, new = plan.jitted(donated, kept, args, kwargs)
-                    else:
-                        given = _unshared(given, (donated, kept, args, kwargs))
-                        result, new = plan.jitted(donated, kept, args, kwargs, given)
-                except SignatureMiss:
-                    raise
-                except BaseException as error:
-                    plan._failed(donated, error)
-                    raise
-                if plan.types_change:
-                    plan._refill(new)
-                    return result
-                for c, v in zip(written, new):  # noqa: B905 - the lengths are those of the program
-                    c.v = v
-                if shared or plan.released != epochs.released:
-                    plan._own()
-                return result
-
-        return run
+        written = None if self.types_change else self.written
+        return runner(
+            self,
+            self.jitted,
+            self.captured,
+            self.donated,
+            self.kept,
+            written,
+            bool(self.shared),
+            _unshared,
+        )
 
     def _calling_back(self, args: Any, kwargs: Any, given: Any) -> Any:
         """What a call does that calls back into Python: nothing is donated, and no lock is held while a
@@ -220,9 +202,10 @@ class Plan:
                     EPOCHS.released += 1
             kept = [*(c.v for c in self.kept), *self.captured]
         if given is None:
-            result, new = self.jitted([], kept, args, kwargs)
+            result, new = self.jitted([], kept, *args, **kwargs)
         else:
-            result, new = self.jitted([], kept, args, kwargs, _unshared(given, (kept, args, kwargs)))
+            given = _unshared(given, (kept, args, kwargs))
+            result, new = self.jitted(([], given), kept, *args, **kwargs)
         with RUNTIME_LOCK:
             if self.types_change:
                 self._refill(new)

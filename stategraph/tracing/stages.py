@@ -209,7 +209,8 @@ class Lowered(Stage):
             jitted = self.executable.jit
             options = {"lowering_platforms": self.platforms} if self.platforms else {}
             with paused_gc():
-                self._lowered = jitted.trace(*self._example()).lower(**options)
+                donated, kept, args, kwargs = self._example()
+                self._lowered = jitted.trace(donated, kept, *args, **kwargs).lower(**options)
             self.times["lower"] = time.perf_counter() - start
         return self._lowered
 
@@ -432,7 +433,7 @@ def _call_compiled(
             raise SignatureMiss from None
         if aval.shape != expected.shape or aval.dtype != expected.dtype:
             raise SignatureMiss
-    return compiled(donated, kept, args, kwargs)
+    return compiled(donated, kept, *args, **kwargs)
 
 
 class _Checked:
@@ -444,5 +445,5 @@ class _Checked:
         self.compiled = compiled
         self.plan = plan
 
-    def __call__(self, donated: Any, kept: Any, args: Any, kwargs: Any) -> Any:
+    def __call__(self, donated: Any, kept: Any, /, *args: Any, **kwargs: Any) -> Any:
         return _call_compiled(self.compiled, self.plan.executable, donated, kept, args, kwargs)

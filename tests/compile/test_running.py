@@ -307,9 +307,11 @@ def test_a_call_that_fails_after_donation_says_which_one_and_a_new_value_cures_i
         raise KeyboardInterrupt
 
     made.jitted = broken
+    made.run = made._runner()
     with pytest.raises(KeyboardInterrupt):
         step()
     made.jitted = real
+    made.run = made._runner()
     for use in (lambda: s.value, step, lambda: repr(s.value)):
         with pytest.raises(CallError) as error:
             use()
