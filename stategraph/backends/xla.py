@@ -17,6 +17,7 @@ import jax
 from stategraph import _jax
 from stategraph.backends import grad as _grad
 from stategraph.backends import vmap as _vmap
+from stategraph.backends.checks import Checks, checks_of
 from stategraph.backends.emit import HOST, emit_region
 from stategraph.backends.params import treedef_of
 from stategraph.errors import LoweringError, describe
@@ -43,6 +44,7 @@ class Executable:
     donated: list[Leaf]
     kept: list[Leaf]
     written: list[Leaf]
+    """Those that are donated first, in their order."""
     ownable: list[bool]
     """For each written leaf: whether nobody else can hold its array."""
     has_callbacks: bool
@@ -51,6 +53,8 @@ class Executable:
     out_tree: Any
     input_avals: list[Any]
     """Avals of all inputs, in the order of the body."""
+    checks: Checks | None = None
+    """Runtime checks: where there are any, a result comes with the leaves that say which one failed."""
 
     @property
     def jit(self) -> Any:
@@ -58,7 +62,9 @@ class Executable:
         return jax.jit(self.call, donate_argnums=0)
 
     def call(self, donated: Any, kept: Sequence[Any], /, *args: Any, **kwargs: Any) -> Any:
-        """What JAX traces: check the types, then one equation that holds the whole program.
+        """What JAX traces: check the types, then one equation that holds the whole program. The result is (new
+        leaves, results): JAX hands the memory of donated inputs to outputs of their type in order of appearance, so
+        each leaf gets its own.
 
         ``donated`` are State leaves, ``kept`` the other State leaves and the captured arrays. Arguments that
         are donated too come with the leaves: (leaves, arguments).
@@ -82,7 +88,11 @@ class Executable:
                 raise SignatureMiss
         outputs = _jax.call_body(self.body, inputs, self.program.name)
         count = len(self.program.body.yielded)
-        return jax.tree.unflatten(self.out_tree, outputs[:count]), outputs[count:]
+        result = jax.tree.unflatten(self.out_tree, outputs[:count])
+        if self.checks is not None:
+            after = count + self.checks.leaves
+            return outputs[after:], (result, outputs[count:after])
+        return outputs[count:], result
 
 
 def merge_given(args: Any, kwargs: Any, given: Any) -> tuple[Any, Any]:
@@ -98,9 +108,14 @@ def build(program: Program, in_tree: Any = None, out_tree: Any = None, *, donate
     """Emit a functional program. Raises ``LoweringError`` naming the op when something in it cannot run."""
     check_functional(program)
     reads, writes = entry_reads(program), exit_writes(program)
+    checks = checks_of(program)
+    outcome: list[Value] = []
     written: list[Leaf] = []
     values: list[Value] = []
     for op in writes:
+        if checks is not None and op.symbol == checks.path:
+            outcome = list(op.operands)
+            continue
         symbol = program.states[op.symbol]
         same_layout = symbol.final_types is None
         old = next((r.results for r in reads if r.symbol == op.symbol), None)
@@ -109,7 +124,7 @@ def build(program: Program, in_tree: Any = None, out_tree: Any = None, *, donate
                 continue
             written.append((op.symbol, i))
             values.append(value)
-    results = program.body.yielded
+    results = [*program.body.yielded, *outcome]
     used: list[tuple[Leaf, Value]] = []
     for op in reads:
         for i, value in enumerate(op.results):
@@ -122,8 +137,9 @@ def build(program: Program, in_tree: Any = None, out_tree: Any = None, *, donate
     calls = any(True for _ in program.walk(*HOST - {"host.debug_print"}))
     may_donate = donate and not calls
     target = dict(zip(written, values, strict=True))
-    ownable = [value not in inputs and type(value) is not Constant for value in values]
-    can_own = dict(zip(written, ownable, strict=True))
+    can_own = {
+        leaf: value not in inputs and type(value) is not Constant for leaf, value in target.items()
+    }
 
     def donates(leaf: Leaf, value: Value) -> bool:
         return (
@@ -135,6 +151,9 @@ def build(program: Program, in_tree: Any = None, out_tree: Any = None, *, donate
 
     donated = [(leaf, value) for leaf, value in used if donates(leaf, value)]
     kept = [(leaf, value) for leaf, value in used if not donates(leaf, value)]
+    rank = {leaf: i for i, (leaf, _) in enumerate(donated)}
+    written.sort(key=lambda leaf: rank.get(leaf, len(rank)))
+    values = [target[leaf] for leaf in written]
     captured = program.captured_args
     order = [*(v for _, v in donated), *(v for _, v in kept), *captured, *program.arguments]
     body = _emit(program, order, [*results, *values])
@@ -144,11 +163,12 @@ def build(program: Program, in_tree: Any = None, out_tree: Any = None, *, donate
         donated=[leaf for leaf, _ in donated],
         kept=[leaf for leaf, _ in kept],
         written=written,
-        ownable=[own and may_donate for own in ownable],
+        ownable=[can_own[leaf] and may_donate for leaf in written],
         has_callbacks=calls,
         in_tree=in_tree if in_tree is not None else treedef_of(program.argument_tree),
         out_tree=out_tree if out_tree is not None else treedef_of(program.result_tree),
         input_avals=[_jax.aval_of(value.type) for value in order],
+        checks=checks,
     )
 
 

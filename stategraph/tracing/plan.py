@@ -116,7 +116,11 @@ class Plan:
     def _bind(self) -> None:
         for node_ref, name, value in self.replays:
             node = node_ref()
-            if node is not None and _instance_dict(node).get(name, MISSING) is not value:
+            if node is None or _instance_dict(node).get(name, MISSING) is value:
+                continue
+            if value is MISSING:
+                delattr(node, name)
+            else:
                 setattr(node, name, value)
         live: dict[str, State[Any]] = {}
         for path, ref in self.states.items():
@@ -175,6 +179,10 @@ class Plan:
 
     def _runner(self) -> Run:
         """What a call does, with everything that is the same for all calls looked up once."""
+        checks = self.executable.checks
+        return self._plain_runner() if checks is None else checks.around(self._plain_runner())
+
+    def _plain_runner(self) -> Run:
         if self.executable.has_callbacks:
             return self._calling_back
         written = None if self.types_change else self.written
@@ -202,10 +210,10 @@ class Plan:
                     EPOCHS.released += 1
             kept = [*(c.v for c in self.kept), *self.captured]
         if given is None:
-            result, new = self.jitted([], kept, *args, **kwargs)
+            new, result = self.jitted([], kept, *args, **kwargs)
         else:
             given = _unshared(given, (kept, args, kwargs))
-            result, new = self.jitted(([], given), kept, *args, **kwargs)
+            new, result = self.jitted(([], given), kept, *args, **kwargs)
         with RUNTIME_LOCK:
             if self.types_change:
                 self._refill(new)
@@ -223,7 +231,7 @@ class Plan:
         for c in self.kept:
             if type(c.v) is Poisoned:
                 self._lost(c)
-        return [v if c.owned else jnp.array(v, copy=True) for c, v in zip(self.donated, donated, strict=True)]
+        return [v if c.owned else copied(v) for c, v in zip(self.donated, donated, strict=True)]
 
     def _own(self) -> None:
         for c in self.owned:
@@ -236,25 +244,24 @@ class Plan:
 
     def _refill(self, new: list[Any]) -> None:
         """Put back leaves when some State changes its type in the program."""
-        groups: dict[str, list[Any]] = {}
-        for (path, _), value in zip(self.executable.written, new, strict=True):
-            groups.setdefault(path, []).append(value)
+        groups: dict[str, dict[int, Any]] = {}
+        for (path, i), value in zip(self.executable.written, new, strict=True):
+            groups.setdefault(path, {})[i] = value
         for path, leaves in groups.items():
             state = self.states[path]()
             symbol = self.executable.program.states[path]
             if state is None:
                 continue
             if symbol.final_types is None:
-                positions = [i for p, i in self.executable.written if p == path]
                 with RUNTIME_LOCK:
-                    for i, leaf in zip(positions, leaves, strict=True):
+                    for i, leaf in leaves.items():
                         state._cells[i].v = leaf
                         state._cells[i].owned = False
             else:
                 from stategraph.backends.params import treedef_of
 
                 tree = None if symbol.result_tree.is_leaf else treedef_of(symbol.result_tree)
-                state._fill(leaves, tree)
+                state._fill([leaves[i] for i in sorted(leaves)], tree)
         EPOCHS.released += 1
 
     def _failed(self, donated: list[Any], error: BaseException) -> None:
@@ -286,13 +293,20 @@ class Plan:
                 )
 
 
+def copied(value: Any) -> Any:
+    """The same array in memory of its own."""
+    if isinstance(value, jax.Array):  # copies without compiling a program for each new shape
+        return jax.device_put(value, may_alias=False)
+    return jnp.array(value, copy=True)
+
+
 def _unshared(given: Any, others: Any) -> Any:
     """Donated arguments, copied where the same array is also a State's value or another argument."""
     taken = {id(leaf) for leaf in jax.tree.leaves(others)}
 
     def own(leaf: Any) -> Any:
         if id(leaf) in taken:
-            return jnp.array(leaf, copy=True)
+            return copied(leaf)
         taken.add(id(leaf))
         return leaf
 

@@ -35,10 +35,10 @@ def bind(plan, jitted, shared, captured, acquire, release, epochs, SignatureMiss
             kept = {kept}
             try:
                 if given is None:
-                    result, new = jitted(donated, kept, *args, **kwargs)
+                    new, result = jitted(donated, kept, *args, **kwargs)
                 else:
                     given = unshared(given, (donated, kept, args, kwargs))
-                    result, new = jitted((donated, given), kept, *args, **kwargs)
+                    new, result = jitted((donated, given), kept, *args, **kwargs)
             except SignatureMiss:
                 raise
             except BaseException as error:

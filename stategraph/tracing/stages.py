@@ -28,7 +28,7 @@ from stategraph.recording import EPOCHS
 from stategraph.state import State
 from stategraph.tracing.binding import different, find, key_text
 from stategraph.tracing.pause import paused_gc
-from stategraph.tracing.plan import Plan
+from stategraph.tracing.plan import Plan, copied
 from stategraph.tracing.signature import SignatureTable, signature_table
 from stategraph.tracing.tracer import Trace
 
@@ -370,12 +370,15 @@ class Compiled(Stage):
         for path in reads:
             if len(leaves[path]) != len(self.program.states[path].types):
                 raise CallError(f"State @{path} has another structure than the program was compiled for")
-        donated = [jax.numpy.array(leaves[path][i], copy=True) for path, i in executable.donated]
+        donated = [copied(leaves[path][i]) for path, i in executable.donated]
         kept = [leaves[path][i] for path, i in executable.kept] + list(self.program.captured.values())
         try:
-            result, new = _call_compiled(self.executable, executable, donated, kept, args, kwargs)
+            new, result = _call_compiled(self.executable, executable, donated, kept, args, kwargs)
         except SignatureMiss:
             raise self._mismatch([*donated, *kept], args, kwargs) from None
+        if executable.checks is not None:
+            result, failures = result
+            executable.checks.raise_failure(failures)
         updated = _updated(self.program, executable, values, leaves, new)
         renamed = {keys[known[p]] if known.get(p) is not None else p: value for p, value in updated.items()}  # type: ignore[index]
         return result, {**states, **renamed}
