@@ -15,9 +15,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import jax
 
-from benchmarks import carried, first_call, per_call
+from benchmarks import augment, carried, first_call, modelling, per_call
 
-PARTS = {"per_call": per_call, "first_call": first_call, "carried": carried}
+PARTS = {
+    "per_call": per_call,
+    "first_call": first_call,
+    "carried": carried,
+    "augment": augment,
+    "modelling": modelling,
+}
 
 
 def main(names: list[str]) -> None:

@@ -5,17 +5,28 @@ from stategraph import (
     compile,
     environ,
     errors,
+    event,
+    functional,
     graph,
+    init,
+    interop,
     ir,
+    mixin,
     nn,
+    optim,
     passes,
     random,
+    surrogate,
     transform,
     typing,
     util,
 )
 from stategraph._version import __version__
+from stategraph.errors import BatchAxisError
+from stategraph.errors import StateAccessError as TraceContextError
+from stategraph.errors import StateGraphError as BrainStateError
 from stategraph.graph import Node
+from stategraph.saving import load, save
 from stategraph.state import (
     BatchState,
     DelayState,
@@ -26,34 +37,59 @@ from stategraph.state import (
     ShortTermState,
     State,
 )
+from stategraph.state_groups import HiddenGroupState, HiddenTreeState
+from stategraph.state_hooks import clear_state_hooks, list_state_hooks, register_state_hook
+from stategraph.state_new import catch_new_states, check_state_value_tree, maybe_state
 from stategraph.tracing.entry import lower, trace
 from stategraph.tracing.export import export, load_exported
+from stategraph.util.managers import StateDictManager
 from stategraph.util.treefy import TreefyState
 
 __all__ = [
+    "BatchAxisError",
     "BatchState",
+    "BrainStateError",
     "DelayState",
     "FakeState",
+    "HiddenGroupState",
     "HiddenState",
+    "HiddenTreeState",
     "LongTermState",
     "Node",
     "ParamState",
     "ShortTermState",
     "State",
+    "StateDictManager",
+    "TraceContextError",
     "TreefyState",
     "__version__",
     "augment",
+    "catch_new_states",
+    "check_state_value_tree",
+    "clear_state_hooks",
     "compile",
     "environ",
     "errors",
+    "event",
     "export",
+    "functional",
     "graph",
+    "init",
+    "interop",
     "ir",
+    "list_state_hooks",
+    "load",
     "load_exported",
     "lower",
+    "maybe_state",
+    "mixin",
     "nn",
+    "optim",
     "passes",
     "random",
+    "register_state_hook",
+    "surrogate",
+    "save",
     "trace",
     "transform",
     "typing",

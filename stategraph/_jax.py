@@ -11,18 +11,25 @@ names that mean the same on every supported JAX (0.10.2 to 0.12.x). What differs
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import operator
 import sys
+import threading
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax._src import api_util, config, core, dtypes, effects, source_info_util
 from jax._src import linear_util as lu
-from jax._src.interpreters import ad, batching
+from jax._src import mesh as mesh_lib
+from jax._src import shard_map as shard_map_lib
+from jax._src.array import ArrayImpl
+from jax._src.interpreters import ad, batching, mlir
 from jax._src.interpreters import partial_eval as pe
+from jax._src.lib import xla_client
 from jax.extend.source_info_util import register_exclusion
 
 from stategraph.ir.location import Location
@@ -37,6 +44,26 @@ Var = core.Var
 Literal = core.Literal
 
 register_exclusion(__file__.rsplit("/", 1)[0])
+
+# ----------------------------------------------------------------------------------------------------- arrays
+
+_ARRAY = ArrayImpl
+_COPY = xla_client.ArrayCopySemantics.ALWAYS_COPY
+
+
+def copies(arrays: Sequence[Any]) -> list[Any]:
+    """The same arrays in memory of their own. What JAX offers in public takes 20 µs for each, or compiles a program
+    for each shape.
+    """
+    if not all(type(array) is _ARRAY and array.is_fully_addressable for array in arrays):
+        return [jax.numpy.array(array, copy=True) for array in arrays]
+    shardings = [array.sharding for array in arrays]
+    devices = [sharding._internal_device_list for sharding in shardings]
+    copied: list[Any] = xla_client.batched_copy_array_to_devices_with_sharding(
+        list(arrays), devices, shardings, [_COPY] * len(shardings)
+    )
+    return copied
+
 
 # ----------------------------------------------------------------------------------------------------- traces
 
@@ -184,11 +211,12 @@ def new_primitive(
     on_eval: Callable[..., Any],
     on_batch: Callable[..., Any] | None = None,
     on_jvp: Callable[..., Any] | None = None,
+    each_device: bool = False,
 ) -> Any:
     """A primitive with many results that only ever stands in jaxprs that we import.
 
     ``out_avals(*avals, **params)`` gives the results' avals; the ``on_`` functions raise the project's
-    errors.
+    errors. With ``each_device`` a ``shard_map`` that runs eagerly calls ``on_eval`` for one device after another.
     """
     primitive = core.Primitive(name)
     primitive.multiple_results = True
@@ -203,6 +231,15 @@ def new_primitive(
         batching.primitive_batchers[primitive] = on_batch
     if on_jvp is not None:
         ad.primitive_jvps[primitive] = on_jvp
+    if each_device:
+
+        def devices(mesh: Any, *values: Any, **params: Any) -> list[Any]:
+            with core.eval_context():
+                for own in zip(*map(list, values), strict=True):
+                    on_eval(*own, **params)
+            return []
+
+        shard_map_lib.eager_rules[primitive] = devices
     return primitive
 
 
@@ -224,6 +261,17 @@ def primitive_by_name(name: str) -> Any | None:
     """The JAX primitive called ``name``, None when there is none in the loaded modules."""
     found = _SEEN_PRIMITIVES.get(name)
     return found if found is not None else _primitive_table().get(name)
+
+
+def public_name(eqn: Any) -> str:
+    """What users call the function that an equation comes from: JAX 0.12 has objects (``CustomRoot``) as the
+    parameters of one primitive.
+    """
+    inner = eqn.params.get("_prim")
+    if inner is None:
+        return str(eqn.primitive.name)
+    letters = type(inner).__name__.lstrip("_")
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in letters).lstrip("_")
 
 
 def remember_primitive(primitive: Any) -> None:
@@ -304,6 +352,8 @@ def body_as_function(body: Any) -> Callable[..., list[Any]]:
     jaxpr, consts = body_parts(body)
 
     def run(*args: Any) -> list[Any]:
+        if inside_shard_map():
+            return _typed(jaxpr, consts, *args)
         results: list[Any] = core.eval_jaxpr(jaxpr, consts, *args)
         return results
 
@@ -715,10 +765,7 @@ def equations_of(body: Any, names: Iterable[str], skip: Sequence[str] = ()) -> l
                 found.append(eqn)
             if eqn.primitive.name in skip:
                 continue
-            for value in eqn.params.values():
-                for inner in value if isinstance(value, (tuple, list)) else (value,):
-                    if is_body(inner):
-                        stack.append(body_parts(inner)[0])
+            stack += [body_parts(inner)[0] for inner in _bodies_among(eqn.params)]
     return found
 
 
@@ -726,6 +773,11 @@ def gradient_aval(aval: Any) -> Any:
     """The type of the gradient with respect to a value of this type."""
     tangent = tangent_aval(aval)
     return tangent.update(weak_type=False) if getattr(tangent, "weak_type", False) else tangent
+
+
+def x64() -> bool:
+    """Whether JAX's 64-bit types are on for this thread."""
+    return bool(jax.config.read("jax_enable_x64"))
 
 
 # ------------------------------------------------------------------------------------------------------ lanes
@@ -741,6 +793,26 @@ def declared_effects(eqn: Any) -> list[Any]:
     return [effect for effect in eqn.effects if not isinstance(effect, core.NamedAxisEffect)]
 
 
+def talks_over(body: Any, name: str) -> bool:
+    """Whether an equation of a body, nested bodies included, is a collective over a named axis."""
+    stack = [body_parts(body)[0]]
+    while stack:
+        for eqn in stack.pop().eqns:
+            if any(
+                isinstance(effect, core.NamedAxisEffect) and effect.name == name for effect in eqn.effects
+            ):
+                return True
+            stack += [body_parts(inner)[0] for inner in _bodies_among(eqn.params)]
+    return False
+
+
+def _bodies_among(params: Any) -> list[Any]:
+    values = [
+        v for value in params.values() for v in (value if isinstance(value, (tuple, list)) else (value,))
+    ]
+    return [value for value in values if is_body(value)]
+
+
 def depends_on_lane(value: Any) -> bool:
     """Whether a value computed inside ``jax.vmap`` differs between the lanes of the innermost one."""
     if not isinstance(value, batching.BatchTracer) or value._trace is not core.trace_ctx.trace:
@@ -748,13 +820,422 @@ def depends_on_lane(value: Any) -> bool:
     return value.batch_dim is not None
 
 
-def prefix_axes(name: str, tree: Any, axes: Any) -> list[int | None]:
-    """One axis per leaf of ``tree``, from a prefix of it as ``jax.vmap`` takes; raises ``ValueError`` if it
-    is none.
+def prefix_axes(name: str, tree: Any, axes: Any) -> list[Any]:
+    """One axis (or other value, None included) per leaf of ``tree``, from a prefix of it as ``jax.vmap`` takes;
+    raises ``ValueError`` if it is none.
     """
     return list(api_util.flatten_axes(name, tree, axes))
 
 
 def resized_aval(aval: Any, shape: Sequence[int]) -> Any:
-    """The type with another shape."""
-    return core.ShapedArray(tuple(shape), aval.dtype, weak_type=getattr(aval, "weak_type", False))
+    """The type with another shape; inside a mesh it still says over which axes the value varies."""
+    if aval.sharding.mesh.empty:
+        return core.ShapedArray(tuple(shape), aval.dtype, weak_type=getattr(aval, "weak_type", False))
+    return aval.update(shape=tuple(shape), sharding=_unsharded(aval.sharding.mesh, len(shape)))
+
+
+# ----------------------------------------------------------------------------------------------------- meshes
+#
+# Inside the body of a ``shard_map`` JAX's types say over which axes of the mesh a value *varies*. IR types do
+# not, so what is emitted for such a body is typed again: it is evaluated under JAX's trace of the body, nested
+# bodies through JAX's own functions, with the casts that the types ask for.
+
+
+def _unsharded(mesh: Any, rank: int) -> Any:
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*[None] * rank))
+
+
+class _Probing(threading.local):
+    on = False
+
+
+_PROBING = _Probing()
+
+
+def inside_shard_map() -> bool:
+    """Whether the code runs for one shard: axes of a mesh are manual, or named lanes stand for them."""
+    return _PROBING.on or bool(mesh_lib.get_abstract_mesh().manual_axes)
+
+
+def axes_of_difference(
+    function: Callable[..., Sequence[Any]],
+    avals: Sequence[Any],
+    cuts: Sequence[Iterable[str]],
+    sizes: dict[str, int],
+) -> list[frozenset[str]]:
+    """Along which axes of a mesh the results of a function of shards may differ, given the axes along which its
+    arguments do: found by running it on lanes, which know what depends on them.
+    """
+    found: list[frozenset[str]] = []
+    for axis in sizes:
+        order = [axis, *(other for other in sizes if other != axis)]  # innermost first
+
+        def lane(*values: Any, axis: str = axis) -> list[Any]:
+            results = function(*values)
+            known = found or [frozenset()] * len(results)
+            found[:] = [
+                axes | {axis} if depends_on_lane(x) else axes for axes, x in zip(known, results, strict=True)
+            ]
+            return []
+
+        mapped: Callable[..., list[Any]] = lane
+        whole = list(avals)
+        for name in order:
+            mapped = _lanes(mapped, name, sizes[name], [0 if name in cut else None for cut in cuts])
+            whole = [
+                resized_aval(aval, (sizes[name], *aval.shape)) if name in cut else aval
+                for aval, cut in zip(whole, cuts, strict=True)
+            ]
+        _PROBING.on = True
+        try:
+            trace_flat(mapped, whole, traced_for="stategraph vmap", name="shards")
+        finally:
+            _PROBING.on = False
+    return found
+
+
+def _lanes(
+    function: Callable[..., list[Any]], name: str, size: int, in_axes: Sequence[int | None]
+) -> Callable[..., list[Any]]:
+    def run(*values: Any) -> list[Any]:
+        lanes: Any = jax.vmap(
+            lambda lane, *rest: function(*rest), in_axes=(0, *in_axes), axis_size=size, axis_name=name
+        )
+        results: list[Any] = lanes(jax.numpy.arange(size), *values)
+        return results
+
+    return run
+
+
+def aval_here(aval: Any) -> Any:
+    """The type of a value from outside, the same on all devices, as the mesh that we are in sees it."""
+    mesh = mesh_lib.get_abstract_mesh()
+    if not mesh.manual_axes or aval.sharding.mesh == mesh:
+        return aval
+    return aval.update(sharding=_unsharded(mesh, len(aval.shape)))
+
+
+def local_aval(aval: Any, mesh: Any, axes: Iterable[str], spec: Any, check_vma: bool) -> Any:
+    """The type of one shard of a value of this type."""
+    return core.shard_aval(mesh, frozenset(axes), check_vma, spec, plain_aval(aval))
+
+
+def plain_aval(aval: Any) -> Any:
+    """The type without what it says of meshes."""
+    return core.ShapedArray(aval.shape, aval.dtype, weak_type=aval.weak_type)
+
+
+def varies_over(value: Any) -> frozenset[str]:
+    """The axes of the mesh over which a value of a shard_map's body varies."""
+    return frozenset(getattr(core.typeof(value), "mat", core.empty_mat).varying)
+
+
+@contextlib.contextmanager
+def within_mesh(mesh: Any, axes: Iterable[str], check_vma: bool) -> Iterator[None]:
+    """What JAX sets up while it traces the body of a shard_map."""
+    axes = frozenset(axes)
+    abstract = mesh if isinstance(mesh, jax.sharding.AbstractMesh) else mesh.abstract_mesh
+    manual = abstract.update_axis_types({name: jax.sharding.AxisType.Manual for name in axes})
+    sizes = [(name, size) for name, size in mesh.shape.items() if name in axes]
+    with (
+        core.extend_axis_env_nd(sizes),
+        mesh_lib.use_abstract_mesh(manual),
+        config._check_vma(check_vma),
+    ):
+        yield
+
+
+def eager_shard(value: Any) -> tuple[Any, frozenset[str]]:
+    """A value computed in a shard_map that runs eagerly, as an ordinary array, and the axes that it varies
+    over; with any it has no such array and is returned as it is.
+    """
+    if not isinstance(value, shard_map_lib.ShardMapTracer):
+        return value, frozenset()
+    shards = np.asarray(jax.random.key_data(value.val) if is_key_array(value) else value.val)
+    axes = frozenset(value.mat.varying)
+    if not value._trace.check and all(shard.tobytes() == shards[0].tobytes() for shard in shards):
+        axes = frozenset()  # JAX says nothing, and they are equal
+    if axes:
+        return value, axes
+    with core.set_current_trace(core.eval_trace), mesh_lib.use_abstract_mesh(value._trace.amesh):
+        array = jax.numpy.asarray(shards[0])
+        return (
+            jax.random.wrap_key_data(array, impl=value.dtype._impl.name) if is_key_array(value) else array
+        ), axes
+
+
+def runs_shards_eagerly() -> bool:
+    """Whether operations go to a shard_map that runs eagerly."""
+    return isinstance(core.trace_ctx.trace, shard_map_lib.ShardMapTrace)
+
+
+def _cast(value: Any, axes: Iterable[str]) -> Any:
+    """``value`` typed as varying over ``axes`` too."""
+    missing = frozenset(axes) - varies_over(value)
+    return core.pvary(value, tuple(sorted(missing))) if missing else value
+
+
+def _together(values: Sequence[Any]) -> list[Any]:
+    axes = frozenset().union(*map(varies_over, values)) if values else frozenset()
+    return [_cast(value, axes) for value in values]
+
+
+def deferred(function: Callable[..., Sequence[Any]], out_avals: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
+    """The primitive and parameters of an equation that is computed by ``function`` when a body is typed
+    again.
+    """
+    return _deferred_p, {"function": function, "out_avals": tuple(out_avals)}
+
+
+def _not_here(*args: Any, **params: Any) -> Any:
+    raise NotImplementedError("a deferred equation outside of a shard_map")
+
+
+_deferred_p = new_primitive(
+    "stategraph_deferred",
+    lambda *avals, function, out_avals: out_avals,
+    has_state=False,
+    on_eval=_not_here,
+)
+
+
+def _typed(jaxpr: Any, consts: Sequence[Any], *args: Any) -> list[Any]:
+    """Evaluate a jaxpr whose types say nothing of the mesh that we are in."""
+    env: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
+    env.update(zip(jaxpr.invars, args, strict=True))
+    for eqn in jaxpr.eqns:
+        operands = [a.val if type(a) is Literal else env[a] for a in eqn.invars]
+        with source_info_util.user_context(eqn.source_info.traceback, name_stack=eqn.source_info.name_stack):
+            results = _TYPED.get(eqn.primitive.name, _bind_typed)(eqn, operands)
+        env.update(zip(eqn.outvars, results, strict=True))
+    return [a.val if type(a) is Literal else env[a] for a in jaxpr.outvars]
+
+
+def _bind_typed(eqn: Any, operands: list[Any]) -> Sequence[Any]:
+    params = eqn.params
+    if any(map(is_body, params.values())):
+        found = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(params))
+        return found if eqn.primitive.multiple_results else [found]  # type: ignore[no-any-return]
+    return bind_here(eqn.primitive, params, operands)
+
+
+def bind_here(primitive: Any, params: dict[str, Any], operands: Sequence[Any]) -> list[Any]:
+    """Run a primitive; inside a mesh its operands are cast so that they vary over the same axes."""
+    if inside_shard_map():
+        if primitive.name == "pvary":
+            return [_cast(operands[0], params["axes"])]
+        operands = _together(operands)
+        if primitive.name == "psum_invariant":
+            operands = [_cast(operands[0], params["axes"])]
+    found = primitive.bind(*operands, **params)
+    return list(found) if primitive.multiple_results else [found]
+
+
+def _typed_function(body: Any) -> Callable[..., list[Any]]:
+    jaxpr, consts = body_parts(body)
+    return functools.partial(_typed, jaxpr, consts)
+
+
+def _typed_call(eqn: Any, operands: list[Any]) -> Sequence[Any]:
+    return _typed_function(eqn.params.get("jaxpr") or eqn.params["call_jaxpr"])(*operands)
+
+
+def _typed_remat(eqn: Any, operands: list[Any]) -> Sequence[Any]:
+    params = eqn.params
+    run = _typed_function(params["jaxpr"])
+    found = jax.checkpoint(run, prevent_cse=params["prevent_cse"], policy=params["policy"])(*operands)
+    return found  # type: ignore[no-any-return]
+
+
+def _varying_carry(step: Callable[[list[Any]], list[Any]], carry: list[Any]) -> list[Any]:
+    """What a loop starts with, typed so that what comes round has the same type."""
+    for _ in range(len(mesh_lib.get_abstract_mesh().manual_axes) + 1):
+        axes: list[frozenset[str]] = []
+
+        def probe(
+            *values: Any, axes: list[frozenset[str]] = axes
+        ) -> list[Any]:  # the axes are those of the types, found while tracing
+            axes[:] = map(varies_over, step(list(values)))
+            return []
+
+        trace_flat(probe, [core.typeof(value) for value in carry], traced_for="stategraph", name="carry")
+        wider = [_cast(value, found) for value, found in zip(carry, axes, strict=True)]
+        if all(map(operator.is_, wider, carry)):
+            break
+        carry = wider
+    return carry
+
+
+def cast_like(values: Sequence[Any], others: Sequence[Any]) -> list[Any]:
+    """Values typed as varying over the axes of a mesh over which ``others`` vary; as they are where there is none."""
+    return [_cast(value, varies_over(other)) for value, other in zip(values, others, strict=True)]
+
+
+def _typed_scan(eqn: Any, operands: list[Any]) -> Sequence[Any]:
+    params = eqn.params
+    n, m = scan_counts(params)
+    consts, carry, xs = operands[:n], operands[n : n + m], operands[n + m :]
+    run = _typed_function(params["jaxpr"])
+
+    def element(x: Any) -> Any:
+        return jax.lax.index_in_dim(x, 0, keepdims=False)
+
+    if params["length"]:
+        carry = _varying_carry(lambda c: run(*consts, *c, *map(element, xs))[:m], carry)
+
+    def body(c: Any, x: Any) -> tuple[Any, Any]:
+        results = run(*consts, *c, *x)
+        return cast_like(results[:m], c), results[m:]
+
+    last, ys = jax.lax.scan(
+        body, carry, xs, length=params["length"], reverse=params["reverse"], unroll=params["unroll"]
+    )
+    return [*last, *ys]
+
+
+def _typed_while(eqn: Any, operands: list[Any]) -> Sequence[Any]:
+    params = eqn.params
+    n, m = params["cond_nconsts"], params["body_nconsts"]
+    test, run = _typed_function(params["cond_jaxpr"]), _typed_function(params["body_jaxpr"])
+
+    def step(carry: list[Any]) -> list[Any]:
+        return run(*operands[n : n + m], *carry)
+
+    def tested(carry: list[Any]) -> list[Any]:  # devices that leave the loop at different trips differ
+        axes = varies_over(test(*operands[:n], *carry)[0])
+        return [_cast(value, axes) for value in step(carry)]
+
+    carry = _varying_carry(tested, operands[n + m :])
+    found: Sequence[Any] = jax.lax.while_loop(
+        lambda c: test(*operands[:n], *c)[0], lambda c: cast_like(step(list(c)), c), carry
+    )
+    return found
+
+
+def _typed_cond(eqn: Any, operands: list[Any]) -> Sequence[Any]:
+    index, *values = operands
+    if is_batching(
+        core.trace_ctx.trace
+    ):  # JAX's rule casts what it batches, and cannot cast that again inside
+        index, *values = _together(operands)
+    branches = [_typed_function(branch) for branch in eqn.params["branches"]]
+    axes: list[frozenset[str]] = [varies_over(index)] * len(eqn.outvars)
+    for branch in branches:
+
+        def probe(*args: Any, branch: Callable[..., list[Any]] = branch) -> list[Any]:
+            axes[:] = [a | varies_over(x) for a, x in zip(axes, branch(*args), strict=True)]
+            return []
+
+        trace_flat(probe, [core.typeof(value) for value in values], traced_for="stategraph", name="branch")
+
+    def cast(branch: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+        return lambda *args: [_cast(x, a) for x, a in zip(branch(*args), axes, strict=True)]
+
+    found: Sequence[Any] = jax.lax.switch(index, [cast(branch) for branch in branches], *values)
+    return found
+
+
+def _typed_deferred(eqn: Any, operands: list[Any]) -> Sequence[Any]:
+    found: Sequence[Any] = eqn.params["function"](*operands)
+    return found
+
+
+_TYPED: dict[str, Callable[[Any, list[Any]], Sequence[Any]]] = {
+    "jit": _typed_call,
+    "pjit": _typed_call,
+    "closed_call": _typed_call,
+    "checkpoint": _typed_remat,
+    "remat2": _typed_remat,
+    "scan": _typed_scan,
+    "while": _typed_while,
+    "cond": _typed_cond,
+    "stategraph_deferred": _typed_deferred,
+}
+"""How primitives with bodies, and casts, are evaluated where types have to be found again."""
+
+
+# ----------------------------------------------------------------------------------------------- jax_debug_nans
+
+_DEBUG = (config.debug_nans, config.debug_infs)
+
+
+def watched_numbers() -> tuple[bool, bool]:
+    """Whether NaN and whether infinities are errors (``jax_debug_nans``, ``jax_debug_infs``)."""
+    return bool(config.debug_nans.value), bool(config.debug_infs.value)
+
+
+@contextlib.contextmanager
+def unwatched_numbers() -> Iterator[None]:
+    """Neither NaN nor infinities are errors here."""
+    with config.debug_nans(False), config.debug_infs(False):
+        yield
+
+
+def when_watching_changes(notice: Callable[[], None]) -> None:
+    """Call ``notice`` whenever ``jax_debug_nans`` or ``jax_debug_infs`` is set, globally or for this thread."""
+
+    def before(hook: Callable[[Any], None] | None) -> Callable[[Any], None]:
+        def changed(value: Any) -> None:
+            notice()
+            if hook is not None:
+                hook(value)
+
+        return changed
+
+    for state in _DEBUG:
+        for name in ("_update_global_hook", "_update_thread_local_hook"):
+            setattr(state, name, before(getattr(state, name)))
+
+
+@functools.cache
+def debug_effect(ordered: bool) -> Any:
+    """The effect of ``jax.debug.callback``."""
+    (eqn,) = jax.make_jaxpr(lambda: jax.debug.callback(lambda: None, ordered=ordered))().eqns
+    return eqn.params["effect"]
+
+
+# ---------------------------------------------------------------------------------------------- checkify.check
+
+
+def checkify_flag(err_tree: Any) -> int | None:
+    """Which operand of a ``check`` equation says whether it fails; None when there is not exactly one."""
+    error = jax.tree.unflatten(err_tree, range(err_tree.num_leaves))
+    flags = list(error._pred.values())
+    return flags[0] if len(flags) == 1 else None
+
+
+def checkify_exception(err_tree: Any, leaves: Sequence[Any]) -> BaseException:
+    """What a failed ``check`` equation raises."""
+    message = jax.tree.unflatten(err_tree, leaves).get()
+    return jax.errors.JaxRuntimeError(message)
+
+
+# ------------------------------------------------------------------------------------------- across all lanes
+
+
+def new_lane_reduction(name: str, whole: Callable[[Any], Any], lanes: Callable[[Any, int], Any]) -> Any:
+    """A primitive that makes ``whole(x)`` of an array, and of the arrays of all lanes of every ``vmap`` around it
+    first one array, ``lanes(x, axis)``.
+
+    The result is the same in all lanes; it has no derivative.
+    """
+    primitive = core.Primitive(name)
+
+    def result(aval: Any) -> Any:
+        found = jax.eval_shape(whole, jax.ShapeDtypeStruct(aval.shape, aval.dtype))
+        return core.ShapedArray(found.shape, found.dtype)
+
+    def batched(values: Sequence[Any], axes: Sequence[Any]) -> Any:
+        return primitive.bind(lanes(values[0], axes[0])), None
+
+    def differentiated(primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
+        value = primitive.bind(*primals)
+        return value, ad.Zero(tangent_aval(core.typeof(value)))
+
+    primitive.def_impl(whole)
+    primitive.def_abstract_eval(result)
+    batching.primitive_batchers[primitive] = batched
+    ad.primitive_jvps[primitive] = differentiated
+    mlir.register_lowering(primitive, mlir.lower_fun(whole, multiple_results=False))
+    remember_primitive(primitive)
+    return primitive

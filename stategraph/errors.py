@@ -25,6 +25,10 @@ class StateAccessError(StateGraphError):
     """A State was read or written where its value cannot be known or kept."""
 
 
+class BatchAxisError(StateAccessError):
+    """Lanes of a ``vmap`` leave different values in a State that is said to have one for all of them."""
+
+
 class ConcretizationError(TraceError, TypeError):
     """Python asked for the concrete value of something that is only known when the program runs."""
 
@@ -37,8 +41,35 @@ class CallError(StateGraphError):
     """A compiled program was called with something that it was not compiled for, or its last call failed."""
 
 
+class CheckError(StateGraphError, RuntimeError):
+    """A runtime check of a program failed; see ``stategraph.compile.jit_error_if``."""
+
+
+class NanError(StateGraphError, FloatingPointError):
+    """A program gave NaN or infinity; says which op made it, on which line, and which State it reached first."""
+
+
 class ExportError(StateGraphError):
     """A program that cannot be exported, or a file that is not an exported program."""
+
+
+class CheckpointError(StateGraphError):
+    """Saved State that cannot be written or read, or that does not fit the objects it is to be loaded into."""
+
+
+def underivable(what: str, at: Location, error: Exception) -> LoweringError:
+    """The error for what JAX cannot differentiate."""
+    loop = "while_loop" in str(error)
+    return LoweringError(
+        describe(
+            f"{what} cannot be taken.",
+            at=at,
+            why=str(error),
+            fix="use stategraph.compile.bounded_while_loop(..., max_steps=n), for_loop or scan"
+            if loop
+            else "",
+        )
+    )
 
 
 def describe(
@@ -65,6 +96,22 @@ def describe(
     if fix:
         lines.append(f"  fix:   {fix}")
     return "\n".join(lines)
+
+
+def different_on_devices(
+    states: list[str], axes: list[str], at: Location | str, created: Location | str | None
+) -> str:
+    """The message for States that devices leave different, although nothing says how they are put together."""
+    names, spec = " and ".join(states), ", ".join(map(repr, axes))
+    return describe(
+        f"{names} {'is' if len(states) == 1 else 'are'} written inside shard_map with a value that may differ "
+        f"between the devices along {spec}.",
+        at=at,
+        created=created,
+        why="a State without specs is the same on every device",
+        fix="make it the same (jax.lax.pmean, psum), or say how the devices' values are put together: "
+        f"stategraph.augment.shard_map(..., state_out_specs={{{states[0]}: PartitionSpec({spec})}})",
+    )
 
 
 def source_line(location: Location) -> str:

@@ -42,12 +42,25 @@ class Epochs:
     """Moves when a Node's attribute is rebound, or a State gets another tree structure."""
     released: int = 0
     """Moves when an owned array was handed out or replaced by the user."""
+    pending: Callable[[], None] | None = None
+    """What has to be done before the next call looks at State."""
 
     def moved(self) -> None:
         """Something was rebound. Each time gives a new number, on several threads at once too (``+= 1`` would
         lose some).
         """
         self.structure = next(_MOVES)
+
+    def before_next_call(self, work: Callable[[], None]) -> None:
+        """Do this once, when a compiled function is called next; it takes the place of what waits already."""
+        self.pending = work
+        self.moved()
+
+    def settle(self) -> None:
+        """A compiled function is called: do what waits for that."""
+        work, self.pending = self.pending, None
+        if work is not None:
+            work()
 
 
 EPOCHS = Epochs()
@@ -88,7 +101,7 @@ class Body:
         self.differentiated = differentiated
         """Whether a raw JAX transformation differentiates it: that may split or repeat it."""
         self.straight: bool = (
-            once and not _jax.traced_for(frame).startswith(LANES) and (parent is None or parent.straight)
+            once and not _jax.traced_for(frame).startswith(MANY) and (parent is None or parent.straight)
         )
         self.accesses: list[tuple[str, Token]] = []
         self.error: StateTypeError | None = None
@@ -106,14 +119,18 @@ class Local(threading.local):
 
     recorder: Recorder | None = None
     writable: Any = None
+    shards: frozenset[int] = frozenset()
+    """States (by id) that hold shards while a function runs eagerly on all devices."""
 
 
 LOCAL = Local()
 _TRACE_NUMBERS = itertools.count(1)
-STRAIGHT = ("jit", "pjit", "checkpoint", "remat", "checkify", "stategraph")
+STRAIGHT = ("jit", "pjit", "checkpoint", "remat", "checkify", "stategraph", "shard_map")
 """What straight-line bodies are traced for: a State may change its type there."""
 LANES = "stategraph vmap"
 """What the body of a vmap is traced for: it runs once per lane."""
+MANY = (LANES, "shard_map")
+"""What bodies are traced for that run once where they stand, but several times side by side."""
 
 
 class Recorder:
@@ -131,6 +148,8 @@ class Recorder:
         self.born_in: dict[Token, Body] = {}
         self.written: set[Token] = set()
         """States that some access writes, in whatever body."""
+        self.typed: dict[tuple[int, int], tuple[tuple[Any, ...], Any]] = {}
+        """The types that accesses gave to States: (avals, structure), by access. Only where they are new."""
         self.type_changes: list[tuple[Body, Token, StateTypeError]] = []
         """Legal type changes, and what to say if JAX discards the body that made one."""
         self.own_in: dict[Token, Body] = {}
@@ -279,7 +298,9 @@ class Recorder:
         body = self.body_here("read", self.owners[token])
         self._check_scope(token, body)
         leaves: list[Any] = state_read_p.bind(
-            token=token, at=body.next("read", token), avals=self.avals[token]
+            token=token,
+            at=body.next("read", token),
+            avals=tuple(map(_jax.aval_here, self.avals[token])),
         )
         return leaves
 
@@ -288,7 +309,8 @@ class Recorder:
         body = self.body_here("write", self.owners[token])
         self._check_scope(token, body)
         avals = tuple(map(_jax.strong_aval, leaves))
-        if not _jax.same_tree(tree, self.trees[token]) or not same_avals(avals, self.avals[token]):
+        changed = not _jax.same_tree(tree, self.trees[token]) or not same_avals(avals, self.avals[token])
+        if changed:
             if not self._in_line(body, token):
                 body.error = body.error or self._type_change(token, avals, tree)
             else:
@@ -297,7 +319,10 @@ class Recorder:
                 self.trees[token] = tree
                 self.advance()
         self.written.add(token)
-        state_write_p.bind(*leaves, token=token, at=body.next("write", token))
+        at = body.next("write", token)
+        if changed:
+            self.typed[at] = (avals, tree)
+        state_write_p.bind(*leaves, token=token, at=at)
 
     def change_type(self, token: Token, avals: tuple[Any, ...], tree: Any) -> None:
         """Give a State another type without a write here: what the lanes of a vmap wrote is stacked."""
@@ -358,7 +383,9 @@ class Recorder:
         token = self._new(owner, tuple(map(_jax.strong_aval, leaves)), tree)
         self.entry.append(None)
         self.born_in[token] = body
-        state_alloc_p.bind(*leaves, token=token, at=body.next("alloc", token))
+        at = body.next("alloc", token)
+        self.typed[at] = (self.avals[token], tree)
+        state_alloc_p.bind(*leaves, token=token, at=at)
         return token
 
     def _check_scope(self, token: Token, body: Body) -> None:

@@ -24,14 +24,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from stategraph import _jax
-from stategraph.errors import CallError, StateAccessError, StateTypeError, describe
+from stategraph.errors import CallError, StateAccessError, StateTypeError, describe, different_on_devices
 from stategraph.ir.location import Location
 from stategraph.recording import EPOCHS, LOCAL, Recorder, render, same_avals
+from stategraph.sharding import placed, portable, restored
+from stategraph.state_members import Members
 
 T = TypeVar("T")
 
 RUNTIME_LOCK = threading.RLock()
 """Held by compiled calls from gathering to scattering State, and by readers that take an owned array."""
+
+
+class Checks(threading.local):
+    """What is checked besides, per thread."""
+
+    same_tree = False
+    """Whether a State may only be given values of the structure that it has."""
+
+
+CHECKS = Checks()
 
 
 class Cell:
@@ -91,7 +103,7 @@ def _flatten(value: Any) -> tuple[list[Any], Any]:
     return [_unweaken(leaf) for leaf in leaves], (None if _jax.same_tree(tree, _LEAF) else tree)
 
 
-class State(Generic[T]):
+class State(Members, Generic[T]):
     """A mutable value that traced programs may read and write.
 
     Args:
@@ -99,7 +111,9 @@ class State(Generic[T]):
         State is never weakly typed (``State(1.)`` holds ``f32[]``).
       name: a name for messages and listings; programs name States by their path in the model.
       tag: one tag or several, for filters.
-      **metadata: anything else to remember; kept in ``metadata``.
+      **metadata: anything else to remember; kept in ``metadata``. A ``sharding`` (a ``jax.sharding.Sharding``, or
+        a prefix of the value's structure with several) says where the value lies: it is put there, and compiled
+        programs keep it there. A bare ``PartitionSpec`` only tells ``augment.shard_map`` how to cut it.
 
     Example:
 
@@ -137,6 +151,8 @@ class State(Generic[T]):
             self._home = recorder.number
             recorder.alloc(self, leaves, tree)
             return
+        if "sharding" in metadata:
+            leaves = placed(leaves, tree, metadata["sharding"])
         self._cells = tuple([Cell(leaf) for leaf in leaves])
         trace = _jax.current_trace()
         if trace is not None:
@@ -190,7 +206,10 @@ class State(Generic[T]):
             self._traced_write(recorder, leaves, tree)
             return
         if _jax.current_trace() is not None:
-            self._check_foreign_write()
+            if _jax.runs_shards_eagerly() and id(self) not in LOCAL.shards and not self._is_at_home():
+                leaves = [self._same_on_all_devices(leaf) for leaf in leaves]
+            else:
+                self._check_foreign_write()
         if self._captured is not None:
             self._warn_captured()
         self._fill(leaves, tree)
@@ -198,6 +217,8 @@ class State(Generic[T]):
     def _fill(self, leaves: list[Any], tree: Any) -> None:
         cells = self._cells
         if not _jax.same_tree(tree, self._tree):
+            if CHECKS.same_tree:
+                self._refuse_tree(tree, self._tree)
             with RUNTIME_LOCK:
                 self._cells = tuple([Cell(leaf) for leaf in leaves])
                 self._tree = tree
@@ -211,6 +232,25 @@ class State(Generic[T]):
                     cell.v = leaf
             else:
                 cell.v = leaf
+
+    def _outlive(self, value: T) -> None:
+        """Hold a value of the code around the JAX trace that created the State."""
+        trace = _jax.current_trace()
+        self._home = None if trace is None else _jax.weak(trace)
+        self._fill(*_flatten(value))
+
+    def _refuse_tree(self, new: Any, old: Any) -> None:
+        raise StateTypeError(
+            describe(
+                f"{self._describe()} is given a value of another structure.",
+                state=self._describe(),
+                created=self.source_location,
+                at=_jax.here(),
+                why=f"it holds {old or 'an array'}, and the value is {new or 'an array'}; "
+                "check_state_value_tree() allows no change",
+                fix="assign a value of the same structure, or leave the block first",
+            )
+        )
 
     def _release(self) -> list[Any]:
         """The leaves, no longer owned by the runtime: a later call must not donate what the user holds."""
@@ -285,7 +325,10 @@ class State(Generic[T]):
                         fix="keep the object in an ordinary attribute instead of a State",
                     )
                 )
-        recorder.write(self._token(recorder), leaves, tree)
+        token = self._token(recorder)
+        if CHECKS.same_tree and not _jax.same_tree(tree, recorder.trees[token]):
+            self._refuse_tree(tree, recorder.trees[token])
+        recorder.write(token, leaves, tree)
 
     # --------------------------------------------------------------------------------- inside a foreign trace
 
@@ -320,8 +363,17 @@ class State(Generic[T]):
         home = self._home
         return home is not None and type(home) is not int and home() is _jax.current_trace()
 
+    def _same_on_all_devices(self, leaf: Any) -> Any:
+        """What is written in a ``shard_map`` that runs eagerly, as an ordinary array."""
+        value, axes = _jax.eager_shard(leaf)
+        if not axes:
+            return value
+        raise StateAccessError(
+            different_on_devices([self._describe()], sorted(axes), _jax.here(), self.source_location)
+        )
+
     def _check_foreign_write(self) -> None:
-        if LOCAL.writable is not None or self._is_at_home():
+        if id(self) in LOCAL.shards or LOCAL.writable is not None or self._is_at_home():
             return
         raise StateAccessError(
             describe(
@@ -357,8 +409,6 @@ class State(Generic[T]):
         """The number of elements, all leaves together."""
         return sum(int(np.prod(np.shape(leaf))) for leaf in self._peek())
 
-    numel = size
-
     @property
     def nbytes(self) -> int:
         """The number of bytes, all leaves together."""
@@ -377,10 +427,6 @@ class State(Generic[T]):
         if recorder is not None and token is not None:
             return [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in recorder.avals[token]]
         return [cell.v.example if type(cell.v) is Unborn else cell.v for cell in self._cells]
-
-    def add_tag(self, tag: str) -> None:
-        """Add a tag for filters."""
-        self.tag = {tag} if self.tag is None else self.tag | {tag}
 
     def copy(self) -> State[T]:
         """A new State of the same kind with the same value and metadata."""
@@ -406,7 +452,10 @@ class State(Generic[T]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         value = jax.tree.map(_to_host, self.value)
-        return (_rebuild, (type(self), value, self.name, self.tag, self.metadata, self._extra()))
+        metadata = self.metadata
+        if "sharding" in metadata:
+            metadata = {**metadata, "sharding": portable(metadata["sharding"])}
+        return (_rebuild, (type(self), value, self.name, self.tag, metadata, self._extra()))
 
     # -------------------------------------------------------------------------------------------------- looks
 
@@ -472,6 +521,8 @@ def _rebuild(
         lambda x: jax.random.wrap_key_data(jnp.asarray(x.data), impl=x.impl) if isinstance(x, _Key) else x,
         value,
     )
+    if "sharding" in metadata:
+        metadata = {**metadata, "sharding": restored(metadata["sharding"])}
     State.__init__(new, value, name, tag=tag, **metadata)
     return new
 

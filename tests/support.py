@@ -145,3 +145,18 @@ def run_contraction_free(*command: str, timeout: float = 600) -> subprocess.Comp
         timeout=timeout,
         check=False,
     )
+
+
+def run_on_devices(file: Path, count: int = 8, timeout: float = 600) -> None:
+    """Run the tests of a file in a process that has this many CPU devices."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}".strip()
+    found = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", str(file)],
+        cwd=ROOT,
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert found.returncode == 0, found.stdout[-8000:] + found.stderr[-2000:]

@@ -74,6 +74,8 @@ def test_a_misspelt_option_or_an_open_block_is_an_error(text: str) -> None:
         ("```python\nx = 1\n```\n```python\nassert x == 1\n```\n", True),
         ("```python no-run\n1 / 0\n```\n", True),
         ("```python\n1 / 0\n```\n", False),
+        ("```python requires=a_package_that_nobody_has\n1 / 0\n```\n", True),
+        ("```python requires=jax\n1 / 0\n```\n", False),
         ("```python file=mine.py\nx = 1\n```\n```python\nimport mine\nassert mine.x == 1\n```\n", True),
         ("```python\nclass C: pass\n```\n```python\nimport pickle\npickle.dumps(C())\n```\n", True),
         ("```console\n$ stategraph-has-no-such-command\n```\n", False),

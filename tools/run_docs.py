@@ -6,6 +6,7 @@ A *block* is a fenced piece of the document. What its fence says decides what ha
 
     ```python                  run; all blocks of a document share one namespace, that of `__main__`
     ```python file=mine.py     written to that file as well, so that later commands can use it
+    ```python requires=flax    run where that package is installed, and skipped elsewhere
     ```python no-run           shown only
     ```console                 each `$ stategraph ...` line is run and has to exit with 0
     ```console exit=2          ... or with the code given
@@ -13,6 +14,7 @@ A *block* is a fenced piece of the document. What its fence says decides what ha
 Everything happens in an empty temporary directory that has a link to the repository's `examples`.
 """
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -27,7 +29,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FENCE = re.compile(r"^[ ]*(?P<fence>`{3,})[ ]*(?P<language>\w*)[ ]*(?P<options>[^`]*)$")
-KNOWN_OPTIONS = {"python": {"no-run", "file"}, "console": {"exit"}}
+KNOWN_OPTIONS = {"python": {"no-run", "file", "requires"}, "console": {"exit"}}
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,16 @@ def run(path: Path) -> None:
     for block in blocks(path.read_text(encoding="utf-8")):
         if block.language == "console":
             _run_commands(block, path)
-        elif "no-run" not in block.options:
+        elif "no-run" not in block.options and _is_installed(block.options.get("requires")):
             if name := block.options.get("file"):
                 Path(name).write_text(block.text, encoding="utf-8")
             # Padding keeps the document's own line numbers in tracebacks and in recorded locations.
             source = "\n" * (block.line - 1) + block.text
             exec(compile(source, str(path), "exec", dont_inherit=True), main.__dict__)
+
+
+def _is_installed(package: str | None) -> bool:
+    return package is None or importlib.util.find_spec(package) is not None
 
 
 def _run_commands(block: Block, path: Path) -> None:

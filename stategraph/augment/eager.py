@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from stategraph import _jax
+from stategraph.augment.lanes import reachable_states
 from stategraph.recording import LOCAL
 from stategraph.state import State
 from stategraph.tracing.tracer import touched_states
@@ -53,6 +54,7 @@ class Purified:
         self.states, self.arrange = ([], lambda grads: None) if select is None else select(read)
         self.before = {path: state.value for path, state in self.touched.items()}
         self.written: set[str] = set()
+        self.existing = reachable_states(function)
         self.start = ([args[p] for p in positions], [state.value for state in self.states])
         self._outer: Any = None
 
@@ -69,7 +71,12 @@ class Purified:
         self.written.update(
             path for path in touched if not _same_leaves(jax.tree.leaves(end[path]), start[path])
         )
-        return value, (aux, end)
+        return value, (aux, (end, {path: state.value for path, state in self._born().items()}))
+
+    def _born(self) -> dict[str, State[Any]]:
+        """States that the function created and a Node keeps."""
+        known = set(map(id, self.existing.values()))
+        return {path: s for path, s in reachable_states(self.function).items() if id(s) not in known}
 
     def __enter__(self) -> Purified:
         self._outer, LOCAL.writable = LOCAL.writable, True
@@ -80,11 +87,15 @@ class Purified:
             state.value = self.before[path]
         LOCAL.writable = self._outer
 
-    def commit(self, after: Mapping[str, Any]) -> None:
+    def commit(self, after: tuple[Mapping[str, Any], Mapping[str, Any]]) -> None:
         """Assign what the function wrote."""
+        end, born = after
         for path in self.touched:
             if path in self.written:
-                self.touched[path].value = after[path]
+                self.touched[path].value = end[path]
+        for path, state in self._born().items():
+            if path in born:
+                state._outlive(born[path])
 
 
 def eager_gradient(
@@ -141,10 +152,12 @@ class EagerProduct:
         with self.pure:
             if mode == "jvp":
                 _, linear, rest = jax.linearize(self._moving, *primals, has_aux=True)
-                self._linear: Callable[..., Any] = linear
+                self._linear: Callable[..., Any] = lambda *tangents: linear(
+                    *_jax.cast_like(tangents, primals)
+                )
             else:
-                _, pull, rest = jax.vjp(self._moving, *primals, has_aux=True)
-                self._linear = lambda *cotangents: pull(list(cotangents))
+                outputs, pull, rest = jax.vjp(self._moving, *primals, has_aux=True)
+                self._linear = lambda *cotangents: pull(_jax.cast_like(cotangents, outputs))
         self.value, (self.aux, after) = rest
         self.pure.commit(after)
         leaves, self.value_tree = jax.tree.flatten(self.value)

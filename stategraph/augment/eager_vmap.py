@@ -1,8 +1,9 @@
 """Lanes in eager Python: the meaning that the compiled form is compared with.
 
-Under ``jax.disable_jit()`` the function runs once per lane, in a Python loop; inside a JAX trace that
-StateGraph does not follow it runs under ``jax.vmap``, with the lane's values in the States. Either way the
-States that it touches are found by tracing it on one lane first.
+Under ``jax.disable_jit()`` the function runs once per lane, in a Python loop. Inside a JAX trace that
+StateGraph does not follow, and where lanes talk to each other over a named axis, it runs under ``jax.vmap``,
+with the lane's values in the States. Either way the States that it touches are found by tracing it on one
+lane first.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from stategraph import _jax
 from stategraph.augment.lanes import (
     Chosen,
     Lanes,
+    NewStates,
     argument_axes,
+    gain_lanes,
+    inside_lanes,
     kept_axis,
     lane_count,
     lane_of,
@@ -30,7 +34,8 @@ from stategraph.augment.lanes import (
 )
 from stategraph.backends.reference_lanes import bits
 from stategraph.backends.vmap import undeclared
-from stategraph.errors import StateAccessError, TraceError, describe
+from stategraph.errors import BatchAxisError
+from stategraph.ir.lanes import LANE_REDUCTIONS
 from stategraph.recording import LOCAL
 from stategraph.state import State
 from stategraph.tracing.tracer import accessed_states
@@ -50,6 +55,10 @@ class _Call:
     random: dict[str, State[Any]] = attrs.Factory(dict)
     """Written States of which every lane gets a key."""
     before: dict[str, Any] = attrs.Factory(dict)
+    existing: set[int] = attrs.Factory(set)
+    """The States that there were before the call, by id."""
+    talks: bool = False
+    """Whether lanes talk to each other."""
     out_tree: Any = None
 
     def kept(self, path: str) -> int | None:
@@ -68,8 +77,28 @@ class _Call:
         for state, key in zip(self.random.values(), keys, strict=True):
             state.value = key
         args, kwargs = jax.tree.unflatten(self.tree, flat)
-        results, self.out_tree = jax.tree.flatten(self.function(*args, **kwargs))
+        with inside_lanes(chosen.state for chosen in self.mapped):
+            results, self.out_tree = jax.tree.flatten(self.function(*args, **kwargs))
         return results, [state.value for state in self.written.values()]
+
+    def births(self) -> dict[str, State[Any]]:
+        """The States that a lane created and a Node keeps."""
+        if self.spec.isolated:
+            return {}
+        found = reachable_states(self.function)
+        return {path: state for path, state in found.items() if id(state) not in self.existing}
+
+    def adopt(self, births: Mapping[str, Any]) -> None:
+        """Give the States that lanes created all lanes' values."""
+        new = self.spec.new or NewStates()
+        for path, state in self.births().items():
+            if path not in births:
+                continue
+            if new.excluded(path, state):
+                state._outlive(jax.tree.map(lambda x: x[0], births[path]))
+            else:
+                state._outlive(births[path])
+                gain_lanes(state, self.size, new)
 
     def restore(self) -> None:
         for path, value in self.before.items():
@@ -87,16 +116,17 @@ def eager_lanes(
     size = lane_count(spec, leaves, axes, mapped)
     call = _Call(function, spec, tree, size, mapped)
     outer, LOCAL.writable = LOCAL.writable, True
-    existing = {id(state): state for state in reachable_states(function).values()}
+    keep_alive = reachable_states(function)
+    call.existing = set(map(id, keep_alive.values()))
     own: list[Any] = []
     try:
         _find_touched(call, leaves, axes)
         call.random = {p: s for p, s in call.written.items() if is_random(s) and call.kept(p) is None}
         own = [chosen.state.value for chosen in call.mapped]
         keys = [jax.random.split(state.value, size + 1) for state in call.random.values()]
-        looped = _jax.under_disable_jit() and size > 0
+        looped = _jax.under_disable_jit() and size > 0 and not call.talks
         run = _in_turn if looped else _together
-        results, left = run(call, leaves, axes, own, [key[1:] for key in keys], existing)
+        results, left, births = run(call, leaves, axes, own, [key[1:] for key in keys])
     finally:
         call.restore()
         LOCAL.writable = outer
@@ -106,6 +136,7 @@ def eager_lanes(
         for (path, state), value in zip(call.written.items(), left, strict=True):
             if path not in call.random:
                 state.value = value
+    call.adopt(births)
     return jax.tree.unflatten(call.out_tree, results)
 
 
@@ -130,7 +161,10 @@ def _find_touched(call: _Call, leaves: Sequence[Any], axes: Sequence[int | None]
         args, kwargs = jax.tree.unflatten(call.tree, flat)
         named = [(call.spec.axis_name, call.size)] if call.spec.axis_name is not None else []
         with jax.disable_jit(False), _jax.named_axes(named):
-            read, call.written = accessed_states(call.function, args, kwargs)
+            read, call.written, body = accessed_states(call.function, args, kwargs)
+        call.talks = bool(_jax.equations_of(body, LANE_REDUCTIONS)) or (
+            bool(named) and _jax.talks_over(body, named[0][0])
+        )
     finally:
         for chosen, value in zip(call.mapped, wholes, strict=True):
             chosen.state.value = value
@@ -139,7 +173,10 @@ def _find_touched(call: _Call, leaves: Sequence[Any], axes: Sequence[int | None]
     for chosen in call.mapped:
         if id(chosen.state) in touched and chosen not in fitting:
             lane_of(chosen, _jax.typeof(chosen.state._peek()[0]), call.size)
-    call.mapped = [chosen for chosen in fitting if id(chosen.state) in touched]
+    call.mapped = fitting  # also those that only a derivative rule reads, which the trace has not run
+    call.touched.update(
+        (f"mapped {i}", chosen.state) for i, chosen in enumerate(fitting) if id(chosen.state) not in touched
+    )
     call.before = {path: state.value for path, state in call.touched.items()}
 
 
@@ -160,8 +197,7 @@ def _in_turn(
     axes: Sequence[int | None],
     own: Sequence[Any],
     keys: Sequence[Any],
-    existing: Mapping[int, Any],
-) -> tuple[list[Any], list[Any]]:
+) -> tuple[list[Any], list[Any], dict[str, Any]]:
     ends = []
     births: dict[str, list[Any]] = {}
     for i in range(call.size):
@@ -172,25 +208,14 @@ def _in_turn(
             jax.tree.map(lambda x, i=i, axis=chosen.axis: _slice(x, i, axis), value)
             for chosen, value in zip(call.mapped, own, strict=True)
         ]
-        try:
-            ends.append(call.run(flat, slices, [key[i] for key in keys]))
-        except NameError as error:
-            if call.spec.axis_name is None or call.spec.axis_name not in str(error):
-                raise
-            raise TraceError(
-                describe(
-                    f"Lanes talk to each other over {call.spec.axis_name!r} under jax.disable_jit().",
-                    why="there they run one after another",
-                    fix="leave jax.disable_jit()",
-                )
-            ) from error
-        for path, state in reachable_states(call.function).items():
-            if id(state) not in existing:
-                births.setdefault(path, []).append(state.value)
-    if not call.spec.isolated:
-        for path, state in reachable_states(call.function).items():
-            if path in births and len(births[path]) == call.size:
-                state.value = jax.tree.map(lambda *parts: jnp.stack(parts), *births[path])
+        ends.append(call.run(flat, slices, [key[i] for key in keys]))
+        for path, state in call.births().items():
+            births.setdefault(path, []).append(state.value)
+    born = {
+        path: jax.tree.map(lambda *parts: jnp.stack(parts), *values)
+        for path, values in births.items()
+        if len(values) == call.size
+    }
     out_axes = result_axes(call.spec.out_axes, call.out_tree, list(map(np.ndim, ends[0][0])))
     results = [
         _joined([values[j] for values, _ in ends], axis, "a result") for j, axis in enumerate(out_axes)
@@ -211,8 +236,8 @@ def _in_turn(
         ):
             differing[path] = state.source_location
     if differing:
-        raise StateAccessError(undeclared(differing, _jax.here()))
-    return results, left
+        raise BatchAxisError(undeclared(differing, _jax.here()))
+    return results, left, born
 
 
 def _together(
@@ -221,8 +246,7 @@ def _together(
     axes: Sequence[int | None],
     own: Sequence[Any],
     keys: Sequence[Any],
-    existing: Mapping[int, Any],
-) -> tuple[list[Any], list[Any]]:
+) -> tuple[list[Any], list[Any], dict[str, Any]]:
     keeps = [call.kept(path) for path in call.written]
     differs: dict[str, Any] = {}
     out_axes: list[Any] = []
@@ -237,24 +261,27 @@ def _together(
                 differs[path] = state.source_location
             kept.append(call.before[path] if forgotten else value)
         if differs:
-            raise StateAccessError(undeclared(differs, _jax.here()))
+            raise BatchAxisError(undeclared(differs, _jax.here()))
         # Results go out with their lanes in front; where they are wanted is known only now.
         return (
             [value for value, axis in zip(results, out_axes, strict=True) if axis is not None],
             [value for value, axis in zip(results, out_axes, strict=True) if axis is None],
             kept,
+            {path: state.value for path, state in call.births().items()},
         )
 
     name: dict[str, Any] = {} if call.spec.axis_name is None else {"axis_name": call.spec.axis_name}
     in_axes = (0, list(axes), [chosen.axis for chosen in call.mapped], [0] * len(keys))
     forgotten = [call.spec.isolated or path in call.random for path in call.written]
     keep = [None if gone else axis for gone, axis in zip(forgotten, keeps, strict=True)]
-    whole = jax.vmap(lane, in_axes=in_axes, out_axes=(0, None, keep), axis_size=call.size, **name)
-    stacked, single, left = whole(jnp.arange(call.size), list(leaves), list(own), list(keys))
+    whole = jax.vmap(lane, in_axes=in_axes, out_axes=(0, None, keep, 0), axis_size=call.size, **name)
+    stacked, single, left, born = whole(jnp.arange(call.size), list(leaves), list(own), list(keys))
     parts = iter(stacked), iter(single)
-    return [
-        next(parts[1]) if axis is None else jnp.moveaxis(next(parts[0]), 0, axis) for axis in out_axes
-    ], left
+    return (
+        [next(parts[1]) if axis is None else jnp.moveaxis(next(parts[0]), 0, axis) for axis in out_axes],
+        left,
+        born,
+    )
 
 
 def _slice(x: Any, i: int, axis: int) -> Any:

@@ -6,7 +6,10 @@ State.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -22,6 +25,18 @@ from stategraph.util.filter import to_predicate
 
 
 @attrs.frozen(eq=False)
+class NewStates:
+    """What is said of the States that lanes create and a Node keeps."""
+
+    tag: str | None = None
+    exclude: Any = None
+    """A filter: those that are no lanes afterwards, but have the value that the first lane gave them."""
+
+    def excluded(self, path: str, state: State[Any]) -> bool:
+        return bool(to_predicate(self.exclude)(tuple(path.split(".")), state))
+
+
+@attrs.frozen(eq=False)
 class Lanes:
     """What is mapped, as the user said it."""
 
@@ -32,6 +47,8 @@ class Lanes:
     in_states: Any
     out_states: Any
     isolated: bool
+    new: NewStates | None = None
+    """None for a plain ``vmap``."""
 
 
 # -------------------------------------------------------------------------------------- arguments and results
@@ -227,3 +244,48 @@ def stacked(aval: Any, axis: int, size: int, what: Callable[[], str]) -> Any:
         )
     shape.insert(axis + len(shape) + 1 if axis < 0 else axis, size)
     return _jax.resized_aval(aval, shape)
+
+
+# ---------------------------------------------------------------------------------------- States with lanes
+
+LANES = "lanes"
+"""The key in a State's metadata for the numbers of lanes along its first axes, outermost first."""
+
+
+class _Inside(threading.local):
+    def __init__(self) -> None:
+        self.states: Counter[int] = Counter()
+
+
+_INSIDE = _Inside()
+
+
+@contextlib.contextmanager
+def inside_lanes(states: Iterable[State[Any]]) -> Iterator[None]:
+    """While the function of one lane runs: these States are seen without their first axis."""
+    entered = Counter(map(id, states))
+    _INSIDE.states.update(entered)
+    try:
+        yield
+    finally:
+        _INSIDE.states.subtract(entered)
+
+
+def lanes_of(state: State[Any]) -> tuple[int, ...]:
+    """The numbers of lanes along the first axes that a State has here, outermost first: what
+    ``vmap_new_states`` gave it, without the lanes that this code runs in.
+    """
+    found: tuple[int, ...] = state.metadata.get(LANES, ())
+    return found[_INSIDE.states[id(state)] :]
+
+
+def has_lanes(path: Any, state: Any) -> bool:
+    """A filter: the States that have lanes."""
+    return isinstance(state, State) and bool(lanes_of(state))
+
+
+def gain_lanes(state: State[Any], size: int, new: NewStates) -> None:
+    """Note that a State which lanes created has them along its first axis."""
+    state.metadata[LANES] = (size, *state.metadata.get(LANES, ()))
+    if new.tag is not None:
+        state.add_tag(new.tag)

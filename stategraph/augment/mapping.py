@@ -9,9 +9,15 @@ import jax
 
 from stategraph.augment.vmap import vmap
 from stategraph.compile.control import for_loop
+from stategraph.compile.progress import ProgressBar, as_bar
 
 
-def map(f: Callable[..., Any], *xs: Any, batch_size: int | None = None) -> Any:
+def map(
+    f: Callable[..., Any],
+    *xs: Any,
+    batch_size: int | None = None,
+    progress: ProgressBar | int | bool = False,
+) -> Any:
     """``f`` of every slice of ``xs`` along their first axis, one after another, with the results stacked.
 
     Args:
@@ -19,6 +25,7 @@ def map(f: Callable[..., Any], *xs: Any, batch_size: int | None = None) -> Any:
       *xs: arrays, or pytrees of arrays.
       batch_size: run this many slices at once, as lanes of a ``vmap``, which takes less time and more memory.
         Then the lanes of one batch share States, and may write only what does not depend on the lane.
+      progress: True, a ``ProgressBar``, or how often it moves: a bar over the slices, or over the batches.
 
     Example:
 
@@ -32,7 +39,7 @@ def map(f: Callable[..., Any], *xs: Any, batch_size: int | None = None) -> Any:
     Array([0, 1, 3, 6], dtype=int32)
     """
     if batch_size is None:
-        return for_loop(f, *xs)
+        return for_loop(f, *xs, pbar=as_bar(progress))
     if batch_size < 1:
         raise ValueError(f"batch_size has to be at least 1, but is {batch_size}")
     leaves = jax.tree.leaves(xs)
@@ -44,7 +51,11 @@ def map(f: Callable[..., Any], *xs: Any, batch_size: int | None = None) -> Any:
     results = []
     if whole:
         batches = jax.tree.map(lambda x: x[:whole].reshape(-1, batch_size, *x.shape[1:]), xs)
-        results.append(jax.tree.map(lambda y: y.reshape(whole, *y.shape[2:]), for_loop(lanes, *batches)))
+        results.append(
+            jax.tree.map(
+                lambda y: y.reshape(whole, *y.shape[2:]), for_loop(lanes, *batches, pbar=as_bar(progress))
+            )
+        )
     if whole < length or not length:
         results.append(lanes(*jax.tree.map(lambda x: x[whole:], xs)))
     return (

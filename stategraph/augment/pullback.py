@@ -22,7 +22,7 @@ from stategraph.augment.products import Product, Recording, arranged
 from stategraph.backends.params import treedef_of
 from stategraph.backends.pure import pure_function
 from stategraph.compile.cached import run_cached
-from stategraph.errors import TraceError, describe
+from stategraph.errors import TraceError, describe, underivable
 from stategraph.recording import LOCAL
 from stategraph.state import State
 from stategraph.tracing.pause import paused_gc
@@ -233,4 +233,7 @@ class _Traced:
         """The gradients of the outputs weighted with cotangents, with respect to the differentiable
         inputs.
         """
-        return list(self._pull(list(seeds)))
+        try:
+            return list(self._pull(list(seeds)))
+        except (TypeError, ValueError) as error:
+            raise underivable("The derivative", _jax.here(), error) from error

@@ -27,7 +27,10 @@ from stategraph.augment.eager_vmap import eager_lanes
 from stategraph.augment.lanes import (
     Chosen,
     Lanes,
+    NewStates,
     argument_axes,
+    gain_lanes,
+    inside_lanes,
     kept_axis,
     lane_count,
     lane_of,
@@ -92,8 +95,23 @@ class MappedFunction:
             assert found is not None
             return record_vmap(found, function, spec, arguments, named)
 
-        said = (function, spec.in_axes, spec.out_axes, _key(spec.in_states), _key(spec.out_states))
-        return run_cached("vmap", said, (spec.axis_size, spec.axis_name, spec.isolated), body, (args, kwargs))
+        new = spec.new
+        said = (
+            function,
+            spec.in_axes,
+            spec.out_axes,
+            _key(spec.in_states),
+            _key(spec.out_states),
+            _key(None if new is None else new.exclude),
+        )
+        options = (
+            spec.axis_size,
+            spec.axis_name,
+            spec.isolated,
+            new is None,
+            None if new is None else new.tag,
+        )
+        return run_cached("vmap", said, options, body, (args, kwargs), assignments=new is not None)
 
     def __repr__(self) -> str:
         return f"<{getattr(self.function, '__qualname__', repr(self.function))} over lanes>"
@@ -118,9 +136,9 @@ def record_vmap(
     avals = [_lane_aval(_jax.typeof(leaf), axis) for leaf, axis in zip(leaves, in_axes, strict=True)]
     jaxpr, consts = run.trace(avals)
     body = _jax.close_over(jaxpr)
-    touched = _Touched(body)
+    touched = Touched(body)
     plan = run.plan(touched)
-    keys = [_split(recorder, token, size) for token in plan.keys]
+    keys = [split_keys(recorder, token, size) for token in plan.keys]
     count = run.out_tree.num_leaves
     out_axes = [
         *result_axes(spec.out_axes, run.out_tree, [len(var.aval.shape) for var in jaxpr.outvars[:count]]),
@@ -137,11 +155,7 @@ def record_vmap(
         axis_name=spec.axis_name,
         in_axes=(*in_axes, *[0] * len(keys)),
         out_axes=tuple(out_axes),
-        in_states=tuple(
-            (recorder.tokens[id(c.state)], c.axis)
-            for c in mapped
-            if recorder.tokens[id(c.state)] in touched.any
-        ),
+        in_states=tuple((token, axis) for token, axis in run.sliced() if touched.may_see(token)),
         out_states=tuple(plan.kept.items()),
         private=tuple(plan.private),
         keys=tuple(plan.keys),
@@ -154,7 +168,7 @@ def record_vmap(
     return jax.tree.unflatten(run.out_tree, results[:count])
 
 
-class _Touched:
+class Touched:
     """The States that a body accesses, those born in it aside."""
 
     def __init__(self, body: Any) -> None:
@@ -162,6 +176,12 @@ class _Touched:
         self.written = {token: None for token in _written(body) if token not in born}
         read = {eqn.params["token"]: None for eqn in _jax.equations_of(body, ("state_read",))}
         self.any = {token: None for token in (*read, *self.written) if token not in born}
+        self.rules = bool(_jax.equations_of(body, ("custom_jvp_call", "custom_vjp_call")))
+        """Whether there are derivative rules, which may read any State later."""
+
+    def may_see(self, token: Token) -> bool:
+        """Whether the body reads or writes a State, or a rule in it might."""
+        return self.rules or token in self.any
 
 
 def _written(body: Any) -> dict[Token, None]:
@@ -207,12 +227,16 @@ class _Run:
         """Selected by a filter, but not to be mapped: an error only if the function touches them."""
         self.births: list[State[Any]] = []
         """States created by the lanes that a Node keeps."""
+        self.new = NewStates() if spec.new is None else spec.new
         self.before: list[tuple[Any, Any]] = []
+        self.changes = 0
+        """How many changes of type the recorder knew before."""
 
     def trace(self, avals: Sequence[Any]) -> tuple[Any, Sequence[Any]]:
         recorder, spec = self.recorder, self.spec
         tokens = {id(chosen.state): chosen.state._token(recorder) for chosen in self.mapped}
         self.before = list(zip(recorder.avals, recorder.trees, strict=True))
+        self.changes = len(recorder.type_changes)
         named = [(spec.axis_name, self.size)] if spec.axis_name is not None else []
         own = dict(recorder.own_in)
         try:
@@ -249,7 +273,8 @@ class _Run:
                 recorder.own_in[state._token(recorder)] = recorder.body_here("read", state)
         known, journal = len(recorder.owners), len(recorder.journal)
         args, kwargs = jax.tree.unflatten(self.in_tree, flat)
-        results, self.out_tree = jax.tree.flatten(self.function(*args, **kwargs))
+        with inside_lanes(chosen.state for chosen in self.mapped):
+            results, self.out_tree = jax.tree.flatten(self.function(*args, **kwargs))
         for result in results:
             _check_result(result)
         if not self.spec.isolated:
@@ -267,7 +292,12 @@ class _Run:
                     found[id(obj)] = obj
         return list(found.values())
 
-    def plan(self, touched: _Touched) -> _Plan:
+    def sliced(self) -> list[tuple[Token, int]]:
+        """The States that are taken apart, with their axes."""
+        found = [(self.recorder.tokens[id(chosen.state)], chosen.axis) for chosen in self.mapped]
+        return [(token, axis) for token, axis in found if token not in self.misfits]
+
+    def plan(self, touched: Touched) -> _Plan:
         """Decide for every State that is written; settle what cannot be."""
         for token, error in self.misfits.items():
             if token in touched.any:
@@ -287,6 +317,9 @@ class _Run:
                 plan.private.append(token)
             elif axis is not None:
                 plan.kept[token] = axis
+        settled = {*plan.kept, *plan.private}  # what becomes of a type that lanes change is said here
+        changes = recorder.type_changes
+        changes[self.changes :] = [c for c in changes[self.changes :] if c[1] not in settled]
         born = {recorder.tokens[id(state)] for state in self.births}
         plan.private = [token for token in plan.private if token not in born]
         shared = [token for token in touched.written if token not in plan.kept and token not in plan.private]
@@ -315,16 +348,23 @@ class _Run:
         recorder.advance()
 
     def adopt_births(self, leaves: Sequence[Any]) -> None:
-        """A State that the lanes created and a Node keeps is one State, with the lanes along axis 0."""
+        """A State that the lanes created and a Node keeps is one State, with the lanes along axis 0; an
+        excluded one has the value of the first lane.
+        """
         recorder, rest = self.recorder, list(leaves)
+        names = find_names(self.function)[0] if self.births and self.new.exclude is not None else {}
         for state in self.births:
             count, tree = len(state._cells), recorder.trees[recorder.tokens[id(state)]]
             chunk, rest = rest[:count], rest[count:]
+            if self.new.excluded(names.get(id(state), ""), state):
+                chunk = [leaf[0] for leaf in chunk]
+            else:
+                gain_lanes(state, self.size, self.new)
             state._cells = tuple(Cell(Unborn(leaf)) for leaf in chunk)
             recorder.alloc(state, chunk, tree)
 
 
-def _split(recorder: Recorder, token: Token, size: int) -> tuple[Any, Any]:
+def split_keys(recorder: Recorder, token: Token, size: int) -> tuple[Any, Any]:
     """(a key per lane, the key that the random State goes on with)."""
     keys = jax.random.split(recorder.owners[token].value, size + 1)
     return keys[1:], keys[0]
@@ -362,6 +402,12 @@ def _whole(aval: Any, axis: int | None, size: int) -> Any:
 
 
 # ----------------------------------------------------------------------------------------------------- public
+
+
+def check_axis_name(axis_name: Any) -> None:
+    """Refuse what is no name of an axis."""
+    if axis_name is not None and not isinstance(axis_name, str):
+        raise TypeError(f"axis_name is {axis_name!r}; give a str")
 
 
 def vmap(
@@ -409,8 +455,7 @@ def vmap(
     >>> v.value
     Array([0., 2., 4.], dtype=float32)
     """
-    if axis_name is not None and not isinstance(axis_name, str):
-        raise TypeError(f"axis_name is {axis_name!r}; give a str")
+    check_axis_name(axis_name)
     if isolated and out_states is not None:
         raise ValueError("isolated=True forgets what lanes write, and out_states keeps it; give one of them")
     spec = Lanes(in_axes, out_axes, axis_name, axis_size, in_states, out_states, bool(isolated))

@@ -13,12 +13,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from stategraph import _jax
 from stategraph.backends.params import decode
+from stategraph.backends.shards import over_shards
 from stategraph.errors import LoweringError, describe
 from stategraph.ir.attributes import RegionRef
 from stategraph.ir.core import Constant, Op, Region, Value
+from stategraph.passes.expand_transforms import FUNCTIONS
 
 HOST = {"host.debug_print", "host.debug_callback", "host.io_callback", "host.pure_callback"}
 
@@ -29,6 +32,20 @@ def emit_region(
     """(closed body, captured values): a body whose inputs are the captured values followed by ``inputs``."""
     emitter = _Emitter(differentiable, None)
     return emitter.body(region, inputs, name)
+
+
+def emit_op(op: Op, inputs: Sequence[Value]) -> Any:
+    """A body of one op. ``inputs``: what its regions capture and its operands, each a variable of its own where
+    the op has no regions.
+    """
+    if not op.regions:
+        inputs = [Value(value.type) for value in inputs]
+        op = Op(op.name, inputs, [result.type for result in op.results], op.attributes, (), op.location)
+    emitter = _Emitter(bool(op.regions), None)
+    variables = [emitter.define(value) for value in inputs]
+    emitter.op(op)
+    results = [emitter.read(result) for result in op.results]
+    return _jax.make_body(variables, results, emitter.eqns, name=op.name)
 
 
 class _Emitter:
@@ -47,7 +64,10 @@ class _Emitter:
         """Functions with derivative rules that enclose this body, outermost first, and the values that each
         captures.
         """
-        self.calls: dict[Any, Any] = parent.calls if parent is not None else {}
+        self.local = _jax.inside_shard_map()
+        """Whether this is for a body that JAX is tracing for one shard: it will be typed again, with
+        knowledge of the mesh."""
+        self.calls: dict[Any, Any] = parent.calls if parent is not None and parent.local == self.local else {}
         """Bodies of calls by what they compute: equal calls share one, so that JAX differentiates and lowers
         it once.
         """
@@ -107,6 +127,10 @@ class _Emitter:
             return
         if op.name.startswith("jax.") or op.name in HOST:
             self.plain(op)
+            return
+        if self.local and op.name in FUNCTIONS:
+            function, operands = FUNCTIONS[op.name](op)
+            self.deferred(op, function, operands)
             return
         raise LoweringError(
             f"{op.name} cannot be lowered: no rule for it\n  at: {op.location}\n  fix: run the default passes first"
@@ -347,9 +371,31 @@ class _Emitter:
         body, _ = emitter.body(region, region.args, order=captured)
         return _jax.body_as_function(body)(*outer, *args)
 
+    def shard_map(self, op: Op) -> None:
+        region = op.regions[0]
+        captured = captures(region)
+
+        def local(*shards: Any) -> list[Any]:
+            return self.run(region, captured, shards[: len(captured)], shards[len(captured) :])
+
+        mapped = over_shards(op, local, len(captured))
+        self.traced(op, lambda outer, args: mapped(*outer, *args), captured)
+
+    def deferred(self, op: Op, function: Callable[..., Any], operands: Sequence[Value]) -> None:
+        """Emit an equation that calls ``function`` when the body is typed."""
+        primitive, params = _jax.deferred(function, [_jax.aval_of(result.type) for result in op.results])
+        self.equation(op, [self.read(value) for value in operands], primitive, params)
+
     def traced(self, op: Op, function: Callable[..., Any], captured: Sequence[Value] = ()) -> None:
         """Emit ``op`` by letting JAX trace ``function(captured, operands)``."""
         count = len(captured)
+        if self.local:
+            self.deferred(
+                op,
+                lambda *flat: function(list(flat[:count]), list(flat[count:])),
+                [*captured, *op.operands],
+            )
+            return
         avals = [_jax.aval_of(value.type) for value in (*captured, *op.operands)]
         jaxpr, consts = _jax.trace_flat(
             lambda *flat: function(list(flat[:count]), list(flat[count:])),
@@ -357,10 +403,10 @@ class _Emitter:
             traced_for="stategraph",
             name=op.name,
         )
-        if consts:
-            raise LoweringError(f"{op.name} closes over arrays that are no operands\n  at: {op.location}")
         operands = [self.read(value) for value in (*captured, *op.operands)]
         variables = dict(zip(jaxpr.invars, operands, strict=True))
+        for variable, const in zip(jaxpr.constvars, consts, strict=True):
+            variables[variable] = _jax.literal(np.asarray(const), variable.aval)
         self.eqns += _jax.rename(jaxpr.eqns, variables)
         for result, atom in zip(op.results, jaxpr.outvars, strict=True):
             self.env[result] = atom if type(atom) is _jax.Literal else variables.get(atom, atom)
@@ -456,6 +502,7 @@ _HANDLERS: dict[str, Callable[[_Emitter, Op], None]] = {
     "flow.cond": _Emitter.cond,
     "flow.call": _Emitter.call,
     "xform.remat": _Emitter.remat,
+    "xform.shard_map": _Emitter.shard_map,
     "flow.custom_jvp": _Emitter.custom_jvp,
     "flow.custom_vjp": _Emitter.custom_vjp,
 }

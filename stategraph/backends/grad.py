@@ -14,10 +14,12 @@ import jax
 from stategraph import _jax
 from stategraph.backends.emit import emit_region
 from stategraph.backends.pin import pin_host_effects
-from stategraph.errors import LoweringError
+from stategraph.backends.reverse import Reverse, zeros
+from stategraph.errors import underivable
 from stategraph.ir.core import Op, Value
 from stategraph.ir.location import Location
-from stategraph.passes.expand_transforms import EXPANDERS, Expansion
+from stategraph.passes.edit import REWRITER
+from stategraph.passes.expand_transforms import EXPANDERS, FUNCTIONS, Expansion, Transformed
 
 
 def expand_grad(op: Op, again: bool) -> Expansion:
@@ -26,8 +28,23 @@ def expand_grad(op: Op, again: bool) -> Expansion:
     ``again`` says that the result will itself be differentiated, so that functions must keep their derivative
     rules.
     """
-    from stategraph.tracing.importer import import_inline
+    (region,) = op.regions
+    pin_host_effects(region)
+    ops, values, gradients = Reverse(region, again).gradient()
+    arguments = dict(zip(region.args, op.operands, strict=True))
+    for arg, operand in arguments.items():
+        REWRITER.replace_uses(arg, operand)
+    results = [arguments.get(value, value) for value in values]
+    for result, gradient in zip(op.results[len(values) :], gradients, strict=True):
+        if gradient is None:
+            more, (gradient,) = zeros(result.type)
+            ops += more
+        results.append(arguments.get(gradient, gradient))
+    return ops, results
 
+
+def gradient_function(op: Op) -> Transformed:
+    """``expand_grad`` as a function."""
     (region,) = op.regions
     pin_host_effects(region)
     body, captured = emit_region(region, region.args, differentiable=True, name="grad")
@@ -49,12 +66,20 @@ def expand_grad(op: Op, again: bool) -> Expansion:
         )(*flat[count:])
         return [value, *rest, *gradients]
 
-    avals = [_jax.aval_of(value.type) for value in (*captured, *op.operands)]
+    return differentiated, [*captured, *op.operands]
+
+
+def _expanded(
+    op: Op, again: bool, what: str, function: Callable[..., list[Any]], operands: list[Value]
+) -> Expansion:
+    """The ops that JAX records when it traces the function."""
+    from stategraph.tracing.importer import import_inline
+
+    avals = [_jax.aval_of(value.type) for value in operands]
     try:
-        jaxpr, consts = _jax.trace_flat(differentiated, avals, traced_for="stategraph grad", name="grad")
+        jaxpr, consts = _jax.trace_flat(function, avals, traced_for="stategraph grad", name=op.name)
     except (TypeError, ValueError) as error:
-        raise LoweringError(f"the gradient at {_place(op)} cannot be taken: {error}") from error
-    operands: list[Value] = [*captured, *op.operands]
+        raise underivable(f"The {what}", _place(op), error) from error
     return import_inline(jaxpr, consts, operands, op.location, keep_rules=again)
 
 
@@ -62,14 +87,22 @@ def expand_jvp(op: Op, again: bool) -> Expansion:
     """The ops that compute the body's results and how the outputs change along the tangents, one lane after
     another where there are lanes.
     """
-    pushed = _pushed if op.attributes["lanes"] is None else _pushed_lanes
-    return _expand_product(op, again, pushed)
+    return _expanded(op, again, "derivative", *jvp_function(op))
+
+
+def jvp_function(op: Op) -> Transformed:
+    """``expand_jvp`` as a function."""
+    return _product_function(op, _pushed if op.attributes["lanes"] is None else _pushed_lanes)
 
 
 def expand_vjp(op: Op, again: bool) -> Expansion:
     """The ops that compute the body's results and the gradients of the outputs weighted with the cotangents."""
-    pulled = _pulled if op.attributes["lanes"] is None else _pulled_lanes
-    return _expand_product(op, again, pulled)
+    return _expanded(op, again, "derivative", *vjp_function(op))
+
+
+def vjp_function(op: Op) -> Transformed:
+    """``expand_vjp`` as a function."""
+    return _product_function(op, _pulled if op.attributes["lanes"] is None else _pulled_lanes)
 
 
 Pure = Callable[..., tuple[list[Any], list[Any]]]
@@ -77,7 +110,7 @@ Pure = Callable[..., tuple[list[Any], list[Any]]]
 
 
 def _pushed(pure: Pure, primals: list[Any], tangents: list[Any]) -> tuple[list[Any], list[Any]]:
-    _, moved, values = jax.jvp(pure, primals, tangents, has_aux=True)
+    _, moved, values = jax.jvp(pure, primals, _jax.cast_like(tangents, primals), has_aux=True)
     return values, moved
 
 
@@ -89,22 +122,20 @@ def _pushed_lanes(pure: Pure, primals: list[Any], tangents: list[Any]) -> tuple[
 
 
 def _pulled(pure: Pure, primals: list[Any], cotangents: list[Any]) -> tuple[list[Any], list[Any]]:
-    _, pull, values = jax.vjp(pure, *primals, has_aux=True)
-    return values, pull(cotangents)
+    outputs, pull, values = jax.vjp(pure, *primals, has_aux=True)
+    return values, pull(_jax.cast_like(cotangents, outputs))
 
 
 def _pulled_lanes(pure: Pure, primals: list[Any], cotangents: list[Any]) -> tuple[list[Any], list[Any]]:
-    _, pull, values = jax.vjp(pure, *primals, has_aux=True)
+    outputs, pull, values = jax.vjp(pure, *primals, has_aux=True)
     if not cotangents:
         return values, [jax.numpy.zeros((0, *x.shape), x.dtype) for x in primals]
-    return values, jax.vmap(pull)(cotangents)
+    return values, jax.vmap(lambda lane: pull(_jax.cast_like(lane, outputs)))(cotangents)
 
 
-def _expand_product(
-    op: Op, again: bool, derive: Callable[[Pure, list[Any], list[Any]], tuple[list[Any], list[Any]]]
-) -> Expansion:
-    from stategraph.tracing.importer import import_inline
-
+def _product_function(
+    op: Op, derive: Callable[[Pure, list[Any], list[Any]], tuple[list[Any], list[Any]]]
+) -> Transformed:
     (region,) = op.regions
     pin_host_effects(region)
     body, captured = emit_region(region, region.args, differentiable=True, name="derivative")
@@ -127,15 +158,7 @@ def _expand_product(
         values, moved = derive(pure, [given[i] for i in active], list(flat[count : count + seeds]))
         return [*values, *moved]
 
-    operands: list[Value] = [*captured, *op.operands]
-    avals = [_jax.aval_of(value.type) for value in operands]
-    try:
-        jaxpr, consts = _jax.trace_flat(
-            differentiated, avals, traced_for="stategraph derivative", name=op.name
-        )
-    except (TypeError, ValueError) as error:
-        raise LoweringError(f"the derivative at {_place(op)} cannot be taken: {error}") from error
-    return import_inline(jaxpr, consts, operands, op.location, keep_rules=again)
+    return differentiated, [*captured, *op.operands]
 
 
 def _place(op: Op) -> Location:
@@ -146,3 +169,6 @@ def _place(op: Op) -> Location:
 EXPANDERS["xform.grad"] = expand_grad
 EXPANDERS["xform.jvp"] = expand_jvp
 EXPANDERS["xform.vjp"] = expand_vjp
+FUNCTIONS["xform.grad"] = gradient_function
+FUNCTIONS["xform.jvp"] = jvp_function
+FUNCTIONS["xform.vjp"] = vjp_function

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from stategraph import _jax
 from stategraph.errors import LoweringError
@@ -65,6 +66,16 @@ def encode(value: Any, body: BodyToRegion) -> Any:
         return Record("prng_impl", (("name", impl),))
     if isinstance(value, type) and issubclass(value, np.generic):
         return DType(short_dtype(np.dtype(value).name))
+    if isinstance(value, frozenset):
+        return Record("frozenset", (("items", tuple(encode(item, body) for item in sorted(value, key=repr))),))
+    if isinstance(value, (Mesh, AbstractMesh)):
+        return mesh_record(value)
+    if isinstance(value, PartitionSpec) and not (value.unreduced or value.reduced):
+        return Record("spec", (("partitions", spec_of(value)),))
+    if isinstance(value, NamedSharding) and isinstance(value.mesh, AbstractMesh) and not spec_of(value.spec):
+        return None  # it only says which mesh the code stands in
+    if isinstance(value, NamedSharding) and value == NamedSharding(value.mesh, value.spec):
+        return Record("sharding", (("mesh", encode(value.mesh, body)), ("spec", encode(value.spec, body))))
     return Opaque(opaque_name(value), value)
 
 
@@ -89,6 +100,14 @@ def decode(value: Any, region: RegionToBody) -> Any:
             return _jax.prng_impl(value.get("name"))
         if value.name == "key_dtype":
             return jax.random.key(0, impl=value.get("impl")).dtype
+        if value.name == "frozenset":
+            return frozenset(decode(item, region) for item in value.get("items"))
+        if value.name in ("mesh", "abstract_mesh"):
+            return mesh_of(value)
+        if value.name == "spec":
+            return PartitionSpec(*value.get("partitions"))
+        if value.name == "sharding":
+            return NamedSharding(decode(value.get("mesh"), region), decode(value.get("spec"), region))
         return _known_class(value.name)(**{field: decode(item, region) for field, item in value.fields})
     if kind is list:
         return [decode(item, region) for item in value]
@@ -124,6 +143,49 @@ def opaque_name(value: Any) -> str:
         text = repr(value)
         name = type(value).__name__ if " at 0x" in text or len(text) > 60 else text
     return re.sub(r" at 0x[0-9a-f]+", "", str(name))
+
+
+# ----------------------------------------------------------------------------------------------------- meshes
+
+
+def spec_of(spec: Any) -> tuple[Any, ...]:
+    """A ``PartitionSpec`` as plain data, without trailing entries that say nothing."""
+    entries = [entry if entry is None or isinstance(entry, str) else tuple(entry) for entry in spec]
+    while entries and entries[-1] in (None, ()):
+        entries.pop()
+    return tuple(None if entry == () else entry for entry in entries)
+
+
+def mesh_record(mesh: Any) -> Record:
+    """A mesh as plain data: axes with their sizes and types, and the numbers of its devices."""
+    axes = tuple(mesh.shape.items())
+    types = tuple(kind.name for kind in mesh.axis_types)
+    if isinstance(mesh, AbstractMesh):
+        return Record("abstract_mesh", (("axes", axes), ("types", types)))
+    devices = () if mesh.empty else tuple(int(device.id) for device in mesh.devices.flat)
+    if all(kind == "Auto" for kind in types):
+        return Record("mesh", (("axes", axes), ("devices", devices)))
+    return Record("mesh", (("axes", axes), ("devices", devices), ("types", types)))
+
+
+def mesh_of(record: Record) -> Any:
+    """The mesh; raises ``LoweringError`` when this process does not have its devices."""
+    fields = dict(record.fields)
+    names, sizes = zip(*fields["axes"], strict=True) if fields["axes"] else ((), ())
+    types = tuple(AxisType[name] for name in fields.get("types", ("Auto",) * len(names)))
+    if record.name == "abstract_mesh":
+        return AbstractMesh(sizes, names, axis_types=types)
+    if not names:
+        return Mesh(np.empty((), object), ())
+    known = {device.id: device for device in jax.devices()}
+    missing = [number for number in fields["devices"] if number not in known]
+    if missing:
+        raise LoweringError(
+            f"the program runs on a mesh of the devices {fields['devices']}, and there is no device "
+            f"{', '.join(map(str, missing))} here; those that there are: {', '.join(map(str, known))}"
+        )
+    devices = np.array([known[number] for number in fields["devices"]]).reshape(sizes)
+    return Mesh(devices, names, axis_types=types)
 
 
 # ------------------------------------------------------------------------------------------------- structures

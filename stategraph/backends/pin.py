@@ -7,6 +7,10 @@ and makes each print depend on it, which changes no value.
 
 from __future__ import annotations
 
+import numpy as np
+
+from stategraph import _jax
+from stategraph.ir.attributes import Opaque
 from stategraph.ir.core import Constant, Op, Region, Value
 from stategraph.ir.types import TensorType
 from stategraph.passes.edit import REWRITER
@@ -33,10 +37,10 @@ def _count_trips(loop: Op, outer: Value | None) -> Value:
     position = loop.attributes["carry"]
     (body,) = loop.regions
     operands = list(loop.operands)
-    operands.insert(position, Constant(0, _I32) if outer is None else outer)
+    operands.insert(position, Constant(np.int32(0), _I32) if outer is None else outer)
     REWRITER.set_operands(loop, operands)
     counter = insert_arg(body, position, _I32, "trip")
-    following = Op("jax.add", [counter, Constant(1, _I32)], [_I32], location=loop.location)
+    following = Op("jax.add", [counter, Constant(np.int32(1), _I32)], [_I32], location=loop.location)
     REWRITER.insert_before(body.terminator, following)
     insert_yields(body, position, [following.result])
     insert_results(loop, position, [_I32], [None])
@@ -46,10 +50,19 @@ def _count_trips(loop: Op, outer: Value | None) -> Value:
 
 def _depend_on(op: Op, counter: Value) -> None:
     """Run ``op`` if ``counter >= 0``, which always holds."""
-    test = Op("jax.ge", [counter, Constant(0, _I32)], [_BOOL], location=op.location)
+    test = Op("jax.ge", [counter, Constant(np.int32(0), _I32)], [_BOOL], location=op.location)
     never, always = Region(), Region()
     never.yield_((), op.location)
-    inner = Op(op.name, op.operands, (), dict(op.attributes), (), op.location)
+    name, attributes = op.name, dict(op.attributes)
+    if name == "host.io_callback":  # differentiating a loop, JAX keeps callbacks of the debug kind only
+        name = "host.debug_callback"
+        effect = _jax.debug_effect(attributes["ordered"])
+        attributes = {
+            "callback": attributes["callback"],
+            "effect": Opaque(type(effect).__name__, effect),
+            "partitioned": False,
+        }
+    inner = Op(name, op.operands, (), attributes, (), op.location)
     always.append(inner)
     always.yield_((), op.location)
     REWRITER.insert_before(op, test, Op("flow.cond", [test.result], (), {}, [never, always], op.location))

@@ -20,7 +20,7 @@ from __future__ import annotations
 import contextlib
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import attrs
 import jax
@@ -28,8 +28,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from stategraph import _jax
+from stategraph.backends.checks import CheckFailure, failure_of, run_check
 from stategraph.backends.params import decode
 from stategraph.backends.reference_lanes import run_lanes
+from stategraph.backends.reference_shards import run_shards
 from stategraph.backends.reference_values import (
     ExecutionError,
     Leaves,
@@ -52,6 +54,20 @@ Host = Callable[[Op, Sequence[Any], dict[str, Any]], Sequence[Any]]
 """Performs a ``host.*`` op: (op, operands, parameters) -> results."""
 
 
+class Watcher(Protocol):
+    """Somebody who looks on."""
+
+    def ran(self, op: Op, operands: Sequence[Any], results: Sequence[Any]) -> None:
+        """An op has run, and those in its regions before it."""
+
+    def trip(self, loop: Op, number: int | None) -> None:
+        """A loop begins a trip; None when it has ended."""
+
+
+class Interrupt(Exception):
+    """What a watcher raises to end the run."""
+
+
 class TooManyTrips(StateGraphError):
     """A ``flow.while`` ran for more trips than ``run(trip_limit=)`` allows."""
 
@@ -64,6 +80,7 @@ def run(
     captured: Mapping[str, Any] | None = None,
     host: Host | None = None,
     trip_limit: int | None = None,
+    watcher: Watcher | None = None,
 ) -> tuple[list[Any], Store]:
     """Run a program, in stateful or functional form.
 
@@ -74,6 +91,7 @@ def run(
       captured: other values for captured arrays, by name.
       host: performs the ``host.*`` ops instead of JAX.
       trip_limit: the largest number of trips of a ``flow.while``; None for no limit.
+      watcher: is told of every op that ran; what it raises ends the run.
 
     Returns:
       (leaves of the results, the State afterwards): every path of ``states``, and the States that the
@@ -81,6 +99,7 @@ def run(
 
     Raises:
       ExecutionError: an op failed; the error behind it is its cause.
+      CheckFailure: a runtime check failed; what it raises is the cause.
       TooManyTrips: see ``trip_limit``.
     """
     given = {**program.captured, **(captured or {})}
@@ -96,10 +115,11 @@ def run(
             store[path] = _entry(program, path, store.get(path))
     values = [fit(as_array(x), arg.type, f"argument {name!r}") for x, arg, name in _named(inputs, program)]
     born = frozenset(path for path, symbol in program.states.items() if symbol.born)
-    settings = _Settings(program, born, host or _bind, trip_limit)
+    settings = _Settings(program, born, host or _bind, trip_limit, watcher)
     machine = _Machine(settings, ChainMap({}), store, (), False)
     results = machine.region(program.body, values)
     jax.effects_barrier()
+    failure_of(program, machine.store)
     return results, machine.store
 
 
@@ -140,6 +160,7 @@ class _Settings:
     """States that outlive the region that creates them."""
     host: Host
     trip_limit: int | None
+    watcher: Watcher | None = None
     params: dict[Op, dict[str, Any]] = attrs.Factory(dict)
     """Decoded parameters of the ops that ran."""
 
@@ -178,10 +199,12 @@ class _Machine:
                 raise ExecutionError(f"it gave {len(results)} results, not {len(op.results)}")
             for i, (result, x) in enumerate(zip(op.results, results, strict=True)):
                 self.frame[result] = fit(x, result.type, f"result {i}")
-        except TooManyTrips:
+        except (TooManyTrips, CheckFailure, Interrupt):
             raise
         except Exception as error:
             self.fail(op, operands, error)
+        if self.settings.watcher is not None:
+            self.settings.watcher.ran(op, operands, [self.frame[result] for result in op.results])
 
     def fail(self, op: Op, operands: Sequence[Any], error: Exception) -> NoReturn:
         """Say which op failed; of nested ops the innermost says most."""
@@ -256,11 +279,13 @@ class _Machine:
         carries, xs = list(operands[:count]), operands[count:]
         stacks: list[list[Any]] = [[] for _ in op.results[count:]]
         for trip in reversed(range(length)) if op.attributes["reverse"] else range(length):
+            self.begin(op, trip)
             elements = [jax.lax.dynamic_index_in_dim(x, trip, keepdims=False) for x in xs]
             values = self.region(body, [*carries, *elements])
             carries = values[:count]
             for stack, y in zip(stacks, values[count:], strict=True):
                 stack.append(y)
+        self.begin(op, None)
         if op.attributes["reverse"]:
             stacks = [stack[::-1] for stack in stacks]
         stacked = zip(stacks, op.results[count:], strict=True)
@@ -274,6 +299,7 @@ class _Machine:
         carries = list(operands)
         trips = 0
         while True:
+            self.begin(op, trips)
             (going,) = self.region(condition, carries)
             if not bool(going.any() if going.ndim else going):
                 break
@@ -284,7 +310,12 @@ class _Machine:
             trips += 1
             if trips == self.settings.trip_limit:
                 raise TooManyTrips(f"{op.name} at {op.location} ran for {trips} trips")
+        self.begin(op, None)
         return carries
+
+    def begin(self, loop: Op, trip: int | None) -> None:
+        if self.settings.watcher is not None:
+            self.settings.watcher.trip(loop, trip)
 
     def cond(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
         index = min(max(int(operands[0]), 0), len(op.regions) - 1)
@@ -343,10 +374,10 @@ class _Machine:
         if op.name == "xform.jvp":
             _, linear, (values, store) = jax.linearize(body, *primals, has_aux=True)
         else:
-            _, pull, (values, store) = jax.vjp(body, *primals, has_aux=True)
+            outputs, pull, (values, store) = jax.vjp(body, *primals, has_aux=True)
 
             def linear(*cotangents: Any) -> Any:
-                return pull(list(cotangents))
+                return pull(_jax.cast_like(cotangents, outputs))
 
         self.store.update(store)
         lanes = op.attributes["lanes"]
@@ -478,6 +509,7 @@ _HANDLERS: dict[str, Callable[[_Machine, Op, list[Any]], Sequence[Any]]] = {
     "state.read": _Machine.state_read,
     "state.write": _Machine.state_write,
     "state.alloc": _Machine.state_alloc,
+    "check.error_if": lambda _, op, operands: run_check(op, operands),
     "flow.scan": _Machine.scan,
     "flow.while": _Machine.while_,
     "flow.cond": _Machine.cond,
@@ -487,6 +519,7 @@ _HANDLERS: dict[str, Callable[[_Machine, Op, list[Any]], Sequence[Any]]] = {
     "xform.remat": _Machine.call,
     "xform.grad": _Machine.grad,
     "xform.vmap": run_lanes,
+    "xform.shard_map": run_shards,
     "xform.jvp": _Machine.product,
     "xform.vjp": _Machine.product,
 }
@@ -503,8 +536,7 @@ def _bind(op: Op, operands: Sequence[Any], params: dict[str, Any]) -> Sequence[A
         raise ExecutionError(f"JAX {jax.__version__} has no primitive {name!r}")
     if name == "debug_print":
         params = {**params, "logging_record": None}
-    results = primitive.bind(*operands, **params)
-    return list(results) if primitive.multiple_results else [results]
+    return _jax.bind_here(primitive, params, operands)
 
 
 def _entry(program: Program, path: str, leaves: Leaves | None) -> Leaves:

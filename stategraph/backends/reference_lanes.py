@@ -18,7 +18,7 @@ import numpy as np
 from stategraph import _jax
 from stategraph.backends.reference_values import ExecutionError, Leaves
 from stategraph.ir.core import Op
-from stategraph.ir.lanes import private_states, state_axes
+from stategraph.ir.lanes import LANE_REDUCTIONS, lane_writes, private_states, state_axes
 
 Ends = tuple[list[Any], dict[str, Leaves]]
 """Results, and the leaves of the States that were written."""
@@ -31,7 +31,7 @@ def run_lanes(machine: Any, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
     mapped, private = state_axes(op, "in_states"), private_states(op)
     store: dict[str, Leaves] = machine.store
     start = dict(store)
-    written = sorted({access.symbol for access in op.walk("state.write")} & store.keys() - private)
+    written = sorted({write.symbol for write in lane_writes(op)} & store.keys() - private)
 
     def lane(arguments: Sequence[Any], own: Sequence[Leaves]) -> Ends:
         store.update(start)
@@ -92,7 +92,9 @@ def _together(
 
 
 def _talks(op: Op) -> bool:
-    """Whether the body mentions the op's named axis."""
+    """Whether the body mentions the op's named axis, or reduces over all lanes."""
+    if next(op.walk(*(f"jax.{name}" for name in LANE_REDUCTIONS)), None) is not None:
+        return True
     name = op.attributes["axis_name"]
     if name is None:
         return False

@@ -15,16 +15,31 @@ import jax
 
 from stategraph import _jax
 from stategraph.backends.emit import emit_region
-from stategraph.errors import LoweringError, StateAccessError, describe
-from stategraph.ir.core import Op, Program, Region, Value
+from stategraph.backends.shards import created
+from stategraph.errors import BatchAxisError, LoweringError, describe
+from stategraph.ir.core import Op
 from stategraph.ir.location import Location
-from stategraph.passes.expand_transforms import EXPANDERS, SURROUNDINGS, Expansion
+from stategraph.passes.expand_transforms import (
+    EXPANDERS,
+    FUNCTIONS,
+    SURROUNDINGS,
+    Expansion,
+    Transformed,
+)
 
 
 def expand_vmap(op: Op, again: bool) -> Expansion:
     """The ops that compute the body on all lanes; ``again`` says that they will be transformed themselves."""
     from stategraph.tracing.importer import import_inline
 
+    function, operands = vmap_function(op, again)
+    avals = [_jax.aval_of(value.type) for value in operands]
+    jaxpr, consts = _jax.trace_flat(function, avals, traced_for="stategraph vmap", name="vmap")
+    return import_inline(jaxpr, consts, operands, op.location, keep_rules=again)
+
+
+def vmap_function(op: Op, again: bool = True) -> Transformed:
+    """``expand_vmap`` as a function."""
     (region,) = op.regions
     body, captured = emit_region(region, region.args, differentiable=again, name="vmap")
     run = _jax.body_as_function(body)
@@ -32,16 +47,15 @@ def expand_vmap(op: Op, again: bool) -> Expansion:
     in_axes, out_axes = op.attributes["in_axes"], op.attributes["out_axes"]
 
     def batched(*flat: Any) -> list[Any]:
-        return mapped(lambda *lane: run(*flat[:count], *lane), op, in_axes, out_axes)(*flat[count:])
+        try:
+            return mapped(lambda *lane: run(*flat[:count], *lane), op, in_axes, out_axes)(*flat[count:])
+        except (TypeError, ValueError, NotImplementedError) as error:
+            _refuse_differences(op, run, list(map(_jax.typeof, flat)), count)
+            raise LoweringError(
+                f"the function at {_place(op)} cannot be mapped over lanes: {error}"
+            ) from error
 
-    operands: list[Value] = [*captured, *op.operands]
-    avals = [_jax.aval_of(value.type) for value in operands]
-    try:
-        jaxpr, consts = _jax.trace_flat(batched, avals, traced_for="stategraph vmap", name="vmap")
-    except (TypeError, ValueError, NotImplementedError) as error:
-        _refuse_differences(op, run, avals, count)
-        raise LoweringError(f"the function at {_place(op)} cannot be mapped over lanes: {error}") from error
-    return import_inline(jaxpr, consts, operands, op.location, keep_rules=again)
+    return batched, [*captured, *op.operands]
 
 
 def mapped(
@@ -82,9 +96,9 @@ def _refuse_differences(op: Op, run: Callable[..., list[Any]], avals: Sequence[A
     found = {}
     for (first, symbol), end in zip(op.attributes["shared"], starts[1:], strict=True):
         if any(differs[first:end]):
-            found[symbol.path] = _created(op, symbol.path)
+            found[symbol.path] = created(op, symbol.path)
     if found:
-        raise StateAccessError(undeclared(found, _place(op)))
+        raise BatchAxisError(undeclared(found, _place(op)))
     for index, (axis, different) in enumerate(zip(op.attributes["out_axes"], differs, strict=False)):
         if axis is None and different:
             raise LoweringError(
@@ -118,15 +132,6 @@ def _place(op: Op) -> Location:
     return next((inner.location for inner in (op, *op.walk()) if inner.location.known), op.location)
 
 
-def _created(op: Op, path: str) -> Location:
-    region: Region | None = op.parent
-    while region is not None and region.parent_op is not None:
-        region = region.parent_op.parent
-    owner = region.owner if region is not None else None
-    symbol = owner.states.get(path) if isinstance(owner, Program) else None
-    return symbol.location if symbol is not None else Location()
-
-
 @contextlib.contextmanager
 def named_axes_around(op: Op) -> Iterator[None]:
     """Make the named axes of the lanes that ``op`` stands in known to JAX."""
@@ -142,4 +147,5 @@ def named_axes_around(op: Op) -> Iterator[None]:
 
 
 EXPANDERS["xform.vmap"] = expand_vmap
+FUNCTIONS["xform.vmap"] = vmap_function
 SURROUNDINGS.append(named_axes_around)

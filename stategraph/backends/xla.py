@@ -20,6 +20,7 @@ from stategraph.backends import vmap as _vmap
 from stategraph.backends.checks import Checks, checks_of
 from stategraph.backends.emit import HOST, emit_region
 from stategraph.backends.params import treedef_of
+from stategraph.backends.placement import Placement, placement_of
 from stategraph.errors import LoweringError, describe
 from stategraph.ir.core import Constant, Op, Program, Region, Value
 from stategraph.ir.forms import STATE_OPS, entry_reads, exit_writes
@@ -55,11 +56,25 @@ class Executable:
     """Avals of all inputs, in the order of the body."""
     checks: Checks | None = None
     """Runtime checks: where there are any, a result comes with the leaves that say which one failed."""
+    placement: Placement | None = None
+    """Where State leaves, arguments and results lie; None where nobody said."""
+    x64: bool | None = None
+    """Whether JAX's 64-bit types have to be on, or off, because they were when it was traced; None for either."""
 
     @property
     def jit(self) -> Any:
         """``call`` under ``jax.jit``: State leaves and given arguments are donated."""
-        return jax.jit(self.call, donate_argnums=0)
+        return self._jit(donate_argnums=0)
+
+    @property
+    def lending_jit(self) -> Any:
+        """``jit`` without donation: for State that somebody else holds too."""
+        return self._jit()
+
+    def _jit(self, **options: Any) -> Any:
+        if self.placement is not None:
+            options |= self.placement.options(self.written, self.in_tree, self.checks is not None)
+        return jax.jit(self.call, **options)
 
     def call(self, donated: Any, kept: Sequence[Any], /, *args: Any, **kwargs: Any) -> Any:
         """What JAX traces: check the types, then one equation that holds the whole program. The result is (new
@@ -73,7 +88,7 @@ class Executable:
             donated, given = donated
             args, kwargs = merge_given(args, kwargs, given)
         leaves, tree = jax.tree.flatten((args, kwargs))
-        if tree != self.in_tree or _jax.DISABLE_JIT.value:
+        if tree != self.in_tree or _jax.DISABLE_JIT.value or self.x64 not in (None, _jax.x64()):
             raise SignatureMiss
         inputs = [*donated, *kept, *leaves]
         if len(inputs) != len(self.input_avals):
@@ -104,7 +119,16 @@ def merge_given(args: Any, kwargs: Any, given: Any) -> tuple[Any, Any]:
     return tuple(merged), {**kwargs, **named}
 
 
-def build(program: Program, in_tree: Any = None, out_tree: Any = None, *, donate: bool = True) -> Executable:
+def build(
+    program: Program,
+    in_tree: Any = None,
+    out_tree: Any = None,
+    *,
+    donate: bool = True,
+    in_shardings: Any = None,
+    out_shardings: Any = None,
+    given: Sequence[int] = (),
+) -> Executable:
     """Emit a functional program. Raises ``LoweringError`` naming the op when something in it cannot run."""
     check_functional(program)
     reads, writes = entry_reads(program), exit_writes(program)
@@ -137,9 +161,7 @@ def build(program: Program, in_tree: Any = None, out_tree: Any = None, *, donate
     calls = any(True for _ in program.walk(*HOST - {"host.debug_print"}))
     may_donate = donate and not calls
     target = dict(zip(written, values, strict=True))
-    can_own = {
-        leaf: value not in inputs and type(value) is not Constant for leaf, value in target.items()
-    }
+    can_own = {leaf: value not in inputs and type(value) is not Constant for leaf, value in target.items()}
 
     def donates(leaf: Leaf, value: Value) -> bool:
         return (
@@ -169,6 +191,7 @@ def build(program: Program, in_tree: Any = None, out_tree: Any = None, *, donate
         out_tree=out_tree if out_tree is not None else treedef_of(program.result_tree),
         input_avals=[_jax.aval_of(value.type) for value in order],
         checks=checks,
+        placement=placement_of(program, in_shardings, out_shardings, given),
     )
 
 
@@ -217,8 +240,8 @@ def check_functional(program: Program) -> None:
 
 def strip_host_effects(program: Program) -> list[Op]:
     """Remove callbacks and prints whose results nobody takes; returns what was removed."""
-    from stategraph.passes.edit import erase_all
+    from stategraph.passes.edit import REWRITER
 
     doomed = [op for op in program.walk(*HOST) if not any(result.has_uses for result in op.results)]
-    erase_all(doomed)
+    REWRITER.erase_all(doomed)
     return doomed

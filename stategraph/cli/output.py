@@ -12,6 +12,7 @@ from typing import Any
 from stategraph.cli.console import CommandError, UsageError, highlight
 from stategraph.ir.core import Program
 from stategraph.passes import hooks
+from stategraph.passes.base import Pass
 from stategraph.passes.instruments import Instrument, Timing, Verify, table
 from stategraph.passes.registry import load_file
 
@@ -134,10 +135,10 @@ def offer_backend(program: Program) -> None:
         _ = (gradients, lanes)
 
 
-def _validate(before: Program, after: Program, pass_: str) -> None:
+def _validate(before: Program, after: Program, pass_: Pass) -> None:
     from stategraph.backends import reference_compare
 
-    reference_compare._validate_pass(before, after, pass_)
+    reference_compare.validate_pass(before, after, pass_)
 
 
 def show_timing(timing: Timing | None, stages: Mapping[str, float]) -> None:

@@ -30,15 +30,20 @@ def run_cached(
     options: tuple[Any, ...],
     body: Callable[..., Any],
     operands: Sequence[Any],
+    *,
+    assignments: bool = False,
 ) -> Any:
-    """Run ``body(*operands)`` as a compiled program; ``functions`` and ``options`` say what it does."""
+    """Run ``body(*operands)`` as a compiled program; ``functions`` and ``options`` say what it does.
+
+    With ``assignments`` every call repeats the attribute assignments that the functions make.
+    """
     held: list[Any] = []
     key = (name, options, tuple(function_key(function, held) for function in functions))
     with _LOCK:
         entry = _CACHE.get(key)
         if entry is None:
             references = [_weak(obj, key) for obj in held]
-            entry = _CACHE[key] = (references, PlanCache())
+            entry = _CACHE[key] = (references, PlanCache(assignments=assignments))
             while len(_CACHE) > MOST_ENTRIES:
                 _CACHE.popitem(last=False)
         else:

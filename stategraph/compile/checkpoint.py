@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 
 from stategraph import _jax
-from stategraph.compile.control import _length, _run
+from stategraph.compile.control import _length, _run, trip_count
+from stategraph.compile.progress import ProgressBar, Step, with_bar
 from stategraph.graph.node import Node
 from stategraph.recording import LOCAL
 
@@ -96,7 +97,12 @@ def _is_traced() -> bool:
 
 
 def checkpointed_scan(
-    f: Callable[[Any, Any], Any], init: Any, xs: Any = None, length: int | None = None, base: int = 16
+    f: Callable[[Any, Any], Any],
+    init: Any,
+    xs: Any = None,
+    length: int | None = None,
+    base: int = 16,
+    pbar: ProgressBar | int | None = None,
 ) -> Any:
     """``scan`` for long sequences: its gradient needs memory for about ``base * log(length, base)`` trips.
 
@@ -106,6 +112,7 @@ def checkpointed_scan(
       xs: arrays, or a pytree of arrays, looped over along their first axis.
       length: number of trips, needed without ``xs``.
       base: trips of each of the nested loops, at least 2.
+      pbar: a ``ProgressBar`` over the trips, or how many trips lie between two moves of one.
 
     Returns:
       ``(carry, ys)``, as ``scan`` does.
@@ -126,13 +133,27 @@ def checkpointed_scan(
     _length("checkpointed_scan", (xs,), length)
 
     def body(start: Any, arrays: Any) -> Any:
-        trips = length if length is not None else jax.tree.leaves(arrays)[0].shape[0]
-        return _nested(_once(f), start, arrays, trips, base, _levels(trips, base))
+        return _with_bar(pbar, f, start, arrays, trip_count(arrays, length), base)
 
-    return _run("checkpointed_scan", (f,), (length, base), body, (init, xs))
+    return _run("checkpointed_scan", (f,), (length, base, pbar), body, (init, xs))
 
 
-def checkpointed_for_loop(f: Callable[..., Any], *xs: Any, length: int | None = None, base: int = 16) -> Any:
+def _with_bar(
+    pbar: ProgressBar | int | None, step: Step, start: Any, xs: Any, trips: int, base: int
+) -> tuple[Any, Any]:
+    def loop(step: Step, carry: Any) -> Any:
+        return _nested(_once(step), carry, xs, trips, base, _levels(trips, base))
+
+    return with_bar(pbar, loop, step, start, trips)
+
+
+def checkpointed_for_loop(
+    f: Callable[..., Any],
+    *xs: Any,
+    length: int | None = None,
+    base: int = 16,
+    pbar: ProgressBar | int | None = None,
+) -> Any:
     """``for_loop`` for long sequences, with the memory of ``checkpointed_scan``: the results of ``f``,
     stacked.
 
@@ -155,10 +176,9 @@ def checkpointed_for_loop(f: Callable[..., Any], *xs: Any, length: int | None = 
         def step(carry: None, slices: Any) -> tuple[None, Any]:
             return None, f(*slices)
 
-        trips = length if length is not None else jax.tree.leaves(arrays)[0].shape[0]
-        return _nested(_once(step), None, arrays, trips, base, _levels(trips, base))[1]
+        return _with_bar(pbar, step, None, arrays, trip_count(arrays, length), base)[1]
 
-    return _run("checkpointed_for_loop", (f,), (length, base), body, xs)
+    return _run("checkpointed_for_loop", (f,), (length, base, pbar), body, xs)
 
 
 def bounded_while_loop(

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from stategraph import _jax
 from stategraph.compile.cached import run_cached
+from stategraph.compile.progress import ProgressBar, Step, with_bar
 from stategraph.errors import TraceError, describe
 from stategraph.recording import LOCAL
 
@@ -138,8 +139,20 @@ def _length(name: str, xs: Sequence[Any], length: int | None) -> int | None:
     return length
 
 
+def trip_count(xs: Any, length: int | None) -> int:
+    """How many trips a loop over ``xs`` makes."""
+    if length is not None:
+        return length
+    return int(jnp.shape(jax.tree.leaves(xs)[0])[0])
+
+
 def for_loop(
-    f: Callable[..., Any], *xs: Any, length: int | None = None, reverse: bool = False, unroll: int = 1
+    f: Callable[..., Any],
+    *xs: Any,
+    length: int | None = None,
+    reverse: bool = False,
+    unroll: int = 1,
+    pbar: ProgressBar | int | None = None,
 ) -> Any:
     """Call ``f`` on each slice of ``xs`` in turn; ``f`` may read and write State.
 
@@ -149,6 +162,7 @@ def for_loop(
       length: number of trips, needed without inputs.
       reverse: from the last slice to the first; results stand where their slice stood.
       unroll: trips to lay out in one go.
+      pbar: a ``ProgressBar`` over the trips, or how many trips lie between two moves of one.
 
     Returns:
       The results of ``f``, stacked along a new first axis.
@@ -170,9 +184,12 @@ def for_loop(
         def step(carry: None, slices: Any) -> tuple[None, Any]:
             return None, f(*slices)
 
-        return jax.lax.scan(step, None, arrays, length=length, reverse=reverse, unroll=unroll)[1]
+        def loop(step: Step, carry: Any) -> Any:
+            return jax.lax.scan(step, carry, arrays, length=length, reverse=reverse, unroll=unroll)
 
-    return _run("for_loop", (f,), (length, reverse, unroll), body, xs)
+        return with_bar(pbar, loop, step, None, trip_count(arrays, length))[1]
+
+    return _run("for_loop", (f,), (length, reverse, unroll, pbar), body, xs)
 
 
 def scan(
@@ -182,16 +199,20 @@ def scan(
     length: int | None = None,
     reverse: bool = False,
     unroll: int = 1,
+    pbar: ProgressBar | int | None = None,
 ) -> Any:
     """``jax.lax.scan`` whose body may read and write State: ``f(carry, x) -> (carry, y)``; returns ``(carry,
-    ys)``.
+    ys)``. ``pbar`` is that of ``for_loop``.
     """
     _length("scan", (xs,), length)
 
     def body(start: Any, arrays: Any) -> Any:
-        return jax.lax.scan(f, start, arrays, length=length, reverse=reverse, unroll=unroll)
+        def loop(step: Step, carry: Any) -> Any:
+            return jax.lax.scan(step, carry, arrays, length=length, reverse=reverse, unroll=unroll)
 
-    return _run("scan", (f,), (length, reverse, unroll), body, (init, xs))
+        return with_bar(pbar, loop, f, start, trip_count(arrays, length))
+
+    return _run("scan", (f,), (length, reverse, unroll, pbar), body, (init, xs))
 
 
 def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], init_val: Any) -> Any:

@@ -19,6 +19,7 @@ from stategraph.backends.xla import SignatureMiss
 from stategraph.compile.plans import PlanCache
 from stategraph.recording import EPOCHS, LOCAL
 from stategraph.tracing.functions import signature_of, split
+from stategraph.tracing.shardings import shardings_of
 from stategraph.tracing.stages import Compiled, Lowered, Traced
 
 _MISSING: Any = object()
@@ -40,7 +41,10 @@ class JittedFunction:
         donate_argnames: str | Iterable[str] | None = None,
         passes: Any = "default",
         exactness: str = "reduction-order",
-        bound_to: Any = None,
+        debug_nans: bool = False,
+        in_shardings: Any = None,
+        out_shardings: Any = None,
+        state_shardings: Any = None,
     ) -> None:
         if not callable(function):
             raise TypeError(f"jit needs a function, not a {type(function).__name__}")
@@ -48,8 +52,16 @@ class JittedFunction:
         self.function = function
         self._declared = (static_argnums, static_argnames, donate_argnums, donate_argnames)
         self.signature = signature_of(function, *self._declared)
-        self.plans = PlanCache(passes, exactness)
-        self._options = {"passes": passes, "exactness": exactness}
+        shardings = shardings_of(in_shardings, out_shardings, state_shardings)
+        self.plans = PlanCache(passes, exactness, debug_nans=debug_nans, shardings=shardings)
+        self._options = {
+            "passes": passes,
+            "exactness": exactness,
+            "debug_nans": debug_nans,
+            "in_shardings": in_shardings,
+            "out_shardings": out_shardings,
+            "state_shardings": state_shardings,
+        }
         self._methods: weakref.WeakKeyDictionary[Any, JittedFunction] = weakref.WeakKeyDictionary()
 
     @property
@@ -111,7 +123,13 @@ class JittedFunction:
         """The program as traced at these arguments (arrays or ``ShapeDtypeStruct``s)."""
         parts = split(self.signature, args, kwargs)
         record = self.plans.trace(self.function, parts)
-        return Traced(record.program, record, self._options["exactness"], self._options["passes"])
+        return Traced(
+            record.program,
+            record,
+            self._options["exactness"],
+            self._options["passes"],
+            shardings=self.plans.shardings,
+        )
 
     def lower(self, *args: Any, **kwargs: Any) -> Lowered:
         """The program after the passes."""
@@ -184,6 +202,10 @@ def jit(
     donate_argnames: str | Iterable[str] | None = None,
     passes: Any = "default",
     exactness: str = "reduction-order",
+    debug_nans: bool = False,
+    in_shardings: Any = None,
+    out_shardings: Any = None,
+    state_shardings: Any = None,
 ) -> Any:
     """Compile a function that reads and writes State.
 
@@ -194,6 +216,12 @@ def jit(
       donate_argnums, donate_argnames: arguments whose memory the program may take over.
       passes: the pipeline, as text or passes (``"default,my-pass{x=1}"``).
       exactness: ``exact``, ``reduction-order`` or ``fast-math``: what the passes may do to floating point.
+      debug_nans: whether NaN in a result or State is an error. The call is then run again, op by op, to say
+        which op made it (``NanError``); calls keep a copy of the State for that.
+      in_shardings, out_shardings: where positional arguments and results lie on the devices, as for ``jax.jit``: a
+        ``jax.sharding.Sharding``, or a prefix of their structure with several and None (wherever it is best).
+      state_shardings: the same of States, ``{State or filter: sharding}``, before what their ``sharding=`` says.
+        A State is moved there before a call, and stays there, updated in place.
 
     Returns:
       A function with the same arguments; it has ``.trace``, ``.lower``, ``.compile``, ``.eval_shape`` and
@@ -218,6 +246,10 @@ def jit(
         "donate_argnames": donate_argnames,
         "passes": passes,
         "exactness": exactness,
+        "debug_nans": debug_nans,
+        "in_shardings": in_shardings,
+        "out_shardings": out_shardings,
+        "state_shardings": state_shardings,
     }
     if function is _MISSING:
         return lambda f: JittedFunction(f, **options)

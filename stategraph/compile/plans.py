@@ -6,10 +6,15 @@ JAX's own look at the types.
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable, Hashable
 from typing import Any
 
+import attrs
+
+from stategraph import _jax
 from stategraph.backends.xla import SignatureMiss, build
 from stategraph.errors import CallError
 from stategraph.passes.manager import PassManager
@@ -23,8 +28,10 @@ from stategraph.tracing.functions import (
     of_dynamic,
     split,
 )
+from stategraph.tracing.nans import watched_call
 from stategraph.tracing.pause import paused_gc
 from stategraph.tracing.plan import Plan
+from stategraph.tracing.shardings import Shardings
 from stategraph.tracing.tracer import Trace, program_name, trace_function
 
 MOST_PLANS = 64
@@ -34,7 +41,20 @@ MOST_PLANS = 64
 class PlanCache:
     """The compiled forms of one function. It does not hold the function: every call brings it."""
 
-    def __init__(self, passes: Any = "default", exactness: str = "reduction-order") -> None:
+    def __init__(
+        self,
+        passes: Any = "default",
+        exactness: str = "reduction-order",
+        *,
+        assignments: bool = False,
+        debug_nans: bool = False,
+        shardings: Shardings | None = None,
+    ) -> None:
+        self.shardings = shardings
+        self.debug_nans = debug_nans
+        """Whether NaN in results or States is an error that says where it arose."""
+        self.assignments = assignments
+        """Whether calls repeat all attribute assignments of the traced function."""
         self.manager = PassManager(passes, exactness=exactness)
         self.fast: Plan | None = None
         """The plan of the last call, when it had neither static nor donated arguments."""
@@ -55,21 +75,49 @@ class PlanCache:
                 return plan(args, kwargs)
             except SignatureMiss:
                 pass
+        nans, infinities = _jax.watched_numbers()
+        if nans or infinities or self.debug_nans:
+            return self._watched(function, signature, args, kwargs, infinities)
         parts = split(signature, args, kwargs)
         with self.lock:
             plan = self._find(function, parts)
             plain = signature.plain and parts.key == (len(parts.args), ())
             self.fast = plan if plain else None
         try:
-            if plan.fresh:
-                plan.fresh = False
+            if plan.compiling == math.inf:
+                start = time.perf_counter()
                 with paused_gc():
-                    return plan(parts.args, parts.kwargs, parts.given)
+                    result = plan(parts.args, parts.kwargs, parts.given)
+                plan.compiling = time.perf_counter() - start
+                return result
             return plan(parts.args, parts.kwargs, parts.given)
         except SignatureMiss:
             raise CallError(
                 f"{plan.name!r} was compiled for these types and then refused them\n  fix: please report this as a bug of StateGraph"
             ) from None
+
+    def _watched(
+        self,
+        function: Callable[..., Any],
+        signature: Signature,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        infinities: bool,
+    ) -> Any:
+        """A call whose results and States may not be NaN. No argument is donated, and no later call is fast."""
+        kept = attrs.evolve(signature, donate_nums=frozenset(), donate_names=frozenset())
+        parts = split(kept, args, kwargs)
+        with self.lock:
+            plan = self._find(function, parts)
+            self.fast = None
+        return watched_call(
+            lambda: plan(parts.args, parts.kwargs),
+            {path: reference() for path, reference in plan.states.items() if path not in plan.born},
+            lambda: self.trace(function, parts),
+            parts.args,
+            parts.kwargs,
+            infinities,
+        )
 
     def _find(self, function: Callable[..., Any], parts: Split) -> Plan:
         plans = self.plans.setdefault(parts.key, [])
@@ -89,7 +137,12 @@ class PlanCache:
     def _make(self, function: Callable[..., Any], parts: Split) -> Plan:
         record = self.trace(function, parts)
         outcome = self.manager.run(record.program, copy=False)
-        plan = Plan(build(outcome.program, record.in_tree, record.out_tree), record)
+        options: dict[str, Any] = {}
+        if self.shardings is not None:
+            given = () if parts.given is None else tuple(parts.given[0])
+            options = {**self.shardings.options(), "given": given}
+        plan = Plan(build(outcome.program, record.in_tree, record.out_tree, **options), record)
+        plan.executable.x64 = _jax.x64()
         if not plan.holds():
             raise CallError(
                 f"{plan.name!r} changes, while it is traced, attributes that it depends on; keep what changes in a State"
@@ -100,8 +153,8 @@ class PlanCache:
         """Trace the function at one call's arguments."""
         self.trace_count += 1
         args, kwargs = merge_split(parts)
-        names = argument_names(function, args, kwargs) if parts.key == (len(args), ()) else None
-        return trace_function(
+        names = argument_names(function, parts, args, kwargs)
+        record = trace_function(
             of_dynamic(function, parts),
             args,
             kwargs,
@@ -109,7 +162,11 @@ class PlanCache:
             objects=nodes_among(function, parts),
             name=program_name(function),
             argument_names=names,
+            assignments=self.assignments,
         )
+        if self.shardings is not None:
+            self.shardings.declare(record)
+        return record
 
     def clear(self) -> None:
         """Forget all plans."""

@@ -1,8 +1,8 @@
 """Platform: where arrays are made and programs run.
 
 JAX chooses a platform when it starts. Another one can be asked for at any time: from then on arrays are made
-there and programs run there, and the arrays of all States that exist are moved. Arrays that somebody put on a
-device (``jax.device_put``) stay where they are.
+there and programs run there, and the next call of a compiled function moves the arrays of all States that
+exist. Arrays that somebody put on a device (``jax.device_put``) stay where they are.
 """
 
 from __future__ import annotations
@@ -104,9 +104,15 @@ def _apply_platform(platform: Any) -> None:
 def _choose(device: Any) -> None:
     jax.config.update(_DEFAULT_DEVICE, device)
     target = device if device is not None else jax.devices()[0]
-    moved = move_states(target)
+    EPOCHS.before_next_call(lambda: _follow(target))
+
+
+def _follow(device: Any) -> None:
+    """Move what is not on the chosen platform there, and say so."""
+    with _jax.set_trace(_jax.EAGER):
+        moved = move_states(device)
     if moved:
-        warnings.warn(f"moved the arrays of {moved} States to {target.platform}", stacklevel=2)
+        warnings.warn(f"moved the arrays of {moved} States to {device.platform}", stacklevel=2)
 
 
 def move_states(device: Any) -> int:

@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from stategraph._jax import x64
 from stategraph.environ.fingerprint import MISSING
-from stategraph.environ.settings import PRECISION, SPECIAL, EnvironmentState, Special, of, set, x64
+from stategraph.environ.settings import PRECISION, SPECIAL, EnvironmentState, Special, of, set
 
 
 @attrs.frozen

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import attrs
-import jax
 
 from stategraph import _jax
 from stategraph.environ.fingerprint import MISSING, fingerprint, holds_tracer, same
@@ -364,8 +363,3 @@ def reset(*, env: EnvironmentState | None = None) -> None:
             environment.settings.pop(key, None)
             if key in SPECIAL:
                 SPECIAL[key].apply(MISSING)
-
-
-def x64() -> bool:
-    """Whether JAX's 64-bit types are on for this thread."""
-    return bool(jax.config.read("jax_enable_x64"))

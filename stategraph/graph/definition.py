@@ -268,7 +268,9 @@ def create_empty(row: Row) -> Any:
     if row.kind == NODE:
         from stategraph.graph.node import Node
 
-        return Node.__new__(row.type)
+        node = Node.__new__(row.type)
+        object.__setattr__(node, "_construction", None)
+        return node
     if row.kind == REGISTERED:
         return registered(row.type).create_empty(row.meta)
     if row.kind == LIST:

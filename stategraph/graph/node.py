@@ -12,6 +12,7 @@ import threading
 from typing import Any
 
 from stategraph import _jax
+from stategraph.graph.construction import Construction
 from stategraph.recording import EPOCHS, LOCAL, MISSING, Recorder
 from stategraph.state import State
 
@@ -19,8 +20,12 @@ from stategraph.state import State
 class Node:
     """Base of everything that may hold State. Works without ``super().__init__()``."""
 
+    # What `_construction` holds is no attribute: it is neither walked, nor compared, nor copied.
+    __slots__ = ("__dict__", "__weakref__", "_construction")
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         self = object.__new__(cls)
+        object.__setattr__(self, "_construction", Construction.of(args, kwargs))
         recorder = LOCAL.recorder
         if recorder is not None:
             recorder.new_nodes[id(self)] = self
@@ -38,6 +43,11 @@ class Node:
             recorder.orders.setdefault(id(self), (self, list(_instance_dict(self))))
         object.__delattr__(self, name)
         _rebound(self, name, before, MISSING)
+
+    def __getstate__(self) -> Any:
+        state = object.__getstate__(self)
+        attributes, slots = state if isinstance(state, tuple) else (state, {})
+        return attributes, {**slots, "_construction": None}
 
     def __repr__(self) -> str:
         from stategraph.graph.show import node_repr

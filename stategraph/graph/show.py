@@ -15,6 +15,7 @@ import numpy as np
 
 from stategraph import _jax
 from stategraph.graph.kinds import NODE, REGISTERED, STATE, attributes, children, kind_of
+from stategraph.graph.node import Node
 from stategraph.state import State, Unborn
 from stategraph.util.mapping import FlattedDict, sorted_keys
 from stategraph.util.treefy import TreefyState
@@ -205,6 +206,10 @@ def _node_text(node: Any, kind: int, seen: dict[int, Any], depth: int) -> str:
         return f"{name}(...)"
     seen[id(node)] = node
     items = list(attributes(node).items()) if kind == NODE else children(node)
+    own: Any = type(node).__repr__
+    if depth and kind == NODE and own is not Node.__repr__:
+        if not any(_is_part(item) for _, item in items):  # else it may lead back here
+            return repr(node)
     lines = [
         f"{str(key).removeprefix('_')}={_text(value, seen, depth + 1)}"
         for key, value in items

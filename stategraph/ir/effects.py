@@ -10,12 +10,13 @@ import attrs
 
 READ, WRITE, ALLOC = "read", "write", "alloc"
 HOST, HOST_ORDERED = "host", "host_ordered"
+CHECK = "check"
 UNKNOWN_EFFECT = "unknown"
 
 
 @attrs.frozen(slots=True, cache_hash=True)
 class Effect:
-    """``read @s``, ``write @s``, ``alloc @s``, ``host`` (unordered), ``host_ordered`` or ``unknown``."""
+    """``read @s``, ``write @s``, ``alloc @s``, ``host`` (unordered), ``host_ordered``, ``check`` or ``unknown``."""
 
     kind: str
     symbol: str | None = None
@@ -26,6 +27,7 @@ class Effect:
 
 HOST_EFFECT = Effect(HOST)
 ORDERED_HOST_EFFECT = Effect(HOST_ORDERED)
+CHECK_EFFECT = Effect(CHECK)
 UNKNOWN = Effect(UNKNOWN_EFFECT)
 
 
@@ -35,4 +37,4 @@ def conflicts(a: Effect, b: Effect) -> bool:
         return True
     if a.symbol is not None and b.symbol is not None:
         return a.symbol == b.symbol and (a.kind != READ or b.kind != READ)
-    return a.symbol is None and b.symbol is None  # two host effects keep their order
+    return a.symbol is None and b.symbol is None  # two host effects or checks keep their order

@@ -9,11 +9,15 @@ are values of States which every lane has to leave equal: (position of the first
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from stategraph.ir.attributes import Symbol
 from stategraph.ir.core import Op
 from stategraph.ir.types import KeyType, TensorType, Type
+
+LANE_REDUCTIONS = ("unvmap_any", "unvmap_all", "unvmap_max", "unvmap_first")
+"""Primitives that reduce over the lanes of every ``vmap`` around them, named axis or not."""
 
 
 def resized(type: Type, shape: tuple[int, ...]) -> Type:
@@ -51,6 +55,19 @@ def private_states(op: Op) -> set[str]:
     """The States whose values end with the lane."""
     symbols: tuple[Symbol, ...] = op.attributes["private"]
     return {symbol.path for symbol in symbols}
+
+
+def lane_writes(op: Op) -> Iterator[Op]:
+    """The ops inside ``op`` that write State, but for what lanes in there write to copies of their own."""
+    for region in op.regions:
+        for inner in region.ops:
+            if inner.name == "state.write":
+                yield inner
+            elif inner.regions:
+                private = private_states(inner) if "private" in inner.attributes else ()
+                yield from (
+                    write for write in lane_writes(inner) if write.attributes.get("symbol") not in private
+                )
 
 
 def is_state_axes(value: Any) -> bool:

@@ -14,6 +14,7 @@ import attrs
 from stategraph.ir.core import Op
 from stategraph.ir.effects import (
     ALLOC,
+    CHECK_EFFECT,
     HOST_EFFECT,
     ORDERED_HOST_EFFECT,
     READ,
@@ -21,6 +22,7 @@ from stategraph.ir.effects import (
     WRITE,
     Effect,
 )
+from stategraph.ir.types import TensorType
 
 EffectRule = Callable[[Op], Iterable[Effect]]
 
@@ -138,6 +140,7 @@ for _name, _summary in {
     "xform.jvp": "a body, its results, and the change of the first ones along given tangents",
     "xform.vjp": "a body, its results, and the gradient of the first ones weighted with given cotangents",
     "xform.vmap": "a body that runs once per lane",
+    "xform.shard_map": "a body that runs once per device of a mesh, on its shard",
     "xform.remat": "a body whose intermediate values are recomputed in reverse mode",
 }.items():
     register_op(_name, summary=_summary, effects=no_effects)
@@ -148,3 +151,18 @@ for _name, _summary in {
     "host.pure_callback": "call a Python function of the values",
 }.items():
     register_op(_name, summary=_summary, effects=_host)
+
+
+def _check(op: Op) -> str | None:
+    first = op.operands[0].type if op.operands else None
+    if not isinstance(first, TensorType) or first.dtype != "bool" or first.shape:
+        return "its first operand says whether the check fails: a bool[]"
+    return None
+
+
+register_op(
+    "check.error_if",
+    summary="fail with an error if the first operand holds; the others are values for its message",
+    effects=lambda op: (CHECK_EFFECT,),
+    verify=_check,
+)

@@ -71,18 +71,29 @@ class Rewriter:
         self.erase_all([op])
 
     def erase_all(self, ops: Iterable[Op]) -> None:
-        """Remove many ops at once; after that nobody may take their results."""
+        """Remove many ops at once, and what is inside them; nobody else may take their results. Linear in what
+        they touch.
+        """
         doomed = list(ops)
-        dead = set(map(id, doomed))
-        regions: dict[int, Region] = {}
+        dead: set[Op] = set(doomed)
         for op in doomed:
-            self.detach(op)
+            if op.regions:
+                dead.update(op.walk())
+        regions: dict[Region, None] = {}
+        touched: dict[Value, None] = {}
+        for op in dead:
+            touched.update(dict.fromkeys(op.operands))
+        for op in doomed:
             if op.parent is not None:
-                regions[id(op.parent)] = op.parent
-        for region in regions.values():
-            region.ops = [op for op in region.ops if id(op) not in dead]
+                regions[op.parent] = None
+                op.parent = None
+        for value in touched:
+            value._users = [user for user in value._users if user not in dead]
+        for op in dead:
+            op.operands = []
+        for region in regions:
+            region.ops = [op for op in region.ops if op not in dead]
         for op in doomed:
-            op.parent = None
             for result in op.results:
                 if result._users:
                     raise ValueError(

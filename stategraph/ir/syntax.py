@@ -63,6 +63,11 @@ FORMS: dict[str, Form] = {
             ("shared", ()),
         ),
     ),
+    "xform.shard_map": Form(
+        groups=(("", None),),
+        labels=("",),
+        defaults=(("check_vma", True), ("states", ()), ("private", ()), ("written", ())),
+    ),
     "xform.jvp": Form(labels=("body",)),
     "xform.vjp": Form(labels=("body",)),
 }

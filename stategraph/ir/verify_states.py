@@ -14,7 +14,8 @@ import attrs
 
 from stategraph.ir.core import Op, Program, Region
 from stategraph.ir.errors import Defect
-from stategraph.ir.lanes import all_lanes, one_lane, private_states, state_axes
+from stategraph.ir.lanes import all_lanes, lane_writes, one_lane, private_states, state_axes
+from stategraph.ir.shards import global_type, local_type, mesh_sizes, state_specs
 from stategraph.ir.types import Type
 from stategraph.ir.verify_types import same_type
 
@@ -151,6 +152,9 @@ class _Walk:
         if op.name == "xform.vmap":
             self.lanes(op, scope, body, rule)
             return
+        if op.name == "xform.shard_map":
+            self.shards(op, scope, body, rule)
+            return
         straight = STRAIGHT.get(op.name, 0)
         for i, region in enumerate(op.regions):
             if i < straight:
@@ -180,18 +184,20 @@ class _Walk:
                     "change in_states",
                 )
             inner[path] = Current(types, body)
-        for access in op.walk("state.write", "state.alloc"):
-            path = str(access.attributes.get("symbol"))
-            if access.name == "state.write" and path in mapped and path not in kept and path not in private:
+        for write in lane_writes(op):
+            path = str(write.attributes.get("symbol"))
+            if path in mapped and path not in kept and path not in private:
                 raise Defect(
                     f"State @{path} is mapped over lanes, and nothing says what becomes of what they write",
                     op,
                     "add it to out_states",
                 )
-            if access.name == "state.alloc" and path in self.symbols:
+        for alloc in op.walk("state.alloc"):
+            path = str(alloc.attributes.get("symbol"))
+            if path in self.symbols:
                 raise Defect(
                     f"State @{path} outlives the program but is born once per lane",
-                    access,
+                    alloc,
                     "create it before the op",
                 )
         self.region(op.regions[0], inner, body, rule)
@@ -205,6 +211,46 @@ class _Walk:
             if old.body != body and not _agree(types, old.types):
                 raise Defect(
                     f"this changes State @{path} from {_shown(old.types)} to {_shown(types)} in a body that may run many times",
+                    op,
+                    "",
+                )
+            scope[path] = Current(types, old.body)
+
+    def shards(self, op: Op, scope: Scope, body: int, rule: int) -> None:
+        """A device sees its shard of the States that have specs."""
+        specs, private, sizes = state_specs(op), private_states(op), mesh_sizes(op.attributes["mesh"])
+        inner = dict(scope)
+        for path in (*specs, *private):
+            inner[path] = Current(_look_up(op, path, scope).types, body)
+        for path, (before, _) in specs.items():
+            try:
+                pairs = zip(scope[path].types, before, strict=True)
+                inner[path] = Current(tuple(local_type(type, spec, sizes) for type, spec in pairs), body)
+            except ValueError as error:
+                raise Defect(f"State @{path}: {error}", op, "change its specs in states") from None
+        for access in op.walk("state.alloc"):
+            if access.attributes.get("symbol") in self.symbols:
+                raise Defect(
+                    f"State @{access.symbol} outlives the program but is born once per device",
+                    access,
+                    "create it before the op",
+                )
+        self.region(op.regions[0], inner, body, rule)
+        for path, old in scope.items():
+            if path in private:
+                continue
+            types = inner[path].types
+            if path in specs:
+                after = specs[path][1]
+                if len(after) != len(types):
+                    raise Defect(
+                        f"State @{path} has {len(types)} leaves at exit and {len(after)} specs", op, ""
+                    )
+                types = tuple(global_type(t, spec, sizes) for t, spec in zip(types, after, strict=True))
+            if old.body != body and not _agree(types, old.types):
+                raise Defect(
+                    f"this changes State @{path} from {_shown(old.types)} to {_shown(types)} "
+                    "in a body that may run many times",
                     op,
                     "",
                 )

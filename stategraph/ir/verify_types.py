@@ -13,6 +13,7 @@ from stategraph.ir.core import Op, Program, Region, Value
 from stategraph.ir.errors import Defect
 from stategraph.ir.lanes import is_state_axes, one_lane, shape_of
 from stategraph.ir.registry import definition_of
+from stategraph.ir.shards import local_type, mesh_sizes, problem
 from stategraph.ir.types import KeyType, TensorType, Type
 
 
@@ -322,6 +323,25 @@ def _lanes(op: Op, name: str, values: Sequence[Value], size: int) -> list[Type]:
     return found
 
 
+def _shard_map(op: Op) -> None:
+    (body,) = _regions(op, 1)
+    wrong = problem(op)
+    if wrong is not None:
+        raise Defect(f"xform.shard_map: {wrong}", op, "")
+    sizes = mesh_sizes(op.attributes["mesh"])
+
+    def shards(name: str, values: Sequence[Value]) -> list[Type]:
+        try:
+            pairs = zip(values, op.attributes[name], strict=True)
+            return [local_type(value.type, spec, sizes) for value, spec in pairs]
+        except ValueError as error:
+            raise Defect(f"xform.shard_map: {error}", op, f"change {name}") from None
+
+    operands, results = shards("in_specs", op.operands), shards("out_specs", op.results)
+    _match(op, "the body's arguments", _types(body.args), "a shard of the operands", operands)
+    _match(op, "what the body yields", _types(body.yielded), "a shard of the results", results)
+
+
 def _no_results(op: Op) -> None:
     if op.results or op.regions:
         raise Defect(f"{op.name} has no results and no regions", op, "")
@@ -343,6 +363,7 @@ _RULES: dict[str, Callable[[Op], None]] = {
     "xform.remat": _remat,
     "xform.grad": _grad,
     "xform.vmap": _vmap,
+    "xform.shard_map": _shard_map,
     "xform.jvp": _jvp,
     "xform.vjp": _vjp,
     "state.read": _read,

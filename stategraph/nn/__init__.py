@@ -1,21 +1,201 @@
 """Modules: Nodes that compute."""
 
+from stategraph import functional
+from stategraph.functional import *  # noqa: F403
+from stategraph.nn import activations, init
+from stategraph.nn.activations import *  # noqa: F403
 from stategraph.nn.collective import call_all_fns, call_order, init_all_states, reset_all_states
 from stategraph.nn.collective_assign import assign_state_values
+from stategraph.nn.collective_lanes import vmap_call_all_fns, vmap_init_all_states, vmap_reset_all_states
+from stategraph.nn.conv import (
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+)
+from stategraph.nn.delay import Delay, DelayAccess, StateWithDelay
+from stategraph.nn.dropout import AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d
+from stategraph.nn.dynamics import (
+    Dynamics,
+    OutputDelayAt,
+    Prefetch,
+    PrefetchDelay,
+    PrefetchDelayAt,
+    init_maybe_prefetch,
+    not_receive_update_input,
+    not_receive_update_output,
+    receive_update_input,
+    receive_update_output,
+)
+from stategraph.nn.embedding import Embedding
+from stategraph.nn.environ_context import EnvironContext
+from stategraph.nn.lanes import Map, Vmap
+from stategraph.nn.linear import AllToAll, Linear, LoRA, OneToOne, SparseLinear
+from stategraph.nn.metrics import AccuracyMetric, AverageMetric, Metric, MetricState, MultiMetric
 from stategraph.nn.module import Module
 from stategraph.nn.module_params import Const, Param
 from stategraph.nn.module_summary import Summary, count_parameters, summary
+from stategraph.nn.normalization import (
+    BatchNorm0d,
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    GroupNorm,
+    LayerNorm,
+    RMSNorm,
+    weight_standardization,
+)
+from stategraph.nn.pooling import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveAvgPool3d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    AdaptiveMaxPool3d,
+    AvgPool1d,
+    AvgPool2d,
+    AvgPool3d,
+    Flatten,
+    MaxPool1d,
+    MaxPool2d,
+    MaxPool3d,
+    Unflatten,
+)
+from stategraph.nn.regularization import ChainedReg, ElasticNetReg, GaussianReg, L1Reg, L2Reg, Regularization
+from stategraph.nn.rnn import GRUCell, LSTMCell, MGUCell, RNNCell, ValinaRNNCell, VanillaRNNCell
+from stategraph.nn.sequential import Sequential
+from stategraph.nn.transforms import (
+    AffineT,
+    ClipT,
+    ExpT,
+    IdentityT,
+    LogT,
+    NegativeT,
+    NegSoftplusT,
+    PositiveT,
+    ReluT,
+    ScaledSigmoidT,
+    SigmoidT,
+    SoftplusT,
+    SoftsignT,
+    TanhT,
+    Transform,
+)
+from stategraph.nn.transforms_vector import ChainT, OrderedT, SimplexT, UnitVectorT
+from stategraph.nn.watch import watch
 
 __all__ = [
+    "init",
     "Module",
+    "Vmap",
+    "Map",
     "Param",
     "Const",
+    "Transform",
+    "IdentityT",
+    "AffineT",
+    "SoftplusT",
+    "NegSoftplusT",
+    "ExpT",
+    "LogT",
+    "PositiveT",
+    "NegativeT",
+    "ReluT",
+    "SigmoidT",
+    "ScaledSigmoidT",
+    "TanhT",
+    "SoftsignT",
+    "ClipT",
+    "OrderedT",
+    "SimplexT",
+    "UnitVectorT",
+    "ChainT",
+    "Regularization",
+    "L1Reg",
+    "L2Reg",
+    "ElasticNetReg",
+    "GaussianReg",
+    "ChainedReg",
+    "Linear",
+    "AllToAll",
+    "OneToOne",
+    "SparseLinear",
+    "LoRA",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
+    "MaxPool1d",
+    "MaxPool2d",
+    "MaxPool3d",
+    "AvgPool1d",
+    "AvgPool2d",
+    "AvgPool3d",
+    "AdaptiveAvgPool1d",
+    "AdaptiveAvgPool2d",
+    "AdaptiveAvgPool3d",
+    "AdaptiveMaxPool1d",
+    "AdaptiveMaxPool2d",
+    "AdaptiveMaxPool3d",
+    "Flatten",
+    "Unflatten",
+    "BatchNorm0d",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "LayerNorm",
+    "RMSNorm",
+    "GroupNorm",
+    "weight_standardization",
+    "Embedding",
+    "RNNCell",
+    "ValinaRNNCell",
+    "VanillaRNNCell",
+    "GRUCell",
+    "MGUCell",
+    "LSTMCell",
+    "Sequential",
+    "EnvironContext",
+    "Delay",
+    "DelayAccess",
+    "StateWithDelay",
+    "Dynamics",
+    "Prefetch",
+    "PrefetchDelay",
+    "PrefetchDelayAt",
+    "OutputDelayAt",
+    "init_maybe_prefetch",
+    "receive_update_output",
+    "not_receive_update_output",
+    "receive_update_input",
+    "not_receive_update_input",
+    "MetricState",
+    "Metric",
+    "AverageMetric",
+    "AccuracyMetric",
+    "MultiMetric",
+    "Dropout",
+    "Dropout1d",
+    "Dropout2d",
+    "Dropout3d",
+    "AlphaDropout",
     "call_order",
     "call_all_fns",
     "init_all_states",
     "reset_all_states",
+    "vmap_call_all_fns",
+    "vmap_init_all_states",
+    "vmap_reset_all_states",
     "assign_state_values",
     "count_parameters",
     "summary",
+    "watch",
     "Summary",
 ]
+
+__all__ += activations.__all__
+__all__ += functional.__all__

@@ -11,6 +11,7 @@ operation does.
 from __future__ import annotations
 
 import inspect
+import itertools
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +22,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from stategraph.augment.lanes import has_lanes, lanes_of
 from stategraph.errors import describe
 from stategraph.graph.kinds import check_root
-from stategraph.graph.walk import iter_node, path_text, states
+from stategraph.graph.walk import iter_children, iter_node, path_text, states
 from stategraph.typing import Filter, PathParts
 from stategraph.util.filter import to_predicate
 
@@ -70,8 +72,22 @@ def call_order(level: int = 0, check_order_boundary: bool = True) -> Callable[[F
     return mark
 
 
+class OwnWay:
+    """A Node that runs some collective operations itself on the module that it holds, such as ``Vmap``."""
+
+    def runs(self, fn_name: str) -> Any:
+        """The module on which it calls these methods itself, None when the operation goes into it as into
+        any Node.
+        """
+        raise NotImplementedError
+
+    def run(self, fn_name: str, args: Sequence[Any], kwargs: Mapping[str, Any], exclude: Filter) -> None:
+        """Call the methods."""
+        raise NotImplementedError
+
+
 @attrs.frozen
-class _Call:
+class Call:
     """A method of one Node, and the keyword arguments that it accepts (None for all)."""
 
     path: PathParts
@@ -86,24 +102,55 @@ class _Call:
         return {name: value for name, value in kwargs.items() if self.accepts is None or name in self.accepts}
 
 
-def _calls(target: Any, fn_name: str, node_to_exclude: Filter, fn_if_not_exist: str) -> list[_Call]:
+def calls_of(target: Any, fn_name: str, node_to_exclude: Filter, fn_if_not_exist: str) -> list[Call]:
     """The methods to call, in order."""
     check_root(target, f"{fn_name} of all nodes")
     if fn_if_not_exist not in MISSING_METHOD:
         raise ValueError(f"fn_if_not_exist is one of {', '.join(MISSING_METHOD)}, not {fn_if_not_exist!r}")
     excluded = to_predicate(node_to_exclude)
+    found = list(iter_node(target))
+    elsewhere = {
+        id(inner)
+        for _, node in found
+        if isinstance(node, OwnWay) and node.runs(fn_name) is not None
+        for _, inner in iter_node(node)
+        if inner is not node
+    }
     calls = []
-    for path, node in list(iter_node(target)):
-        if excluded(path, node):
+    for path, node in found:
+        if excluded(path, node) or id(node) in elsewhere:
             continue
-        method = getattr(node, fn_name, None)
-        if method is None:
+        if getattr(node, fn_name, None) is None:
             _missing(path, node, fn_name, fn_if_not_exist)
             continue
-        if not callable(method):
-            raise TypeError(f"{fn_name!r} of {_name(path, node)} is a {type(method).__name__}, not a method")
-        calls.append(_Call(path, node, method, _accepts(method)))
+        calls.append(call_of(path, node, fn_name, node_to_exclude))
     return sorted(calls, key=lambda call: getattr(call.method, "call_order", float("-inf")))
+
+
+def call_of(path: PathParts, node: Any, fn_name: str, node_to_exclude: Filter) -> Call:
+    """The method of one Node that has it."""
+    if isinstance(node, OwnWay) and node.runs(fn_name) is not None:
+        return _own_call(path, node, fn_name, node_to_exclude)
+    method = getattr(node, fn_name)
+    if not callable(method):
+        raise TypeError(f"{fn_name!r} of {_name(path, node)} is a {type(method).__name__}, not a method")
+    return Call(path, node, method, _accepts(method))
+
+
+def _own_call(path: PathParts, node: OwnWay, fn_name: str, node_to_exclude: Filter) -> Call:
+    excluded = to_predicate(node_to_exclude)
+    start = (*path, *next(p for p, inner in iter_children(node) if inner is node.runs(fn_name)))
+
+    def exclude(below: PathParts, inner: Any) -> bool:
+        return excluded((*start, *below), inner)
+
+    def method(*args: Any, **kwargs: Any) -> None:
+        node.run(fn_name, args, kwargs, None if node_to_exclude is None else exclude)
+
+    inner = calls_of(node.runs(fn_name), fn_name, exclude, "pass")
+    accepts = [call.accepts for call in inner]
+    known = None if None in accepts else frozenset[str]().union(*(names or () for names in accepts))
+    return Call(path, node, method, known)
 
 
 def _name(path: PathParts, node: Any) -> str:
@@ -132,7 +179,7 @@ def _accepts(method: Callable[..., Any]) -> frozenset[str] | None:
     return frozenset(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
 
 
-def _check_accepted(calls: Sequence[_Call], fn_name: str, kwargs: Mapping[str, Any]) -> None:
+def check_accepted(calls: Sequence[Call], fn_name: str, kwargs: Mapping[str, Any]) -> None:
     """Every keyword argument is accepted by some method."""
     if not calls:
         return
@@ -186,8 +233,8 @@ def call_all_fns(
     """
     given = tuple(args) if isinstance(args, (tuple, list)) else (args,)
     named = dict(kwargs or {})
-    calls = _calls(target, fn_name, node_to_exclude, fn_if_not_exist)
-    _check_accepted(calls, fn_name, named)
+    calls = calls_of(target, fn_name, node_to_exclude, fn_if_not_exist)
+    check_accepted(calls, fn_name, named)
     for call in calls:
         call(given, named)
     return target
@@ -240,12 +287,17 @@ def init_all_states(
     >>> sg.nn.init_all_states(Cell(), batch_size=5).h.shape
     (5, 3)
     """
-    calls = _calls(target, "init_state", node_to_exclude, fn_if_not_exist)
-    _check_accepted(calls, "init_state", init_kwargs)
+    calls = calls_of(target, "init_state", node_to_exclude, fn_if_not_exist)
+    check_accepted(calls, "init_state", init_kwargs)
     for call in calls:
-        call(init_args, init_kwargs)
-        _remember(call.node, call.accepted(init_kwargs))
+        init_one(call, init_args, init_kwargs)
     return target
+
+
+def init_one(call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Call one ``init_state``, and remember how for a reset."""
+    call(args, kwargs)
+    _remember(call.node, call.accepted(kwargs))
 
 
 def reset_all_states(
@@ -257,9 +309,9 @@ def reset_all_states(
 ) -> N:
     """Call ``reset_state`` of every Node of a model.
 
-    A State keeps the batch axes that ``init_all_states`` gave it: keyword arguments of that call that are
-    not given here are used
-    again, and where nothing is given a State that comes back without its leading axes is repeated along them.
+    A State keeps the axes that ``init_all_states`` or ``vmap_init_all_states`` gave it. Keyword arguments of
+    the first call that are not given here are used again; where nothing is given, a State that comes back
+    without its leading axes is repeated along them. States with lanes are reset once per lane.
 
     Args:
       target: the model.
@@ -272,17 +324,38 @@ def reset_all_states(
     Returns:
       The model.
     """
-    calls = _calls(target, "reset_state", node_to_exclude, fn_if_not_exist)
-    _check_accepted(calls, "reset_state", reset_kwargs)
-    for call in calls:
-        given = dict(reset_kwargs)
-        if not reset_args:
-            given = {**_remembered(call.node), **given}
-        explicit = reset_args or call.accepted(given)
-        before = {} if explicit else _shapes(call.node)
-        call(reset_args, given)
-        _keep_axes(call.node, before)
+    calls = calls_of(target, "reset_state", node_to_exclude, fn_if_not_exist)
+    check_accepted(calls, "reset_state", reset_kwargs)
+    for size, group in itertools.groupby(calls, _lanes):
+        found = [(call.path, call.node) for call in group]
+        if size is None:
+            reset_nodes(found, reset_args, reset_kwargs, node_to_exclude)
+        else:
+            from stategraph.nn.collective_lanes import reset_lanes
+
+            reset_lanes(found, reset_args, reset_kwargs, node_to_exclude, axis_size=size)
     return target
+
+
+def _lanes(call: Call) -> int | None:
+    """How many lanes the States that a Node holds itself have."""
+    own = states(call.node, has_lanes, allowed_hierarchy=(0, 0)).values()
+    return next((lanes_of(state)[0] for state in own), None)
+
+
+def reset_nodes(
+    nodes: Sequence[tuple[PathParts, Any]],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    node_to_exclude: Filter,
+) -> None:
+    """Call ``reset_state`` of these Nodes (by path), and restore the axes that their States had."""
+    for path, node in nodes:
+        call = call_of(path, node, "reset_state", node_to_exclude)
+        given = dict(kwargs) if args else {**_remembered(node), **kwargs}
+        before = {} if args or call.accepted(given) else _shapes(node)
+        call(args, given)
+        _keep_axes(node, before)
 
 
 def _shapes(node: Any) -> dict[PathParts, list[tuple[int, ...]]]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, Self
 
 from stategraph.graph.convert import treefy_states
 from stategraph.graph.node import Node
 from stategraph.graph.walk import ALL_LEVELS, iter_children, nodes, states
+from stategraph.mixin import ParamDesc
 from stategraph.nn.module_views import Collection, dotted
+from stategraph.nn.watch import WATCHING
 from stategraph.state import ParamState
 from stategraph.typing import Filter, PathParts, Size
 from stategraph.util.filter import All, to_predicate
 
 
-class Module(Node):
+class Module(Node, ParamDesc):
     """Base class of models and layers.
 
     Args:
@@ -36,6 +39,12 @@ class Module(Node):
     """
 
     __array_ufunc__ = None
+
+    training: bool | None = None
+    """Whether the module is being trained; None when nobody has said so. See ``train``."""
+
+    _in_size: tuple[int, ...] | None
+    _out_size: tuple[int, ...] | None
 
     def __init__(self, name: str | None = None) -> None:
         self._name = name
@@ -75,11 +84,48 @@ class Module(Node):
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.update(*args, **kwargs)
+        watcher = WATCHING.watcher
+        return self.update(*args, **kwargs) if watcher is None else watcher.called(self, args, kwargs)
 
     def __rrshift__(self, other: Any) -> Any:
         """``x >> module`` is ``module(x)``."""
         return self(other)
+
+    # ------------------------------------------------------------------------------- training and evaluating
+
+    def train(self, mode: bool = True) -> Self:
+        """Say of this module and those below it that they are being trained: dropout drops, batch normalisation
+        uses the batch. The setting ``fit`` of ``stategraph.environ`` overrides it.
+
+        Args:
+          mode: False for evaluation.
+
+        Returns:
+          The module.
+
+        Example:
+
+        >>> import jax.numpy as jnp
+        >>> import stategraph as sg
+        >>> layer = sg.nn.Dropout(0.5)
+        >>> bool((layer.eval()(jnp.ones(3)) == 1).all()), bool((layer.train()(jnp.ones(100)) == 0).any())
+        (True, True)
+        """
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Self:
+        """Say of this module and those below it that they are not being trained; see ``train``."""
+        return self.train(False)
+
+    def is_fitting(self) -> bool:
+        """Whether the module is being trained, for layers to ask in ``update``: what ``environ`` says under
+        ``fit``, else ``training``; False when neither is set.
+        """
+        from stategraph.nn.mode import is_fitting
+
+        return is_fitting(self)
 
     # ------------------------------------------------------------------------------------ life of its State
 
@@ -228,6 +274,49 @@ class Module(Node):
         """(dotted name, ``Param``) of the ``Param`` modules of the model; see ``param_modules``."""
         found = self.param_modules(*filters, allowed_hierarchy=allowed_hierarchy)
         return ((dotted(path), param) for path, param in found.items())
+
+    par_modules = para_modules = param_modules
+    named_para_modules = named_param_modules
+
+    def param_precompute(
+        self, *filters: Filter, allowed_hierarchy: tuple[int, int] = ALL_LEVELS
+    ) -> AbstractContextManager[None]:
+        """``with model.param_precompute():`` computes the value of each ``Param`` once for the block.
+
+        A value is computed again when its State changed. Traced code in the block computes values where it
+        reads them, as it does without the block, and the compiler computes equal ones once: gradients and
+        ``jit`` are safe.
+
+        Args:
+          *filters: which ``Param`` modules; see ``param_modules``.
+          allowed_hierarchy: their lowest and highest level.
+
+        Example:
+
+        >>> import jax.numpy as jnp
+        >>> import stategraph as sg
+        >>> class Gain(sg.nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.gain = sg.nn.Param(jnp.ones(100), t=sg.nn.SoftplusT())
+        >>> model = Gain()
+        >>> with model.param_precompute():
+        ...     model.gain.value() is model.gain.value()
+        True
+        """
+        from stategraph.nn.param_cache import keeping
+
+        return keeping(self.param_modules(*filters, allowed_hierarchy=allowed_hierarchy))
+
+    def reg_loss(self, *filters: Filter, allowed_hierarchy: tuple[int, int] = ALL_LEVELS) -> Any:
+        """What the values of the ``Param`` modules cost together, a scalar; 0.0 when none has a regulariser.
+
+        Args:
+          *filters: which ``Param`` modules; see ``param_modules``.
+          allowed_hierarchy: their lowest and highest level.
+        """
+        found = self.param_modules(*filters, allowed_hierarchy=allowed_hierarchy)
+        return sum((param._cost() for param in found if param.reg is not None), 0.0)
 
 
 def _shape(size: Size) -> tuple[int, ...]:

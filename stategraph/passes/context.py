@@ -16,7 +16,7 @@ from stategraph.ir.location import UNKNOWN, Location
 from stategraph.passes.base import Pass, allows
 
 T = TypeVar("T")
-Validator = Callable[[Program, Program, str], None]
+Validator = Callable[[Program, Program, Pass], None]
 """Compares a program before and after a pass (by running both) and raises when they differ."""
 Number = int | float | str
 

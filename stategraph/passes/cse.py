@@ -16,7 +16,7 @@ from stategraph.ir.attributes import Opaque, Record
 from stategraph.ir.core import Constant, Op, Program, Region
 from stategraph.passes.base import Pass
 from stategraph.passes.context import Context
-from stategraph.passes.edit import EFFECTS_OF, LOOPS, REWRITER, erase_all, is_gradient, is_plain_body
+from stategraph.passes.edit import EFFECTS_OF, LOOPS, REWRITER, is_gradient, is_plain_body
 from stategraph.passes.registry import register
 
 Key = tuple[Any, ...]
@@ -35,7 +35,7 @@ class Cse(Pass):
     def run(self, program: Program, context: Context) -> None:
         doomed: list[Op] = []
         _visit(program.body, {}, doomed, context)
-        erase_all(doomed)
+        REWRITER.erase_all(doomed)
 
 
 def _visit(region: Region, known: Table, doomed: list[Op], context: Context) -> None:

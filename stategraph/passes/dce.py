@@ -17,7 +17,7 @@ from stategraph.passes.base import Pass
 from stategraph.passes.context import Context
 from stategraph.passes.edit import (
     EFFECTS_OF,
-    erase_all,
+    REWRITER,
     is_plain_body,
     keep_args,
     keep_carries,
@@ -40,7 +40,7 @@ class Dce(Pass):
         need = _Need(program)
         doomed: list[Op] = []
         _sweep(program.body, need, doomed, context)
-        erase_all(doomed)
+        REWRITER.erase_all(doomed)
 
 
 class _Need:

@@ -33,37 +33,6 @@ EFFECTS_OF = _EffectRules()
 LOOPS = ("flow.scan", "flow.while")
 
 
-def erase_all(doomed: Sequence[Op]) -> None:
-    """Remove ops, in whichever regions they stand, and what is inside them. Nobody else may take their
-    results.
-    """
-    if not doomed:
-        return
-    dead: set[Op] = set(doomed)
-    for op in doomed:
-        if op.regions:
-            dead.update(op.walk())
-    regions: dict[Region, None] = {}
-    touched: dict[Value, None] = {}
-    for op in dead:
-        for operand in op.operands:
-            touched[operand] = None
-    for op in doomed:
-        if op.parent is not None:
-            regions[op.parent] = None
-            op.parent = None
-    for value in touched:
-        value._users = [user for user in value._users if user not in dead]
-    for op in dead:
-        op.operands = []
-    for region in regions:
-        region.ops = [op for op in region.ops if op not in dead]
-    for op in doomed:
-        for result in op.results:
-            if result._users:
-                raise ValueError(f"{op!r} was erased, but its result is still taken by {result._users[0]!r}")
-
-
 def keep_results(op: Op, keep: Sequence[bool]) -> None:
     """Drop the results of ``op`` that are not kept; nobody may take them. Its regions' yields are left to the
     caller.
@@ -126,9 +95,9 @@ def is_plain_body(op: Op) -> bool:
 
 def is_gradient(op: Op) -> bool:
     """Whether the regions of the op are transformed before they run (differentiated, mapped), so that
-    rounding inside may show elsewhere. Rematerialised bodies only run again.
+    rounding inside may show elsewhere. Rematerialised bodies only run again, those of shards on every device.
     """
-    return op.name.startswith("xform.") and op.name != "xform.remat"
+    return op.name.startswith("xform.") and op.name not in ("xform.remat", "xform.shard_map")
 
 
 def home(value: Value) -> Region | None:

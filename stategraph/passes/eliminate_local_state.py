@@ -12,7 +12,7 @@ import attrs
 from stategraph.ir.core import Op, Program, Region
 from stategraph.passes.base import Pass
 from stategraph.passes.context import Context
-from stategraph.passes.edit import erase_all
+from stategraph.passes.edit import REWRITER
 from stategraph.passes.forward_state import forward
 from stategraph.passes.registry import register
 
@@ -62,4 +62,4 @@ def eliminate(region: Region, program: Program | None) -> None:
             write.parent = region
             region.ops.insert(len(region.ops) - 1, write)
         doomed.append(alloc)
-    erase_all(doomed)
+    REWRITER.erase_all(doomed)

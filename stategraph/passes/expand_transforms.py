@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
+from typing import Any
 
 import attrs
 
@@ -20,8 +21,16 @@ from stategraph.passes.registry import register
 
 Expansion = tuple[list[Op], list[Value]]
 """The ops to stand in place of a transformation, and the values of its results."""
+Transformed = tuple[Callable[..., list[Any]], list[Value]]
+"""A function of arrays that computes the results of a transformation, and its operands."""
 EXPANDERS: dict[str, Callable[[Op, bool], Expansion]] = {}
 """How to expand each transformation, given whether it stands inside another one; filled by the backend."""
+FUNCTIONS: dict[str, Callable[[Op], Transformed]] = {}
+"""The same as functions, for places where JAX has to transform while it traces; filled by the backend."""
+WHOLE = "xform.shard_map"
+"""JAX decides in the body what is the same on all devices, and derivatives depend on it: transformations in
+there are left to the backend.
+"""
 SURROUNDINGS: list[Callable[[Op], AbstractContextManager[None]]] = []
 """What has to hold while an op is expanded (the axes that lanes around it name); filled by the backend."""
 
@@ -43,6 +52,9 @@ class ExpandTransforms(Pass):
 def _expand(region: Region, context: Context, inside: bool) -> None:
     ops: list[Op] = []
     for op in region.ops:
+        if op.name == WHOLE:
+            ops.append(op)
+            continue
         for inner_region in op.regions:
             _expand(inner_region, context, inside or op.name in EXPANDERS)
         if op.name in EXPANDERS:

@@ -17,7 +17,7 @@ from stategraph.ir.types import TensorType, Type, numpy_dtype
 from stategraph.passes import hooks
 from stategraph.passes.base import Pass
 from stategraph.passes.context import Context
-from stategraph.passes.edit import REWRITER, erase_all, splice
+from stategraph.passes.edit import REWRITER, splice
 from stategraph.passes.registry import register
 
 _FILLING = ("jax.broadcast_in_dim", "jax.pad")
@@ -35,7 +35,7 @@ class FoldConstants(Pass):
     def run(self, program: Program, context: Context) -> None:
         doomed: list[Op] = []
         self._visit(program.body, doomed, context)
-        erase_all(doomed)
+        REWRITER.erase_all(doomed)
 
     def _visit(self, region: Region, doomed: list[Op], context: Context) -> None:
         placed: list[Op] = []

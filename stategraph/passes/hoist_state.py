@@ -27,7 +27,9 @@ from stategraph.passes.base import Pass, PassError
 from stategraph.passes.context import Context
 from stategraph.passes.edit import REWRITER
 from stategraph.passes.eliminate_local_state import eliminate
+from stategraph.passes.entry_types import Types, entry_types
 from stategraph.passes.forward_state import Accesses, forward
+from stategraph.passes.hoist_shard_map import lift_shard_map
 from stategraph.passes.hoist_vmap import lift_vmap
 from stategraph.passes.peel import peel_last, rotate_condition
 from stategraph.passes.registry import register
@@ -77,20 +79,25 @@ class _Hoister:
         self.options = options
         self.program = program
         self.context = context
-        self.types: dict[str, tuple[Type, ...]] = {}
+        self.types: dict[str, Types] = {}
+        """The types of States at the op being looked at, where they are not those of their symbols."""
 
     def normalize(self, region: Region) -> Accesses:
         """Lift all State out of the ops of ``region``, then forward within it."""
         if any(op.regions for op in region.ops):
             ops: list[Op] = []
             for op in region.ops:
-                if not op.regions or next(op.walk(*STATE_OPS), None) is None:
-                    ops.append(op)
-                    continue
-                lifted = self.lift(op)
+                lifted = Lifted([], [])
+                if op.regions and next(op.walk(*STATE_OPS), None) is not None:
+                    outer = self.types
+                    self.types = {**outer, **entry_types(op, self.type_of)}
+                    lifted = self.lift(op)
+                    self.types = outer
                 for new in (*lifted.before, op, *lifted.after):
                     new.parent = region
                     ops.append(new)
+                    if new.name in ("state.write", "state.alloc"):
+                        self.types[new.symbol] = tuple(value.type for value in new.operands)
             region.ops = ops
         found = forward(region)
         if found.allocs and region.parent_op is not None:
@@ -216,13 +223,19 @@ class _Hoister:
         """``xform.vmap``: see ``hoist_vmap``."""
         return Lifted(*lift_vmap(op, accesses[0]))
 
-    def entry_read(self, path: str, op: Op) -> Op:
+    def shards(self, op: Op, accesses: list[Accesses]) -> Lifted:
+        """``xform.shard_map``: see ``hoist_shard_map``."""
+        return Lifted(*lift_shard_map(op, accesses[0]))
+
+    def type_of(self, path: str) -> Types:
+        """The types of a State's leaves at the op being looked at."""
         symbol = self.program.states.get(path)
-        if symbol is None:
-            raise PassError(
-                f"the gradient at {op.location} is taken with respect to @{path}, which the program does not have"
-            )
-        read = Op("state.read", (), symbol.types, {"symbol": path}, (), op.location)
+        if path not in self.types and symbol is None:
+            raise PassError(f"@{path} is used, which the program does not have")
+        return self.types[path] if symbol is None else self.types.get(path, symbol.types)
+
+    def entry_read(self, path: str, op: Op) -> Op:
+        read = Op("state.read", (), self.type_of(path), {"symbol": path}, (), op.location)
         for result in read.results:
             result.name = path.rsplit(".", 1)[-1]
         return read
@@ -501,6 +514,7 @@ _HANDLERS: dict[str, Callable[[_Hoister, Op, list[Accesses]], Lifted]] = {
     "xform.remat": _Hoister.straight,
     "xform.grad": _Hoister.gradient,
     "xform.vmap": _Hoister.lanes,
+    "xform.shard_map": _Hoister.shards,
     "xform.jvp": _Hoister.gradient,
     "xform.vjp": _Hoister.gradient,
     "flow.custom_jvp": _Hoister.custom_rule,

@@ -24,7 +24,7 @@ def install(*, evaluate: Evaluator | None = None, validate: Validator | None = N
     """Offer hooks; those not given stay as they are.
 
     ``evaluate(op)`` gets an op whose operands are all constants and returns its results, or None when it
-    cannot know them; ``validate(before, after, pass_name)`` raises when the programs compute different
+    cannot know them; ``validate(before, after, pass_)`` raises when the programs compute different
     things.
     """
     global _evaluator, _validator

@@ -76,7 +76,7 @@ class Validate(Instrument):
         before, self._before = self._before, None
         assert before is not None and context.validator is not None
         if fingerprint(before) != context.analysis(fingerprint):
-            context.validator(before, context.program, str(pass_))
+            context.validator(before, context.program, pass_)
 
 
 class Bisect(Instrument):

@@ -29,7 +29,7 @@ from stategraph.ir.rewriter import Rewriter
 from stategraph.ir.types import TensorType, numpy_dtype
 from stategraph.passes.base import PassError, check_exactness
 from stategraph.passes.context import Context
-from stategraph.passes.edit import erase_all, same_value
+from stategraph.passes.edit import REWRITER, same_value
 
 
 class Pattern:
@@ -92,7 +92,7 @@ def apply_patterns(
                     pending.append(op)
                 rewriter.again = []
                 break
-    erase_all(list(rewriter.doomed))
+    REWRITER.erase_all(list(rewriter.doomed))
     if pending and len(applied) >= limit:
         _complain(program, applied, context)
     return Counter(applied)

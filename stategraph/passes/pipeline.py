@@ -20,6 +20,7 @@ from stategraph.passes.base import Pass, PassError, allows, check_exactness, uni
 from stategraph.passes.registry import closest, lookup, pass_of
 
 DEFAULT = (
+    "lower-checks",  # runtime checks become State, which hoisting threads
     "inline-calls",  # State is touched where the accesses of its neighbours are seen
     "hoist-state",
     "forward-state",

@@ -222,7 +222,7 @@ class Stream(State[jax.Array]):
         self._fill([key], None)
 
     def _check_may_draw(self) -> None:
-        if LOCAL.writable is not None or self._is_at_home():
+        if LOCAL.writable is not None or self._is_at_home() or _jax.runs_shards_eagerly():
             return
         batching = any(map(_jax.is_batching, _jax.trace_chain()))
         where = "jax.vmap" if batching else "a JAX transformation that StateGraph does not trace"

@@ -22,12 +22,11 @@ import io
 import json
 import os
 import struct
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stategraph._files import write_atomically
 from stategraph.errors import ExportError
 from stategraph.ir.types import numpy_dtype, short_dtype
 
@@ -97,21 +96,9 @@ def _truncated(source: str, size: int) -> ExportError:
 
 def write_file(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file so that it is there whole or not at all."""
-    target = Path(path)
-    name = None
     try:
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
-            name = file.name
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)  # as open() would have made it
-        os.replace(name, target)
+        write_atomically(path, data)
     except OSError as error:
-        if name is not None and os.path.exists(name):
-            os.unlink(name)
         raise ExportError(f"cannot write {os.fspath(path)!r}: {error.strerror}") from error
 
 

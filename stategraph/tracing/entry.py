@@ -98,7 +98,7 @@ def trace(
         args = tuple(example() if callable(example) else example)
     start = time.perf_counter()
     parts = split(PLAIN, args, kwargs)
-    names = None if parts.key[1] else argument_names(target, args, kwargs)
+    names = argument_names(target, parts, parts.args, parts.kwargs)
     record = trace_function(
         of_dynamic(target, parts),
         parts.args,

@@ -16,6 +16,7 @@ import jax.export
 
 from stategraph import _jax
 from stategraph._version import __version__
+from stategraph.backends.checks import PLACE, checks_text
 from stategraph.backends.emit import HOST
 from stategraph.backends.xla import Executable, build, strip_host_effects
 from stategraph.errors import CallError, ExportError, describe
@@ -195,6 +196,7 @@ def _describe_program(program: Program, executable: Executable) -> tuple[dict[st
         },
         "reads": [list(leaf) for leaf in (*executable.donated, *executable.kept)],
         "writes": [list(leaf) for leaf in executable.written],
+        "checks": checks_text(program),
     }
     return header, {"program": zlib.compress(text.encode())}
 
@@ -206,6 +208,8 @@ def _texts(types: Iterable[Type]) -> list[str]:
 def _states(program: Program, live: dict[str, State[Any]], arrays: _Arrays) -> list[dict[str, Any]]:
     found = []
     for path, symbol in program.states.items():
+        if PLACE in symbol.attributes:
+            continue
         what = f"State @{path}"
         values = None
         if not symbol.born:

@@ -12,7 +12,7 @@ import json
 import os
 import threading
 import zlib
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import jax
 import jax.export
 
 from stategraph._version import __version__
+from stategraph.backends.checks import checks_from_text
 from stategraph.errors import CallError, ExportError
 from stategraph.ir.tree import Tree
 from stategraph.ir.types import Type
@@ -158,6 +159,7 @@ class Exported:
         self._records = {entry["path"]: _record(entry) for entry in header["states"]}
         self._reads: list[Leaf] = [(path, i) for path, i in header["reads"]]
         self._writes: list[Leaf] = [(path, i) for path, i in header["writes"]]
+        self._checks = checks_from_text(header.get("checks", ""))
         self._changing = [
             path
             for path in dict(self._reads)
@@ -186,7 +188,7 @@ class Exported:
                 f"{source} was exported by JAX {self.jax_version} (calling convention "
                 f"{self.calling_convention}), which JAX {jax.__version__} cannot read: {error}"
             ) from error
-        self._run = jax.jit(self._exported.call)
+        self._run = _runner(jax.jit(self._exported.call), self._exported.nr_devices)
 
     @property
     def program(self) -> str:
@@ -209,9 +211,10 @@ class Exported:
         """Run; reads and writes ``states``."""
         inputs = self._take_arguments(args, kwargs)
         with self._lock:
-            result, new = self._execute(dict(self.states._leaves), dict(self.states._trees), inputs)
+            result, new, failures = self._execute(dict(self.states._leaves), dict(self.states._trees), inputs)
             for path, (leaves, tree) in new.items():
                 self.states._put(path, leaves, tree)
+        self._check(failures)
         return result
 
     def functional(self, states: Mapping[str, Any], *args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
@@ -228,7 +231,9 @@ class Exported:
             for path in states
             if path in self._records and not self._records[path].born
         }
-        result, new = self._execute(leaves, {path: self._records[path].tree for path in leaves}, inputs)
+        trees = {path: self._records[path].tree for path in leaves}
+        result, new, failures = self._execute(leaves, trees, inputs)
+        self._check(failures)
         return result, {**states, **{path: rebuild(tree, values) for path, (values, tree) in new.items()}}
 
     def _take_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
@@ -261,25 +266,30 @@ class Exported:
 
     def _execute(
         self, leaves: dict[str, list[Any]], trees: dict[str, Tree], inputs: Sequence[Any]
-    ) -> tuple[Any, dict[str, tuple[list[Any], Tree]]]:
+    ) -> tuple[Any, dict[str, tuple[list[Any], Tree]], Sequence[Any]]:
         self._check_platform()
         for path in self._changing:
             self._records[path].flatten(rebuild(trees[path], leaves[path]))
         read = [to_raw(leaves[path][i]) for path, i in self._reads]
         outputs = self._run(*read, *self._captured, *map(to_raw, inputs))
         count = len(self._result_types)
+        after = count + (0 if self._checks is None else self._checks.leaves)
         results = [
             from_raw(leaf, type) for leaf, type in zip(outputs[:count], self._result_types, strict=True)
         ]
         changed: dict[str, dict[int, Any]] = {}
-        for (path, i), leaf in zip(self._writes, outputs[count:], strict=True):
+        for (path, i), leaf in zip(self._writes, outputs[after:], strict=True):
             changed.setdefault(path, {})[i] = from_raw(leaf, self._records[path].result_types[i])
         new = {}
         for path, values in changed.items():
             record = self._records[path]
             flat = [values[i] if i in values else leaves[path][i] for i in range(len(record.result_types))]
             new[path] = (flat, record.result_tree)
-        return rebuild(self._results, results), new
+        return rebuild(self._results, results), new, outputs[count:after]
+
+    def _check(self, failures: Sequence[Any]) -> None:
+        if self._checks is not None:
+            self._checks.raise_failure(failures)
 
     def _check_platform(self) -> None:
         backend = jax.default_backend()
@@ -387,3 +397,16 @@ def _load(data: bytes, source: str) -> Exported:
         raise ExportError(
             f"{source} is no program that StateGraph {__version__} can read: {type(error).__name__}: {error}"
         ) from error
+
+
+def _runner(run: Callable[..., Any], count: int) -> Callable[..., Any]:
+    """``run`` for a program on several devices: each gets the whole inputs."""
+    if count == 1:
+        return run
+    if count > len(jax.devices()):
+        raise ExportError(
+            f"the program was exported for {count} devices, and this process has {len(jax.devices())}"
+        )
+    mesh = jax.sharding.Mesh(jax.devices()[:count], ("devices",))
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return lambda *inputs: run(*jax.device_put(inputs, whole))

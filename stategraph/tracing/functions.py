@@ -242,12 +242,16 @@ def split(signature: Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 
 
 def argument_names(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    function: Callable[..., Any], parts: Split, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> list[str] | None:
-    """Leaf names from the function's parameter names: ``x``, ``batch['image']``."""
+    """Names of the leaves of the dynamic arguments ``args`` and ``kwargs``, from the function's parameter names:
+    ``x``, ``batch['image']``.
+    """
     target = _called(function)
+    dynamic = tuple(object() for _ in args)
+    given, named = parts.rebuild(dynamic, kwargs)
     try:
-        bound = inspect.signature(target).bind(*args, **kwargs)
+        bound = inspect.signature(target).bind(*given, **named)
         parameters = list(inspect.signature(target).parameters.values())
     except (TypeError, ValueError):
         return None
@@ -259,11 +263,13 @@ def argument_names(
             positional += [f"{parameter.name}[{i}]" for i in range(len(bound.arguments[parameter.name]))]
         elif (
             parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-            and parameter.name not in kwargs
+            and parameter.name not in named
         ):
             positional.append(parameter.name)
-    if len(positional) != len(args):
+    if len(positional) != len(given):
         return None
+    ids = set(map(id, dynamic))
+    positional = [name for name, value in zip(positional, given, strict=True) if id(value) in ids]
     names = []
     for path, _ in jax.tree_util.tree_flatten_with_path((tuple(args), dict(kwargs)))[0]:
         which, key, *rest = path

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from stategraph import _jax
+from stategraph.backends.checks import jax_check
 from stategraph.backends.params import encode, tree_of
 from stategraph.errors import StateAccessError, TraceError, describe
 from stategraph.ir.attributes import Opaque, RegionRef, Symbol
@@ -25,7 +26,9 @@ from stategraph.ir.core import Constant, Op, Region, Value
 from stategraph.ir.lanes import one_lane
 from stategraph.ir.location import Location
 from stategraph.recording import Body, Recorder, Token
+from stategraph.tracing.import_shards import import_jax, import_own
 from stategraph.tracing.rules import closed_over, force_jvp, force_vjp, has_tangents, rule_key, rule_name
+from stategraph.tracing.types_here import TypesHere
 
 Env = dict[Any, Value]
 HOST = {
@@ -49,6 +52,7 @@ class Importer:
         """The path of a token's State; the second argument asks for a fresh local one."""
         self.name_copy: Callable[[Token], str] = lambda token: symbol(token, True)
         """A path for a copy of a token's State."""
+        self.types = TypesHere(recorder)
         self.symbols: dict[Token, str] = {}
         self.instances: dict[int, int] = {}
         """How often each body number was imported."""
@@ -146,6 +150,8 @@ class Importer:
             key: encode(value, body) for key, value in eqn.params.items() if key != "logging_record"
         }
         _jax.remember_primitive(eqn.primitive)
+        if _jax.STATE_EFFECT in eqn.effects:  # in a function that cannot be looked into
+            raise _used_inside(_jax.public_name(eqn), location)
         if name in HOST:
             name = HOST[name]
         else:
@@ -162,14 +168,7 @@ class Importer:
         jaxpr, _ = _jax.body_parts(body)
         for eqn in jaxpr.eqns:
             if eqn.primitive.name in ("state_read", "state_write", "state_alloc"):
-                raise StateAccessError(
-                    describe(
-                        f"A State is used inside the function given to {name}.",
-                        at=_jax.location_of(eqn),
-                        why=f"{name} may call that function any number of times, in any order",
-                        fix="read the State before and pass its value; write it after",
-                    )
-                )
+                raise _used_inside(name, _jax.location_of(eqn))
             for value in eqn.params.values():
                 for inner in value if isinstance(value, (tuple, list)) else (value,):
                     if _jax.is_body(inner):
@@ -245,11 +244,13 @@ class Importer:
         return op
 
     def state_write(self, eqn: Any, operands: list[Value], location: Location) -> Op:
+        self.types.passed(eqn)
         return Op("state.write", operands, (), {"symbol": self.symbol(eqn.params["token"])}, (), location)
 
     def state_alloc(self, eqn: Any, operands: list[Value], location: Location) -> Op:
         token = eqn.params["token"]
         assert self.recorder is not None
+        self.types.passed(eqn)
         self.symbols[token] = self.name_symbol(token, True)
         owner = self.recorder.owners[token]
         attributes = {
@@ -258,6 +259,18 @@ class Importer:
             "tree": tree_of(owner._tree),
         }
         return Op("state.alloc", operands, (), attributes, (), location)
+
+    def check(self, eqn: Any, operands: list[Value], location: Location) -> Op:
+        return Op("check.error_if", operands, (), eqn.params["check"].attributes(), (), location)
+
+    def jax_check(self, eqn: Any, operands: list[Value], location: Location) -> Op:
+        """``jax.experimental.checkify.check``, which nobody around it collects."""
+        err_tree = eqn.params["err_tree"]
+        flag = _jax.checkify_flag(err_tree)
+        if eqn.params["debug"] or flag is None or getattr(operands[flag].type, "shape", None) != ():
+            return self.plain(eqn, eqn.primitive.name, operands, location)
+        attributes = jax_check(err_tree).attributes()
+        return Op("check.error_if", [operands[flag], *operands], (), attributes, (), location)
 
     # ---------------------------------------------------------------------------------- structured primitives
 
@@ -307,7 +320,8 @@ class Importer:
         if not self.needs_rule(eqn):
             return Op("flow.call", args, _types(eqn), {"name": rule_name(eqn)}, [call], location)
         with self.inside(eqn):
-            rule = force_jvp(eqn)
+            with self.types.seen():
+                rule = force_jvp(eqn)
             jvp = self.rule_region(rule.body, rule.consts, "custom_jvp", kept)
         return Op("flow.custom_jvp", args, _types(eqn), {"name": rule.name}, [call, jvp], location)
 
@@ -357,7 +371,8 @@ class Importer:
         if not self.needs_rule(eqn):
             return Op("flow.call", args, _types(eqn), {"name": rule_name(eqn)}, [call], location)
         with self.inside(eqn):
-            forward, backward = force_vjp(eqn)
+            with self.types.seen():
+                forward, backward = force_vjp(eqn)
             fwd = self.rule_region(forward.body, forward.consts, "custom_vjp", kept)
             bwd = self.rule_region(backward.body, backward.consts, "custom_vjp")
         attributes = {"name": forward.name}
@@ -404,7 +419,8 @@ class Importer:
         """
         params = eqn.params
         consts = params["num_consts"]
-        body = self.region(params["jaxpr"], operands[:consts])
+        with self.types.lanes(params):
+            body = self.region(params["jaxpr"], operands[:consts])
         given = operands[consts:]
         keys = len(params["keys"])
         for token, value, at in zip(params["keys"], given[len(given) - keys :], range(keys), strict=True):
@@ -423,7 +439,7 @@ class Importer:
             "axis_name": params["axis_name"],
             "in_axes": params["in_axes"],
             "out_axes": params["out_axes"],
-            "in_states": states(params["in_states"]),
+            "in_states": states([pair for pair in params["in_states"] if pair[0] in self.symbols]),
             "out_states": states(params["out_states"]),
             "private": tuple(Symbol(self.symbol(token)) for token in params["private"]),
             "shared": (),
@@ -467,6 +483,17 @@ class Importer:
         return Op(name, [*seeds, *given], _types(eqn), attributes, [region], location)
 
 
+def _used_inside(name: str, location: Location) -> StateAccessError:
+    return StateAccessError(
+        describe(
+            f"A State is used inside the function given to {name}.",
+            at=location,
+            why=f"{name} may call that function any number of times, in any order",
+            fix="read the State before and pass its value; write it after",
+        )
+    )
+
+
 def _types(eqn: Any) -> list[Any]:
     return [_jax.type_of(var.aval) for var in eqn.outvars]
 
@@ -481,6 +508,8 @@ _HANDLERS: dict[str, Callable[[Importer, Any, list[Value], Location], Op]] = {
     "state_read": Importer.state_read,
     "state_write": Importer.state_write,
     "state_alloc": Importer.state_alloc,
+    "stategraph_check": Importer.check,
+    "check": Importer.jax_check,
     "scan": Importer.scan,
     "while": Importer.while_,
     "cond": Importer.cond,
@@ -493,6 +522,8 @@ _HANDLERS: dict[str, Callable[[Importer, Any, list[Value], Location], Op]] = {
     "remat2": Importer.remat,
     "custom_jvp_call": Importer.custom_jvp,
     "custom_vjp_call": Importer.custom_vjp,
+    "shard_map": import_jax,
+    "stategraph_shard_map": import_own,
     "stategraph_grad": Importer.grad,
     "stategraph_vmap": Importer.vmap,
     "stategraph_jvp": Importer.product,

@@ -7,12 +7,13 @@ one comparison of integers.
 
 from __future__ import annotations
 
+import math
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from stategraph import _jax
 from stategraph.backends.xla import Executable, SignatureMiss
@@ -23,6 +24,8 @@ from stategraph.state import RUNTIME_LOCK, Cell, Poisoned, State
 from stategraph.tracing.runner import Run, runner
 from stategraph.tracing.tracer import Trace
 
+WHEN_A_CALL_FAILS: list[Callable[[], None]] = []
+"""What is done when a program that calls back into Python fails: whoever waits for callbacks gives up."""
 _SCALARS = (int, float, complex, str, bytes, bool, type(None))
 
 
@@ -61,8 +64,12 @@ class Plan:
             symbol.final_types is not None for symbol in executable.program.states.values()
         )
         self.jitted = executable.jit
-        self.fresh = True
-        """Whether the next call is the first, which compiles."""
+        self.lending: Callable[..., Any] | None = None
+        """The executable without donation, once it pays."""
+        self.copying = 0.0
+        """Seconds spent on copies of leaves that somebody else may hold."""
+        self.compiling = math.inf
+        """Seconds that the first call took, which compiles; endless before."""
         self.epoch = -1
         self.released = -1
         self.donated: list[Cell] = []
@@ -70,6 +77,8 @@ class Plan:
         self.written: list[Cell] = []
         self.shared: list[Cell] = []
         self.owned: list[Cell] = []
+        self.placed: list[tuple[Cell, Any]] = []
+        """Cells that have a sharding: they are moved there before a call."""
         self.run = self._runner()
 
     # ----------------------------------------------------------------------------------------------- validity
@@ -90,6 +99,7 @@ class Plan:
         """
         if self.retired:
             return False
+        EPOCHS.settle()
         if not all(_same(read(), value) for read, value in self.settings):
             return False
         for node_ref, name, expected in self.guards:
@@ -142,6 +152,10 @@ class Plan:
         executable = self.executable
         self.donated = [cell(leaf) for leaf in executable.donated]
         self.kept = [cell(leaf) for leaf in executable.kept]
+        if executable.placement is not None:
+            inputs = {*executable.donated, *executable.kept}
+            declared = executable.placement.states
+            self.placed = [(cell(leaf), declared[leaf]) for leaf in declared if leaf in inputs]
         if not self.types_change:
             self.written = [cell(leaf) for leaf in executable.written]
             self.owned = [c for c, own in zip(self.written, executable.ownable, strict=True) if own]
@@ -155,6 +169,8 @@ class Plan:
         executable = self.executable
         inputs = [*(c.v for c in self.donated), *(c.v for c in self.kept), *self.captured, *leaves]
         if tree != executable.in_tree or len(inputs) != len(executable.input_avals):
+            return False
+        if executable.x64 not in (None, _jax.x64()):
             return False
         for value, expected in zip(inputs, executable.input_avals, strict=True):
             try:
@@ -180,7 +196,8 @@ class Plan:
     def _runner(self) -> Run:
         """What a call does, with everything that is the same for all calls looked up once."""
         checks = self.executable.checks
-        return self._plain_runner() if checks is None else checks.around(self._plain_runner())
+        run = self._plain_runner() if checks is None else checks.around(self._plain_runner())
+        return placing(self.placed, run) if self.placed else run
 
     def _plain_runner(self) -> Run:
         if self.executable.has_callbacks:
@@ -209,11 +226,18 @@ class Plan:
                     c.owned = False
                     EPOCHS.released += 1
             kept = [*(c.v for c in self.kept), *self.captured]
-        if given is None:
-            new, result = self.jitted([], kept, *args, **kwargs)
-        else:
-            given = _unshared(given, (kept, args, kwargs))
-            new, result = self.jitted(([], given), kept, *args, **kwargs)
+        try:
+            if given is None:
+                new, result = self.jitted([], kept, *args, **kwargs)
+            else:
+                given = _unshared(given, (kept, args, kwargs))
+                new, result = self.jitted(([], given), kept, *args, **kwargs)
+        except SignatureMiss:
+            raise
+        except BaseException:
+            for give_up in WHEN_A_CALL_FAILS:
+                give_up()
+            raise
         with RUNTIME_LOCK:
             if self.types_change:
                 self._refill(new)
@@ -223,15 +247,28 @@ class Plan:
             self._own()
         return result
 
-    def _claim(self, donated: list[Any]) -> list[Any]:
-        """Copies of the leaves that somebody else may hold."""
+    def _claim(self, donated: list[Any]) -> tuple[list[Any], Callable[..., Any]]:
+        """What to call, and on which leaves, when somebody else may hold some: on copies of these, or, once copying
+        has cost as much as another executable, without donation.
+        """
         for c, v in zip(self.donated, donated, strict=True):
             if type(v) is Poisoned:
                 self._lost(c)
         for c in self.kept:
             if type(c.v) is Poisoned:
                 self._lost(c)
-        return [v if c.owned else copied(v) for c, v in zip(self.donated, donated, strict=True)]
+        lent = [i for i, c in enumerate(self.donated) if not c.owned]
+        mostly = 2 * len(lent) > len(donated)
+        if mostly and self.lending is not None:
+            return donated, self.lending
+        start = time.perf_counter()
+        for i, copy in zip(lent, _jax.copies([donated[i] for i in lent]), strict=True):
+            donated[i] = copy
+        if mostly:
+            self.copying += time.perf_counter() - start
+            if self.copying > self.compiling:
+                self.lending = self.executable.lending_jit
+        return donated, self.jitted
 
     def _own(self) -> None:
         for c in self.owned:
@@ -293,11 +330,29 @@ class Plan:
                 )
 
 
-def copied(value: Any) -> Any:
-    """The same array in memory of its own."""
-    if isinstance(value, jax.Array):  # copies without compiling a program for each new shape
-        return jax.device_put(value, may_alias=False)
-    return jnp.array(value, copy=True)
+def placing(placed: Sequence[tuple[Cell, Any]], run: Run) -> Run:
+    """A run before which these cells are moved to where they are declared to lie, if somebody put something else
+    there.
+    """
+
+    def moving(args: Any, kwargs: Any, given: Any) -> Any:
+        for cell, sharding in placed:
+            value = cell.v
+            if getattr(value, "sharding", sharding) is not sharding:
+                place(cell, sharding)
+        return run(args, kwargs, given)
+
+    return moving
+
+
+def place(cell: Cell, sharding: Any) -> None:
+    """Move the value of a cell, unless it lies there already."""
+    with RUNTIME_LOCK:
+        value = cell.v
+        if isinstance(value, jax.Array) and not value.sharding.is_equivalent_to(sharding, value.ndim):
+            cell.v = jax.device_put(value, sharding)
+            cell.owned = False
+            EPOCHS.released += 1
 
 
 def _unshared(given: Any, others: Any) -> Any:
@@ -306,7 +361,7 @@ def _unshared(given: Any, others: Any) -> Any:
 
     def own(leaf: Any) -> Any:
         if id(leaf) in taken:
-            return copied(leaf)
+            return _jax.copies([leaf])[0]
         taken.add(id(leaf))
         return leaf
 

@@ -40,10 +40,7 @@ def function_roots(function: Callable[..., Any]) -> Iterator[tuple[tuple[Any, ..
         elif isinstance(current, types.FunctionType):
             for name, value in _names(current):
                 yield (name,), value
-                if isinstance(
-                    value, (types.FunctionType, types.MethodType, functools.partial)
-                ) or "__wrapped__" in getattr(value, "__dict__", ()):
-                    stack.append(value)
+                stack += filter(_is_function, value if isinstance(value, (list, tuple)) else (value,))
             if hasattr(current, "__wrapped__"):
                 stack.append(current.__wrapped__)
         elif isinstance(current, (Node, State)):
@@ -53,6 +50,12 @@ def function_roots(function: Callable[..., Any]) -> Iterator[tuple[tuple[Any, ..
             yield (), current.__self__
         elif hasattr(current, "__wrapped__"):
             stack.append(current.__wrapped__)
+
+
+def _is_function(value: Any) -> bool:
+    if isinstance(value, (types.FunctionType, types.MethodType, functools.partial)):
+        return True
+    return "__wrapped__" in getattr(value, "__dict__", ())
 
 
 def _names(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
@@ -82,9 +85,7 @@ def find_names(
     states: dict[int, str] = {}
     arrays: dict[int, str] = {}
     roots = [*(((name,), argument) for name, argument in arguments.items()), *function_roots(function)]
-    # A State's path leads through the model; a dict of the model's States (`params = model.states()`) is
-    # second choice.
-    roots.sort(key=lambda root: not isinstance(root[1], (Node, State)))
+    roots.sort(key=lambda root: _choice(root[1]))
     for prefix, root in roots:
         if not isinstance(root, (Node, State, list, tuple, dict, jax.Array)):
             if hasattr(root, "shape") and prefix:
@@ -96,6 +97,15 @@ def find_names(
             elif hasattr(obj, "shape") and hasattr(obj, "dtype") and path:
                 arrays.setdefault(id(obj), path_text(path))
     return states, arrays
+
+
+def _choice(root: Any) -> int:
+    """A State's path leads through the model; through an optimiser, or a dict of the model's States (`params =
+    model.states()`), where there is no other.
+    """
+    if not isinstance(root, (Node, State)):
+        return 2
+    return int(getattr(type(root), "_refers_to_states", False))
 
 
 def creation_name(state: State[Any]) -> str:

@@ -29,16 +29,17 @@ def bind(plan, jitted, shared, captured, acquire, release, epochs, SignatureMiss
         acquire()
         try:
             donated = [{donated}]
+            call = jitted
             stale = plan.released != epochs.released
             if stale:
-                donated = plan._claim(donated)
+                donated, call = plan._claim(donated)
             kept = {kept}
             try:
                 if given is None:
-                    new, result = jitted(donated, kept, *args, **kwargs)
+                    new, result = call(donated, kept, *args, **kwargs)
                 else:
                     given = unshared(given, (donated, kept, args, kwargs))
-                    new, result = jitted((donated, given), kept, *args, **kwargs)
+                    new, result = call((donated, given), kept, *args, **kwargs)
             except SignatureMiss:
                 raise
             except BaseException as error:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import attrs
 
 from stategraph.ir.core import Program
+from stategraph.ir.shards import sharding_text
 
 
 @attrs.frozen
@@ -66,7 +68,12 @@ def signature_table(program: Program) -> SignatureTable:
         for path, symbol in program.states.items():
             if path in paths:
                 types = symbol.types if group == "state in" else symbol.result_types
-                rows.append(Row(group, f"@{path}", ", ".join(map(str, types)), sum(t.nbytes for t in types)))
+                lies = map(sharding_text, symbol.attributes.get("sharding", ()))
+                texts = [
+                    f"{type} {where}".rstrip()
+                    for type, where in itertools.zip_longest(types, lies, fillvalue="")
+                ]
+                rows.append(Row(group, f"@{path}", ", ".join(texts), sum(t.nbytes for t in types)))
     for name, value in zip(program.result_names, program.results, strict=True):
         rows.append(Row("results", name, str(value.type), value.type.nbytes))
     return SignatureTable(rows)

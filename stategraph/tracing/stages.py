@@ -9,6 +9,8 @@ y, new = compiled.functional(states, x)  # touches none
 
 from __future__ import annotations
 
+import functools
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,22 +23,26 @@ from stategraph.backends.params import treedef_of
 from stategraph.backends.xla import Executable, SignatureMiss, build, strip_host_effects
 from stategraph.errors import CallError, LoweringError, TraceError, describe
 from stategraph.ir.core import Program
+from stategraph.ir.shards import sharding_text
 from stategraph.passes import hooks
+from stategraph.passes.base import Pass
 from stategraph.passes.context import Explanation
 from stategraph.passes.manager import PassManager
 from stategraph.recording import EPOCHS
 from stategraph.state import State
 from stategraph.tracing.binding import different, find, key_text
+from stategraph.tracing.nans import watched_call
 from stategraph.tracing.pause import paused_gc
-from stategraph.tracing.plan import Plan, copied
+from stategraph.tracing.plan import Plan
+from stategraph.tracing.shardings import Shardings
 from stategraph.tracing.signature import SignatureTable, signature_table
 from stategraph.tracing.tracer import Trace
 
 
-def _validate(before: Program, after: Program, pass_: str) -> None:
-    from stategraph.backends.reference_compare import _validate_pass
+def _validate(before: Program, after: Program, pass_: Pass) -> None:
+    from stategraph.backends.reference_compare import validate_pass
 
-    _validate_pass(before, after, pass_)
+    validate_pass(before, after, pass_)
 
 
 if hooks.validator() is None:
@@ -77,6 +83,8 @@ class Traced(Stage):
     passes: Any = "default"
     times: dict[str, float] = attrs.Factory(dict)
     """Seconds that each stage took."""
+    shardings: Shardings | None = None
+    """Where arguments and results lie, if anybody said."""
 
     def lower(
         self,
@@ -113,7 +121,8 @@ class Traced(Stage):
         middle = time.perf_counter()
         program = outcome.program
         stripped = strip_host_effects_of(program, platforms, strip_host_effects)
-        executable = build(program, self.trace.in_tree, self.trace.out_tree)
+        said = {} if self.shardings is None else self.shardings.options()
+        executable = build(program, self.trace.in_tree, self.trace.out_tree, **said)
         times = {**self.times, "passes": middle - start, "emit": time.perf_counter() - middle}
         return Lowered(
             program,
@@ -141,6 +150,19 @@ class Traced(Stage):
                     {"reads": reads, "writes": writes, "bytes": symbol.nbytes},
                 )
             )
+            if "sharding" in symbol.attributes:
+                where = ", ".join(map(sharding_text, symbol.attributes["sharding"]))
+                found.append(
+                    Explanation(
+                        "trace",
+                        f"@{path}",
+                        symbol.location,
+                        f"is {where}",
+                        "its sharding is declared",
+                        {"bytes": symbol.nbytes},
+                        "State(..., sharding=) or jit(state_shardings=)",
+                    )
+                )
         for name, array in self.program.captured.items():
             found.append(
                 Explanation(
@@ -221,7 +243,12 @@ class Lowered(Stage):
 
     def _example(self) -> tuple[Any, ...]:
         executable = self.executable
-        structs = [_struct(aval) for aval in executable.input_avals]
+        lies = {} if executable.placement is None else executable.placement.states
+        places = [lies.get(leaf) for leaf in (*executable.donated, *executable.kept)]
+        structs = [
+            _struct(aval, sharding)
+            for aval, sharding in itertools.zip_longest(executable.input_avals, places)
+        ]
         n, m = len(executable.donated), len(executable.kept) + len(self.program.captured)
         args, kwargs = jax.tree.unflatten(executable.in_tree, structs[n + m :])
         return structs[:n], structs[n : n + m], args, kwargs
@@ -287,8 +314,8 @@ class Lowered(Stage):
         return export_lowered(self, **options)
 
 
-def _struct(aval: Any) -> Any:
-    return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=aval.weak_type)
+def _struct(aval: Any, sharding: Any) -> Any:
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=aval.weak_type, sharding=sharding)
 
 
 @attrs.define(eq=False, repr=False)
@@ -319,10 +346,18 @@ class Compiled(Stage):
                     )
                 )
         try:
+            nans, infinities = _jax.watched_numbers()
+            if nans or infinities:
+                return self._watched(plan, args, kwargs, infinities)
             return plan(args, kwargs)
         except SignatureMiss:
             held = [*(c.v for c in (*plan.donated, *plan.kept)), *plan.captured]
             raise self._mismatch(held, args, kwargs) from None
+
+    def _watched(self, plan: Plan, args: Any, kwargs: Any, infinities: bool) -> Any:
+        record = self.lowered.traced.trace
+        call = functools.partial(plan, args, kwargs)
+        return watched_call(call, record.states, lambda: record, args, kwargs, infinities)
 
     @property
     def states(self) -> dict[str, State[Any]]:
@@ -370,7 +405,7 @@ class Compiled(Stage):
         for path in reads:
             if len(leaves[path]) != len(self.program.states[path].types):
                 raise CallError(f"State @{path} has another structure than the program was compiled for")
-        donated = [copied(leaves[path][i]) for path, i in executable.donated]
+        donated = _jax.copies([leaves[path][i] for path, i in executable.donated])
         kept = [leaves[path][i] for path, i in executable.kept] + list(self.program.captured.values())
         try:
             new, result = _call_compiled(self.executable, executable, donated, kept, args, kwargs)

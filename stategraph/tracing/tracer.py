@@ -14,14 +14,17 @@ from typing import Any
 import attrs
 import jax
 import numpy as np
+from jax.sharding import Sharding
 
 from stategraph import _jax
 from stategraph.backends.params import tree_of
+from stategraph.backends.placement import sharding_attribute
 from stategraph.errors import ConcretizationError, StateAccessError, StateGraphError, TraceError, describe
 from stategraph.graph.node import Node, Structure, _instance_dict, watching
 from stategraph.graph.walk import walk
 from stategraph.ir.core import Program, Region, StateSymbol, Value
 from stategraph.recording import MISSING, Recorder, Token, state_read_p
+from stategraph.sharding import per_leaf
 from stategraph.state import State
 from stategraph.tracing.importer import Importer
 from stategraph.tracing.pause import paused_gc
@@ -38,7 +41,7 @@ class Trace:
     born: dict[str, State[Any]]
     """States created in the trace that outlive it."""
     replays: list[tuple[Node, str, Any]]
-    """Attribute assignments that bind trace-born States: repeated when the program is called."""
+    """Attribute assignments that every call repeats: those that bind trace-born States, or all."""
     guards: list[tuple[Node, str | Structure, Any]]
     """Attributes that the trace read, with the values it saw."""
     containers: list[tuple[Any, Any]]
@@ -58,11 +61,13 @@ def trace_function(
     roots: Callable[..., Any] | None = None,
     objects: Mapping[str, Any] | None = None,
     argument_names: Sequence[str] | None = None,
+    assignments: bool = False,
 ) -> Trace:
     """Trace ``function`` at these arguments (arrays, scalars, ``ShapeDtypeStruct``s).
 
     ``roots`` is the callable whose closure names the States, when it differs from ``function``; ``objects``
-    are its other arguments, by name.
+    are its other arguments, by name. With ``assignments`` every call repeats all attribute assignments, not
+    only those that bind trace-born States.
     """
     leaves, in_tree = jax.tree.flatten((tuple(args), dict(kwargs)))
     avals = [_argument_aval(leaf) for leaf in leaves]
@@ -83,9 +88,8 @@ def trace_function(
                     raise _concretization(error, recorder) from error
                 raise
             recorder.root = None
-            return _assemble(
-                run, recorder, jaxpr, consts, name, names, list(argument_names or _leaf_names(in_tree))
-            )
+            labels = list(argument_names or _leaf_names(in_tree))
+            return _assemble(run, recorder, jaxpr, consts, name, names, labels, assignments)
         finally:
             _rollback(recorder)
 
@@ -102,14 +106,14 @@ def touched_states(
     function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
 ) -> tuple[dict[str, State[Any]], dict[str, State[Any]]]:
     """(States that a call touches, those of them that it reads), by name, without running it."""
-    read, written = accessed_states(function, args, kwargs)
+    read, written, _ = accessed_states(function, args, kwargs)
     return {**read, **written}, read
 
 
 def accessed_states(
     function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
-) -> tuple[dict[str, State[Any]], dict[str, State[Any]]]:
-    """(States that a call reads, those that it writes), by name, without running it."""
+) -> tuple[dict[str, State[Any]], dict[str, State[Any]], Any]:
+    """(States that a call reads, those that it writes, both by name, the call as a jaxpr), without running it."""
     leaves, in_tree = jax.tree.flatten((tuple(args), dict(kwargs)))
     recorder = Recorder()
     run = _Run(function, in_tree, recorder)
@@ -127,7 +131,7 @@ def accessed_states(
         owner: State[Any] = recorder.owners[token]
         if token not in recorder.born_in:
             found[eqn.primitive.name][names.get(id(owner)) or owner.name or f"state{int(token)}"] = owner
-    return found["state_read"], found["state_write"]
+    return found["state_read"], found["state_write"], jaxpr
 
 
 class _Run:
@@ -200,9 +204,10 @@ def _assemble(
     name: str,
     names: Callable[[], tuple[dict[int, str], dict[int, str]]],
     argument_names: list[str],
+    assignments: bool,
 ) -> Trace:
     state_names, array_names = names()
-    escaping, replays = _escapes(recorder)
+    escaping, replays = _escapes(recorder, assignments)
     namer = _Namer(recorder, state_names, escaping)
     body = Region([_jax.type_of(var.aval) for var in jaxpr.invars], argument_names)
     captures = _Captures(body, array_names, set(argument_names))
@@ -262,9 +267,18 @@ def _symbol(recorder: Recorder, token: Token, path: str, owner: State[Any]) -> S
         final_types=final if changed else None,
         final_tree=final_tree if changed else None,
         born=entry is None,
-        attributes={"trainable": True} if _is_trainable(owner) else {},
+        attributes=_symbol_attributes(owner, recorder.trees[token]),
         location=owner.source_location,
     )
+
+
+def _symbol_attributes(owner: State[Any], tree: Any) -> dict[str, Any]:
+    """What a symbol says of its State besides its type: whether it is trained, and where it lies."""
+    attributes: dict[str, Any] = {"trainable": True} if _is_trainable(owner) else {}
+    declared = owner.metadata.get("sharding")
+    if any(isinstance(item, Sharding) for item in jax.tree.leaves(declared)):
+        attributes["sharding"] = sharding_attribute(per_leaf("sharding", declared, tree))
+    return attributes
 
 
 def _is_trainable(owner: State[Any]) -> bool:
@@ -399,9 +413,9 @@ def _changed(container: Any, copy: Any) -> bool:
     )
 
 
-def _escapes(recorder: Recorder) -> tuple[set[Token], list[tuple[Node, str, Any]]]:
-    """Trace-born States that attributes hold at the end, and the assignments that bind them. Other traced
-    values there are errors.
+def _escapes(recorder: Recorder, assignments: bool) -> tuple[set[Token], list[tuple[Node, str, Any]]]:
+    """Trace-born States that attributes hold at the end, and the assignments that bind them (or all of them).
+    Other traced values there are errors.
     """
     last: dict[tuple[int, str], tuple[Node, str, Any]] = {}
     for node, name, _, after in recorder.journal:
@@ -426,8 +440,8 @@ def _escapes(recorder: Recorder) -> tuple[set[Token], list[tuple[Node, str, Any]
                         fix=f"make it a State: `self.{name} = stategraph.State(...)` once, then `self.{name}.value = ...`",
                     )
                 )
-        if tokens:
-            escaping |= tokens
+        escaping |= tokens
+        if tokens or assignments:
             replays.append((node, name, value))
     return escaping, replays
 

@@ -1,6 +1,7 @@
-"""Utilities of the modelling layer: filters, and dicts by path."""
+"""Utilities of the modelling layer: filters, dicts by path, and other containers."""
 
-from stategraph.util import filter
+from stategraph.util import filter, struct
+from stategraph.util.containers import DotDict, PrettyDict, PrettyList, PrettyObject
 from stategraph.util.filter import (
     All,
     Any,
@@ -12,7 +13,10 @@ from stategraph.util.filter import (
     WithTag,
     to_predicate,
 )
+from stategraph.util.managers import DictManager, StateDictManager
 from stategraph.util.mapping import FlattedDict, NestedDict, flat_mapping, nest_mapping
+from stategraph.util.memory import BoundedCache, clear_buffer_memory, get_unique_name
+from stategraph.util.struct import FrozenDict, PyTreeNode, dataclass, field
 
 __all__ = [
     "filter",
@@ -29,4 +33,18 @@ __all__ = [
     "NestedDict",
     "flat_mapping",
     "nest_mapping",
+    "struct",
+    "dataclass",
+    "field",
+    "PyTreeNode",
+    "FrozenDict",
+    "DotDict",
+    "PrettyDict",
+    "PrettyList",
+    "PrettyObject",
+    "DictManager",
+    "StateDictManager",
+    "BoundedCache",
+    "get_unique_name",
+    "clear_buffer_memory",
 ]

@@ -595,7 +595,7 @@ def test_nesting_called_eagerly_agrees_too(make: Callable[[], Made]) -> None:
 # -------------------------------------------------------------------------------- collectives, prints, random
 
 
-@pytest.mark.parametrize("way", ["eager", "jit", "foreign"])
+@pytest.mark.parametrize("way", WAYS)
 def test_lanes_talk_over_a_named_axis(way: str) -> None:
     k = sg.State(2.0)
 
@@ -668,9 +668,18 @@ def test_the_reference_interpreter_runs_collectives() -> None:
     assert close(result, jnp.full(3, 6.0))
 
 
-def test_lanes_cannot_talk_in_a_loop() -> None:
-    with jax.disable_jit(), pytest.raises(StateGraphError, match="talk to each other"):
-        vmap(lambda x: jax.lax.psum(x, "lanes"), axis_name="lanes")(XS)
+def test_lanes_that_talk_behave_the_same_in_plain_python() -> None:
+    def make() -> Made:
+        v, mean, rng = sg.State(jnp.zeros(3)), sg.State(0.0), sg.random.RandomState(1)
+
+        def lane(x: Any) -> Any:
+            v.value += x + rng.uniform()
+            mean.value = jax.lax.pmean(v.value, "lanes")
+            return sg.compile.for_loop(lambda k: k * jax.lax.psum(v.value, "lanes"), jnp.arange(2.0))
+
+        return vmap(lane, axis_name="lanes", in_states=v), [v, mean]
+
+    agree(make, (XS,), (XS + 1,), reference=False)
 
 
 def test_prints_come_once_per_lane(capsys: pytest.CaptureFixture[str]) -> None:

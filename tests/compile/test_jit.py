@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from typing import Any
 
@@ -355,6 +356,14 @@ def test_keyword_arguments_defaults_and_varargs() -> None:
     assert float(ours(1.0, 2.0, 3.0, scale=4.0, a=5.0)) == float(theirs(1.0, 2.0, 3.0, scale=4.0, a=5.0))
     assert float(ours(1.0, b=1.0, a=2.0)) == 5.0
     assert ours.trace(1.0, 2.0, scale=3.0, a=4.0).program.argument_names == ["x", "rest[0]", "a", "scale"]
+
+
+def test_arguments_keep_their_names_beside_static_and_donated_ones() -> None:
+    @functools.partial(sg.compile.jit, static_argnums=(1,), donate_argnums=(2,))
+    def f(x: Any, n: int, y: Any, *rest: Any, k: Any = 2.0) -> Any:
+        return x * n + y + sum(rest) * k
+
+    assert f.trace(1.0, 3, 1.0, 2.0, k=4.0).program.argument_names == ["x", "y", "rest[0]", "k"]
 
 
 def test_an_argument_that_is_no_array_is_an_error_with_the_fix() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -120,6 +121,9 @@ before = np.asarray(free.value)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     platforms._choose(second)
+    assert not caught and free.value.devices() == {first}  # nothing moves before a call
+    total = sg.compile.jit(lambda: free.value.sum())
+    total(), total()
 assert "moved the arrays of" in str(caught[0].message) and len(caught) == 1
 assert free.value.devices() == {second} and key.value.devices() == {second}
 assert placed.value.devices() == {first}
@@ -152,3 +156,14 @@ def test_states_move_to_another_device() -> None:
 
 def test_available_platforms() -> None:
     assert "cpu" in platforms.available()
+
+
+def test_compiled_code_notices_that_64_bit_types_are_switched_on_though_it_asks_for_no_precision() -> None:
+    step = sg.compile.jit(lambda x: x + jnp.arange(3.0))
+    loop = functools.partial(sg.compile.for_loop, lambda x: x + jnp.ones(()), np.zeros(2, np.float32))
+    x = np.ones(3, np.float32)
+    for _ in range(2):
+        assert step(x).dtype == loop().dtype == jnp.float32
+        with jax.enable_x64(True):
+            assert step(x).dtype == loop().dtype == jnp.float64
+    assert step.trace_count == 2

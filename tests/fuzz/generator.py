@@ -98,7 +98,9 @@ class Scope:
     smooth: bool = False
     """Inside a gradient: no callbacks."""
     quiet: bool = False
-    """No prints (a checkpoint repeats them)."""
+    """No prints (a checkpoint repeats them, lanes cannot order them)."""
+    frozen: frozenset[str] = frozenset()
+    """States that may only be read."""
 
     def inner(self, **changes: Any) -> Scope:
         return attrs.evolve(
@@ -119,6 +121,8 @@ class Generator:
     indent: int = 0
     counter: int = 0
     budget: int = 40
+    aliases: dict[str, str] = attrs.Factory(dict)
+    """Other names of States, and the name that each was made with."""
 
     @property
     def squash(self) -> str:
@@ -257,7 +261,7 @@ class Generator:
     def statement(self, scope: Scope) -> None:
         self.budget -= 1
         options: list[tuple[float, Callable[[Scope], None]]] = [(3, self.assign)]
-        if scope.states and not scope.pure:
+        if writable(scope) and not scope.pure:
             options += [(5, self.write), (1, self.swap), (0.5, self.alias), (0.7, self.random_draw)]
             if scope.straight and not scope.smooth:
                 options += [(0.7, self.change_type)]
@@ -274,6 +278,7 @@ class Generator:
             options += [(0.7, self.inner_jit), (0.5, self.checkpoint), (0.4, self.promoted)]
             options += [(0.5, self.compiled_loop), (0.5, self.compiled_cond)]
             options += [(0.5, self.compiled_scan), (0.5, self.compiled_ifelse), (0.4, self.own_rule)]
+            options += [(1.2, self.lanes)]
             if self.gradients and scope.depth < 2 and not scope.pure:
                 options += [(1.5, self.gradient)]
         weights, functions = zip(*options, strict=True)
@@ -322,7 +327,7 @@ class Generator:
 
     def swap(self, scope: Scope) -> None:
         name, type = self.rng.choice(writable(scope))
-        others = [n for n, t in scope.states if t == type and n != name]
+        others = [n for n, t in writable(scope) if t == type and n != name]
         if not others:
             self.write(scope)
             return
@@ -334,6 +339,9 @@ class Generator:
         new = self.fresh("alias")
         self.put(f"{new} = {name}")
         scope.states.append((new, type))
+        self.aliases[new] = self.aliases.get(name, name)
+        if name in scope.frozen:
+            scope.frozen |= {new}
 
     def local_state(self, scope: Scope) -> None:
         type, name = self.type(F, V, I, B, PAIR), self.fresh("t")
@@ -413,8 +421,9 @@ class Generator:
         )
         extra = f" & {self.expr(B, inner, 1)}" if self.chance(0.3) else ""
         condition = f"lambda {c}: ({c}[0] < {limit}){extra}"
-        if self.chance(0.25) and not scope.pure and [n for n, t in scope.states if t == I]:
-            counted = self.rng.choice([n for n, t in scope.states if t == I])
+        counters = [n for n, t in writable(scope) if t == I]
+        if self.chance(0.25) and not scope.pure and counters:
+            counted = self.rng.choice(counters)
             name = self.fresh("condition")
             self.put(f"def {name}({c}):")
             self.put(f"    {counted}.value = ({counted}.value + 1) % 6")
@@ -489,7 +498,7 @@ class Generator:
         scope.names.append((out, F))
 
     def random_draw(self, scope: Scope) -> None:
-        keys = [name for name, type in scope.states if type == KEY]
+        keys = [name for name, type in scope.states if type == KEY and name not in scope.frozen]
         if not keys:
             return self.assign(scope)
         key, subkey, name = self.rng.choice(keys), self.fresh("key"), self.fresh("v")
@@ -499,7 +508,7 @@ class Generator:
 
     def change_type(self, scope: Scope) -> None:
         """Straight-line code may give a State another type; here it gets its own back."""
-        names = [name for name, type in scope.states if type == F]
+        names = [name for name, type in writable(scope) if type == F]
         if not names:
             return self.assign(scope)
         state, name = self.rng.choice(names), self.fresh("v")
@@ -550,6 +559,38 @@ class Generator:
         no = self.function("no", [], [type], scope.inner(), 0)
         self.put(f"{out} = sg.compile.cond({self.expr(B, scope)}, {yes}, {no})")
         scope.names.append((out, type))
+
+    def lanes(self, scope: Scope) -> None:
+        """``augment.vmap``: over slices of States, over copies of all States, or reading only."""
+        whole, part = self.rng.choice(((V, F), (V, F), (M, V)))
+        inner = scope.inner(quiet=True)
+        mapped: set[str] = set()
+        kept: set[str] = set()
+        options = ""
+        if not scope.pure and self.chance(0.3):
+            options = ", isolated=True"
+        else:
+            roots = {self.aliases.get(n, n) for n, t in writable(scope) if t == whole and not scope.pure}
+            found = sorted(n for n in roots if n not in scope.frozen)
+            mapped = set(self.rng.sample(found, self.rng.randrange(1, len(found) + 1)) if found else [])
+            kept = set(self.rng.sample(sorted(mapped), 1) if mapped and self.chance(0.3) else [])
+            mapped -= kept
+            named = {n: self.aliases.get(n, n) for n, _ in inner.states}
+            inner.states = [
+                (n, part if named[n] in mapped else t) for n, t in inner.states if named[n] not in kept
+            ]
+            inner.frozen = frozenset(n for n, _ in inner.states if named[n] not in mapped)
+            if mapped:
+                options += f", in_states=[{', '.join(sorted(mapped))}]"
+        q, out = self.fresh("q"), self.fresh("v")
+        name = self.function("lane", [(q, part)], [part], inner)
+        for state in kept:  # every lane overwrites it
+            options += f", out_states={state}"
+            last = self.lines.pop()
+            self.put(f"    {state}.value = jnp.asarray({self.bounded(part, inner)}, jnp.float32)")
+            self.lines.append(last)
+        self.put(f"{out} = sg.augment.vmap({name}{options})({self.expr(whole, scope)})")
+        scope.names.append((out, whole))
 
     def gradient(self, scope: Scope) -> None:
         """A gradient with respect to parameters, an argument, or both; the loss may write State."""
@@ -623,7 +664,7 @@ class Generator:
 
 
 def writable(scope: Scope) -> list[tuple[str, str]]:
-    return [(name, type) for name, type in scope.states if type != KEY]
+    return [(name, type) for name, type in scope.states if type != KEY and name not in scope.frozen]
 
 
 def generate(seed: int, *, gradients: bool = True) -> str:

@@ -134,11 +134,30 @@ def test_verification_names_the_pass_that_broke_the_program(program: ir.Program)
 def test_validation_compares_before_and_after_only_when_something_changed(program: ir.Program) -> None:
     compared = []
 
-    def validator(before: ir.Program, after: ir.Program, name: str) -> None:
-        compared.append((count(before).ops, count(after).ops, name))
+    def validator(before: ir.Program, after: ir.Program, pass_: Pass) -> None:
+        compared.append((count(before).ops, count(after).ops, pass_.name))
 
     run_passes(program, "dce,dce", instruments=[Validate()], validator=validator)
     assert compared == [(5, 4, "dce")]
+
+
+def test_a_validation_that_had_nothing_to_compare_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = """stategraph 1
+program @endless(%x : f32[]) -> (out : f32[]) {
+  %unused = jax.add %x, 1.0:f32[] : f32[]
+  %y = flow.while carry(%v = %x : f32[]) : f32[] cond {
+    %go = jax.eq %v, %v : bool[]
+    flow.yield %go
+  } body {
+    flow.yield %x
+  }
+  flow.yield %y
+}
+"""
+    monkeypatch.setattr(hooks, "_validator", None)
+    reference_compare.install()
+    with pytest.warns(UserWarning, match="pass dce was not validated on @endless"):
+        run_passes(ir.parse(text), "dce", instruments=[Validate()])
 
 
 def test_validation_by_the_backend_catches_a_pass_that_lies(

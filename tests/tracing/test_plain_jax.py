@@ -538,7 +538,26 @@ def test_state_in_a_function_that_only_jax_understands_is_refused(where: str) ->
 
 
 @pytest.mark.core
-def test_shard_map_bodies_use_state_or_are_refused_by_name() -> None:
+def test_a_root_finder_reads_state_or_is_refused_by_name() -> None:
+    s = sg.State(jnp.float32(2))
+
+    def newton(f: Any, y: Any) -> Any:
+        return jax.lax.fori_loop(0, 20, lambda i, y: y - f(y) / (2 * y), y)
+
+    def root(x: Any) -> Any:
+        return jax.lax.custom_root(lambda y: y * y - x * s.value, x, newton, lambda g, y: y / g(1.0))
+
+    try:
+        found = sg.compile.jit(root)(jnp.float32(3))
+    except sg.errors.StateAccessError as error:
+        assert "given to custom_root" in str(error) and "fix:" in str(error)
+        assert "test_plain_jax.py" in str(error)
+    else:
+        assert np.allclose(found, 6**0.5)
+
+
+@pytest.mark.core
+def test_shard_map_bodies_use_state() -> None:
     from jax.sharding import Mesh, PartitionSpec
 
     mesh = Mesh(np.array(jax.devices()[:1]), ("i",))
@@ -549,9 +568,4 @@ def test_shard_map_bodies_use_state_or_are_refused_by_name() -> None:
             lambda v: v * s.value, mesh=mesh, in_specs=PartitionSpec("i"), out_specs=PartitionSpec("i")
         )(x)
 
-    try:
-        out = sg.compile.jit(f)(XS)
-    except sg.errors.StateGraphError as error:
-        assert "given to shard_map" in str(error) and "fix:" in str(error)
-    else:
-        assert np.allclose(out, XS * 2)
+    assert np.allclose(sg.compile.jit(f)(XS), XS * 2)

@@ -1,0 +1,100 @@
+"""Who is connected with whom: for every pre neuron, the list of its post neurons.
+
+``CSR`` (compressed sparse rows) holds the lists one after another in ``indices``; those of row ``i`` are
+``indices[indptr[i]:indptr[i + 1]]``. A list may name a neuron twice (two synapses). The weights are no part of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from stategraph.errors import describe
+
+
+class CSR:
+    """The synapses from ``shape[0]`` pre to ``shape[1]`` post neurons.
+
+    Args:
+      indptr: where each row begins in ``indices``, and the end of the last: ``(pre + 1,)`` whole numbers.
+      indices: the post neuron of each synapse, ``(synapses,)`` whole numbers.
+      shape: how many pre and post neurons there are.
+
+    Raises:
+      ValueError: when the rows are not in order, or a synapse leads to a neuron that is not there.
+
+    Example:
+
+    >>> from stategraph import event
+    >>> csr = event.CSR([0, 2, 2, 3], [0, 1, 1], (3, 2))
+    >>> csr
+    CSR(3 -> 2, 3 synapses)
+    >>> csr.todense(0.5)
+    Array([[0.5, 0.5],
+           [0. , 0. ],
+           [0. , 0.5]], dtype=float32)
+    """
+
+    def __init__(self, indptr: Any, indices: Any, shape: Sequence[int]) -> None:
+        starts, posts = np.asarray(indptr), np.asarray(indices)
+        pre, post = (int(size) for size in shape)
+        _check(starts, posts, pre, post)
+        counts = np.diff(starts)
+        self.shape = (pre, post)
+        self.width = int(counts.max(initial=0))
+        """The length of the longest row."""
+        self.indptr: jax.Array = jnp.asarray(starts, jnp.int32)
+        # a window of the longest row's length may be read at the start of every row
+        self._padded: jax.Array = jnp.asarray(np.append(posts, np.zeros(self.width, posts.dtype)), jnp.int32)
+        self.rows: jax.Array = jnp.asarray(np.repeat(np.arange(pre), counts), jnp.int32)
+        """The pre neuron of each synapse."""
+
+    @classmethod
+    def from_dense(cls, matrix: Any) -> CSR:
+        """The synapses where a matrix ``(pre, post)`` is not zero."""
+        given = np.asarray(matrix)
+        if given.ndim != 2:
+            raise ValueError(f"a matrix has two axes, not the shape {given.shape}")
+        counts = np.count_nonzero(given, axis=1)
+        return cls(np.append(0, np.cumsum(counts)), np.nonzero(given)[1], given.shape)
+
+    @property
+    def size(self) -> int:
+        """How many synapses there are."""
+        return int(self.rows.shape[0])
+
+    @property
+    def indices(self) -> jax.Array:
+        """The post neuron of each synapse."""
+        return self._padded[: self.size]
+
+    def todense(self, weight: Any = 1.0) -> jax.Array:
+        """The matrix ``(pre, post)``: the sum of the weights of all synapses between two neurons."""
+        values = jnp.asarray(weight)
+        return jnp.zeros(self.shape, values.dtype).at[self.rows, self.indices].add(values)
+
+    def __repr__(self) -> str:
+        return f"CSR({self.shape[0]} -> {self.shape[1]}, {self.size} synapses)"
+
+
+def _check(indptr: np.ndarray, indices: np.ndarray, pre: int, post: int) -> None:
+    problem = None
+    if indptr.shape != (pre + 1,):
+        problem = f"indptr has the shape {indptr.shape}; for {pre} rows it is {(pre + 1,)}"
+    elif indices.ndim != 1:
+        problem = f"indices has the shape {indices.shape}; it has one axis"
+    elif not all(np.issubdtype(a.dtype, np.integer) for a in (indptr, indices) if a.size):
+        problem = f"indptr ({indptr.dtype}) and indices ({indices.dtype}) are whole numbers"
+    elif indptr[0] != 0 or indptr[-1] != indices.size or (np.diff(indptr) < 0).any():
+        problem = f"indptr ascends from 0 to the number of synapses, {indices.size}"
+    elif indices.size and (indices.min() < 0 or indices.max() >= post):
+        wrong = int(np.flatnonzero((indices < 0) | (indices >= post))[0])
+        problem = f"synapse {wrong} leads to neuron {int(indices[wrong])}, and there are {post}"
+    elif indices.size >= 2**31:
+        problem = f"{indices.size} synapses are more than 32-bit numbers can count"
+    if problem is not None:
+        raise ValueError(describe(f"This is no connectivity from {pre} to {post} neurons.", why=problem))

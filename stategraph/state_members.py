@@ -1,0 +1,69 @@
+"""What State offers besides its value: copies with changes, tags, facts in other words, hooks.
+
+All of it is written with the public face of State.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from stategraph import state_hooks
+from stategraph.recording import MISSING
+from stategraph.state_hooks import Hookable
+
+
+class Members(Hookable):
+    """The base class of State that holds these methods."""
+
+    __slots__ = ()
+
+    def numel(self: Any) -> int:
+        """The number of elements, all leaves together."""
+        count: int = self.size
+        return count
+
+    @property
+    def source_info(self: Any) -> Any:
+        """Where the State was created; ``source_location`` by another name."""
+        return self.source_location
+
+    def value_call(self: Any, func: Callable[[Any], Any]) -> Any:
+        """``func(state.value)``."""
+        return func(self.value)
+
+    def restore_value(self: Any, value: Any) -> None:
+        """Put a value back that the State had before; the same as an assignment, but for hooks."""
+        state_hooks.restored(self, value)
+
+    def replace(self: Any, value: Any = MISSING, **metadata: Any) -> Any:
+        """A new State of the same kind, with another value or other metadata (``name``, ``tag``, …)."""
+        new = self.copy()
+        new.name, tag = metadata.pop("name", new.name), metadata.pop("tag", new.tag)
+        new.tag = {tag} if isinstance(tag, str) else tag
+        new.metadata = {**new.metadata, **metadata}
+        if value is not MISSING:
+            new.value = value
+        return new
+
+    def copy_from(self: Any, other: Any) -> None:
+        """Take over the value, tag and metadata of a State of the same kind."""
+        if type(other) is not type(self):
+            raise TypeError(f"a {type(self).__name__} cannot be a copy of a {type(other).__name__}")
+        self.value = other.value
+        self.tag = None if other.tag is None else set(other.tag)
+        self.metadata = dict(other.metadata)
+
+    def to_state_ref(self: Any) -> Any:
+        """The value with all it takes to make the State again: a ``TreefyState``, which is a pytree."""
+        from stategraph.util.treefy import treefy
+
+        return treefy(self)
+
+    def update_from_ref(self: Any, state_ref: Any) -> None:
+        """Take over the value of a ``TreefyState``."""
+        self.value = state_ref.value
+
+    def add_tag(self: Any, tag: str) -> None:
+        """Add a tag for filters."""
+        self.tag = {tag} if self.tag is None else self.tag | {tag}

@@ -1,0 +1,90 @@
+"""Random connectivity: its statistics, its limits, and that a seed decides it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+import stategraph as sg
+from stategraph import event
+
+
+def test_synapses_exist_with_their_probability() -> None:
+    csr = event.bernoulli(400, 300, 0.05, seed=0)
+    matrix = np.asarray(csr.todense())
+    assert matrix.max() == 1  # no pair twice
+    expected = 400 * 300 * 0.05
+    assert abs(csr.size - expected) < 5 * np.sqrt(expected)
+    # rows vary as independent draws do: a fixed number for each row would not
+    variance = matrix.sum(axis=1).var() / (300 * 0.05 * 0.95)
+    assert 0.7 < variance < 1.35
+    assert 0.7 < matrix.sum(axis=0).var() / (400 * 0.05 * 0.95) < 1.35
+
+
+def test_probabilities_zero_and_one() -> None:
+    assert event.bernoulli(5, 4, 0.0, seed=0).size == 0
+    np.testing.assert_array_equal(event.bernoulli(5, 4, 1.0, seed=0).todense(), np.ones((5, 4)))
+    assert event.bernoulli(0, 4, 0.5, seed=0).size == 0
+
+
+@pytest.mark.parametrize("by", ["pre", "post"])
+@pytest.mark.parametrize("repeated", [True, False])
+@pytest.mark.parametrize("number", [0, 1, 5, 19, 20])
+def test_every_neuron_has_its_number_of_synapses(by: str, repeated: bool, number: int) -> None:
+    csr = event.fixed_number(20, 20, number, by=by, repeated=repeated, seed=1)
+    matrix = np.asarray(csr.todense())
+    np.testing.assert_array_equal(matrix.sum(axis=1 if by == "pre" else 0), np.full(20, number))
+    if not repeated:
+        assert matrix.max(initial=0) <= 1
+
+
+def test_a_seed_decides_the_connectivity_and_the_default_stream_does_too() -> None:
+    a, b, c = (event.bernoulli(50, 50, 0.1, seed=seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(a.indices, b.indices)
+    assert not np.array_equal(a.rows, c.rows) or not np.array_equal(a.indices, c.indices)
+    sg.random.seed(5)
+    first, second = event.bernoulli(50, 50, 0.1), event.bernoulli(50, 50, 0.1)
+    sg.random.seed(5)
+    np.testing.assert_array_equal(first.indices, event.bernoulli(50, 50, 0.1).indices)
+    assert first.size != second.size or not np.array_equal(first.indices, second.indices)
+
+
+def test_a_large_connectivity_needs_memory_for_its_synapses_only() -> None:
+    csr = event.bernoulli(100_000, 100_000, 1e-5, seed=0)  # dense: 40 GB
+    assert abs(csr.size - 100_000) < 5 * np.sqrt(100_000)
+
+
+@pytest.mark.parametrize(
+    ("indptr", "indices", "message"),
+    [
+        ([0, 1], [0], r"indptr has the shape \(2,\)"),
+        ([0, 1, 2], [[0, 1]], "one axis"),
+        ([0, 1, 2], [0.0, 1.0], "whole numbers"),
+        ([0, 2, 1], [0], "ascends"),
+        ([0, 1, 3], [0, 1], "ascends"),
+        ([0, 1, 2], [0, 3], "synapse 1 leads to neuron 3, and there are 3"),
+        ([0, 1, 2], [-1, 0], "synapse 0 leads to neuron -1"),
+    ],
+)
+def test_bad_connectivity_is_an_error(indptr: Any, indices: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        event.CSR(indptr, indices, (2, 3))
+
+
+@pytest.mark.parametrize("prob", [-0.1, 1.5])
+def test_probabilities_are_between_zero_and_one(prob: float) -> None:
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        event.bernoulli(3, 3, prob)
+
+
+def test_more_distinct_partners_than_there_are_is_an_error() -> None:
+    with pytest.raises(ValueError, match=re.escape("4 partners cannot be drawn from 3")):
+        event.fixed_number(3, 3, 4, repeated=False)
+
+
+def test_a_fraction_of_the_partners() -> None:
+    layer = event.FixedNumConn(10, 40, 0.25, 1.0, seed=0)
+    np.testing.assert_array_equal(np.asarray(layer.connections.todense()).sum(axis=1), np.full(10, 10))
