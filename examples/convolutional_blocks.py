@@ -27,8 +27,8 @@ Shape = tuple[int, int, int]
 
 
 def convolution(image: Shape, channels: int, window: int, stride: int = 1) -> nn.Sequential:
-    """A convolution and batch normalisation."""
-    return nn.Sequential(nn.Conv2d(image, channels, window, stride=stride), nn.BatchNorm2d.desc())
+    """A convolution and batch normalisation, whose statistics follow those of the last ten mini-batches or so."""
+    return nn.Sequential(nn.Conv2d(image, channels, window, stride=stride), nn.BatchNorm2d.desc(momentum=0.9))
 
 
 class ResidualBlock(nn.Module):
@@ -90,9 +90,8 @@ def head() -> list[nn.Module]:
     return [nn.Flatten.desc(), nn.Dropout(0.8), nn.Linear.desc(CLASSES)]
 
 
-def train(model: nn.Module, data: tuple[Digits, Digits], epochs: int, title: str) -> list[float]:
+def train(model: nn.Module, training: Digits, epochs: int, title: str) -> list[float]:
     """The training losses. Leaves the model evaluating."""
-    training, _ = data
     batches = MiniBatches(training, epochs, title=title)
     weights = model.states(sg.ParamState)
     rate = sg.optim.OneCycleLR(lr=1e-2, total_steps=epochs * batches.per_epoch)
@@ -140,11 +139,11 @@ def draw(losses: dict[str, list[float]], beliefs: dict[str, np.ndarray], test: D
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     """The test accuracy of each network."""
     chosen = options(__doc__, arguments)
-    training, test = data = load()
+    training, test = load()
     sg.random.seed(0)
     losses, beliefs, accuracies = {}, {}, {}
     for name, model in {"ResNet": resnet(), "Inception": inception()}.items():
-        losses[name] = train(model, data, SHORT_EPOCHS if chosen.short else EPOCHS, name)
+        losses[name] = train(model, training, SHORT_EPOCHS if chosen.short else EPOCHS, name)
         predict = sg.compile.jit(lambda images, model=model: jax.nn.softmax(model(images)))
         beliefs[name] = np.asarray(predict(test.images[..., None]))
         accuracies[name] = float((beliefs[name].argmax(axis=1) == test.labels).mean())

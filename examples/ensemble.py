@@ -83,9 +83,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     members = (beliefs.argmax(axis=2) == test.labels).mean(axis=1)
     belief = beliefs.mean(axis=0)
     right = belief.argmax(axis=1) == test.labels
-    save_picture(
-        draw(members, right.mean(), belief.max(axis=1), right), chosen.output / "ensemble.png"
-    )
+    save_picture(draw(members, right.mean(), belief.max(axis=1), right), chosen.output / "ensemble.png")
     result = {"member": float(members.mean()), "together": float(right.mean())}
     print("test accuracy: {member:.1%} for a member, {together:.1%} together".format(**result))
     if not chosen.short and result["together"] < max(WANTED, result["member"]):

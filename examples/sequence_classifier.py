@@ -80,6 +80,7 @@ def draw(accuracies: dict[str, list[float]], digit: np.ndarray, beliefs: np.ndar
     for colour, (name, values) in zip(COLOURS, accuracies.items(), strict=False):
         left.plot(range(1, len(values) + 1), 100 * np.array(values), ".-", color=colour, label=name)
     left.set(title="test accuracy", xlabel="epoch", ylabel="% correct")
+    left.xaxis.get_major_locator().set_params(integer=True)
     middle.imshow(digit, cmap="gray_r")
     middle.set(title="an image …", xticks=[], yticks=range(ROWS), ylabel="row")
     right.imshow(beliefs, cmap="Blues", vmin=0, vmax=1, aspect="auto")

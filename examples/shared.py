@@ -57,7 +57,8 @@ class MiniBatches:
 
     def show(self, **numbers: float) -> None:
         """Numbers to stand behind the bar."""
-        self.bar.set_postfix_str(", ".join(f"{name} {value:.4f}" for name, value in numbers.items()))
+        text = ", ".join(f"{name} {value:.4f}" for name, value in numbers.items())
+        self.bar.set_postfix_str(text, refresh=False)
 
 
 def options(description: str, arguments: list[str] | None) -> argparse.Namespace:

@@ -18,7 +18,7 @@ class TraceError(StateGraphError):
 
 
 class StateTypeError(StateGraphError, TypeError):
-    """A State was given a value of another structure, shape or dtype where that is not possible."""
+    """A State was given a value of another type where that is not possible, or was used like an array itself."""
 
 
 class StateAccessError(StateGraphError):

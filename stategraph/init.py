@@ -21,6 +21,7 @@ from stategraph import environ
 from stategraph.errors import describe
 from stategraph.random import RandomState, default_rng
 from stategraph.random.checks import as_shape
+from stategraph.random.sampler import sampler, stepwise
 from stategraph.state import State
 from stategraph.typing import Size
 
@@ -235,6 +236,18 @@ class Exponential(RandomInitializer):
 # --------------------------------------------------------------------- initialisers that look at the fan-in
 
 
+def variance_scaling(key: jax.Array, static: Any) -> jax.Array:
+    recipe, shape, dtype = static
+    return jax.nn.initializers.variance_scaling(*recipe)(key, shape, dtype)
+
+
+_VARIANCE_SCALING = {
+    "truncated_normal": sampler(variance_scaling),
+    "uniform": sampler(variance_scaling),
+    "normal": stepwise(variance_scaling),
+}
+
+
 @attrs.frozen(repr=False)
 class VarianceScaling(RandomInitializer):
     """Random weights with a variance of ``scale / n``: ``jax.nn.initializers.variance_scaling``.
@@ -256,14 +269,8 @@ class VarianceScaling(RandomInitializer):
     out_axis: Axis = -1
 
     def make(self, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-        draw = jax.nn.initializers.variance_scaling(
-            self.scale,
-            self.mode,  # type: ignore[arg-type]
-            self.distribution,  # type: ignore[arg-type]
-            self.in_axis,
-            self.out_axis,
-        )
-        return draw(self.rng.split_key(), shape, dtype)
+        recipe = (self.scale, self.mode, self.distribution, self.in_axis, self.out_axis)
+        return self.rng._draw(_VARIANCE_SCALING[self.distribution], (recipe, shape, dtype), (), None)
 
 
 @attrs.frozen(repr=False)

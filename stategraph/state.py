@@ -29,6 +29,7 @@ from stategraph.ir.location import Location
 from stategraph.recording import EPOCHS, LOCAL, Recorder, render, same_avals
 from stategraph.sharding import placed, portable, restored
 from stategraph.state_members import Members
+from stategraph.state_operators import Operators
 
 T = TypeVar("T")
 
@@ -103,7 +104,7 @@ def _flatten(value: Any) -> tuple[list[Any], Any]:
     return [_unweaken(leaf) for leaf in leaves], (None if _jax.same_tree(tree, _LEAF) else tree)
 
 
-class State(Members, Generic[T]):
+class State(Members, Operators, Generic[T]):
     """A mutable value that traced programs may read and write.
 
     Args:

@@ -67,7 +67,9 @@ def encode(value: Any, body: BodyToRegion) -> Any:
     if isinstance(value, type) and issubclass(value, np.generic):
         return DType(short_dtype(np.dtype(value).name))
     if isinstance(value, frozenset):
-        return Record("frozenset", (("items", tuple(encode(item, body) for item in sorted(value, key=repr))),))
+        return Record(
+            "frozenset", (("items", tuple(encode(item, body) for item in sorted(value, key=repr))),)
+        )
     if isinstance(value, (Mesh, AbstractMesh)):
         return mesh_record(value)
     if isinstance(value, PartitionSpec) and not (value.unreduced or value.reduced):

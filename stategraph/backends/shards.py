@@ -7,6 +7,7 @@ them. Where a State that the body writes differs, the error names it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from stategraph.ir.core import Op, Program, Region
 from stategraph.ir.lanes import shape_of
 from stategraph.ir.location import Location
 from stategraph.ir.shards import local_type, mesh_sizes, names_in
+from stategraph.sharding import plain_mesh
 
 
 def over_shards(op: Op, function: Callable[..., list[Any]], whole: int) -> Callable[..., list[Any]]:
@@ -33,10 +35,8 @@ def over_shards(op: Op, function: Callable[..., list[Any]], whole: int) -> Calla
         varying[:] = map(_jax.varies_over, results)
         return results
 
-    try:  # inside another shard_map the mesh is the one that we are in
-        mesh = None if _jax.inside_shard_map() else mesh_of(op.attributes["mesh"])
-    except LoweringError as error:
-        raise LoweringError(f"{op.name}: {error}\n  at: {op.location}") from None
+    inside = _jax.inside_shard_map()
+    mesh = None if inside else _mesh(op)  # inside another shard_map the mesh is the one that we are in
     mapped = jax.shard_map(
         local,
         mesh=mesh,
@@ -50,7 +50,8 @@ def over_shards(op: Op, function: Callable[..., list[Any]], whole: int) -> Calla
         if op.attributes["written"] and not op.attributes["check_vma"]:
             _check_lanes(op, function, values, whole)
         try:
-            results: list[Any] = mapped(*values)
+            with contextlib.nullcontext() if inside else _jax.without_mesh():
+                results: list[Any] = mapped(*values)
         except StateGraphError:
             raise
         except ValueError as error:
@@ -58,6 +59,24 @@ def over_shards(op: Op, function: Callable[..., list[Any]], whole: int) -> Calla
         return results
 
     return run
+
+
+def _mesh(op: Op) -> Any:
+    """The mesh of the op; of one without devices, those of the mesh that ``jax.set_mesh`` chose."""
+    record = op.attributes["mesh"]
+    try:
+        if record.name == "mesh":
+            return plain_mesh(mesh_of(record))
+    except LoweringError as error:
+        raise LoweringError(f"{op.name}: {error}\n  at: {op.location}") from None
+    mesh = _jax.context_mesh()
+    if dict(mesh.shape) != mesh_sizes(record):
+        raise LoweringError(
+            f"{op.name} runs on the mesh in context, with the axes {mesh_sizes(record)}; "
+            f"here they are {dict(mesh.shape) or 'none'}\n  at: {op.location}\n"
+            "  fix: call it inside `with jax.set_mesh(mesh):`, or give shard_map the mesh"
+        )
+    return plain_mesh(mesh)
 
 
 def _check_lanes(op: Op, function: Callable[..., list[Any]], values: Sequence[Any], whole: int) -> None:

@@ -31,12 +31,16 @@ from stategraph.nn.dynamics import (
 )
 from stategraph.nn.embedding import Embedding
 from stategraph.nn.environ_context import EnvironContext
+from stategraph.nn.integrators import euler_step, exp_euler_step, rk2_step, rk4_step
 from stategraph.nn.lanes import Map, Vmap
 from stategraph.nn.linear import AllToAll, Linear, LoRA, OneToOne, SparseLinear
 from stategraph.nn.metrics import AccuracyMetric, AverageMetric, Metric, MetricState, MultiMetric
 from stategraph.nn.module import Module
 from stategraph.nn.module_params import Const, Param
 from stategraph.nn.module_summary import Summary, count_parameters, summary
+from stategraph.nn.neurons_adaptive import GIF, QIF, AdExIF, ExpIF, Izhikevich
+from stategraph.nn.neurons_conductance import HH
+from stategraph.nn.neurons_leaky import ALIF, IF, LIF, LIFRef
 from stategraph.nn.normalization import (
     BatchNorm0d,
     BatchNorm1d,
@@ -63,9 +67,14 @@ from stategraph.nn.pooling import (
     MaxPool3d,
     Unflatten,
 )
+from stategraph.nn.population import Neuron, Population, Synapse
+from stategraph.nn.projections import AlignPostProj, AlignPreProj, CurrentProj, DeltaProj, Projection
 from stategraph.nn.regularization import ChainedReg, ElasticNetReg, GaussianReg, L1Reg, L2Reg, Regularization
 from stategraph.nn.rnn import GRUCell, LSTMCell, MGUCell, RNNCell, ValinaRNNCell, VanillaRNNCell
 from stategraph.nn.sequential import Sequential
+from stategraph.nn.spike_sources import PoissonEncoder, PoissonInput, PoissonSpike, SpikeTime
+from stategraph.nn.synapses import AMPA, STD, STP, Alpha, DualExpon, Expon, GABAa
+from stategraph.nn.synouts import COBA, CUBA, MgBlock, SynOut
 from stategraph.nn.transforms import (
     AffineT,
     ClipT,
@@ -173,6 +182,43 @@ __all__ = [
     "not_receive_update_output",
     "receive_update_input",
     "not_receive_update_input",
+    "exp_euler_step",
+    "euler_step",
+    "rk2_step",
+    "rk4_step",
+    "Population",
+    "Neuron",
+    "Synapse",
+    "IF",
+    "LIF",
+    "LIFRef",
+    "ALIF",
+    "ExpIF",
+    "AdExIF",
+    "QIF",
+    "Izhikevich",
+    "GIF",
+    "HH",
+    "Expon",
+    "DualExpon",
+    "Alpha",
+    "AMPA",
+    "GABAa",
+    "STP",
+    "STD",
+    "SynOut",
+    "COBA",
+    "CUBA",
+    "MgBlock",
+    "Projection",
+    "AlignPostProj",
+    "AlignPreProj",
+    "DeltaProj",
+    "CurrentProj",
+    "PoissonSpike",
+    "PoissonEncoder",
+    "PoissonInput",
+    "SpikeTime",
     "MetricState",
     "Metric",
     "AverageMetric",

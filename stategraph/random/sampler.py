@@ -1,38 +1,47 @@
 """A sampler: one way of turning a key into numbers.
 
 Eagerly, a draw takes one dispatch: advancing the key and sampling are compiled together, per shape and
-  dtype. That gives the bits of the
-function itself where it is one compiled function of JAX's already (``compiled_together``); the others run as
-they are, after one dispatch for the key. Inside a trace the function is recorded, as if the user had written
-the calls to ``jax.random``.
+dtype. That gives the bits of the function itself where it is one compiled function of JAX's already
+(``compiled_together``); the others run as they are, after one dispatch for the key. Inside a trace the
+function is recorded, as if the user had written the calls to ``jax.random``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import jax
 
 from stategraph.random.keys import advance, advance_compiled
 
+ON_CPUS = {"xla_backend_optimization_level": 1}
+"""For CPUs: XLA unrolls small loops by default, and compiling ``threefry`` for a shape takes four times as long, for
+the same bits at the same speed. A model has many shapes.
+"""
+
 
 class Sampler:
     """``function(key, static, *parameters)``; ``static`` is hashable (shape, dtype, options)."""
 
-    __slots__ = ("_kernel", "function")
-
     def __init__(self, function: Callable[..., Any], compiled_together: bool) -> None:
         self.function = function
-        self._kernel: Any = None
-        if compiled_together:
+        self.compiled_together = compiled_together
 
-            def draw(key: jax.Array, static: Any, *parameters: Any) -> tuple[jax.Array, jax.Array]:
-                following, own = advance(key)
-                return following, function(own, static, *parameters)
+    @cached_property
+    def _kernel(self) -> Any:
+        """``(key, static, *parameters)`` to (the next key, the sample); None where two dispatches are needed."""
+        if not self.compiled_together:
+            return None
 
-            draw.__name__ = f"random_{function.__name__}"
-            self._kernel = jax.jit(draw, static_argnums=1)
+        def draw(key: jax.Array, static: Any, *parameters: Any) -> tuple[jax.Array, jax.Array]:
+            following, own = advance(key)
+            return following, self.function(own, static, *parameters)
+
+        draw.__name__ = f"random_{self.function.__name__}"
+        options = ON_CPUS if jax.default_backend() == "cpu" else None
+        return jax.jit(draw, static_argnums=1, compiler_options=options)
 
     def eager(self, key: jax.Array, static: Any, parameters: tuple[Any, ...]) -> tuple[jax.Array, jax.Array]:
         """(the next key, the sample), outside of any trace."""

@@ -494,6 +494,32 @@ def test_types_that_the_mesh_is_part_of_are_left_to_the_compiler() -> None:
     assert np.allclose(sg.compile.jit(f)(XS), XS * h.value)
 
 
+def test_the_mesh_may_come_from_the_context() -> None:
+    n = sg.State(jnp.float32(0))
+
+    def body(x: Any) -> Any:
+        n.value = n.value + jax.lax.psum(x.sum(), "i")
+        return x
+
+    f = sg.compile.jit(lambda x: jax.shard_map(body, in_specs=P("i"), out_specs=P("i"))(x))
+    with jax.set_mesh(MESH):
+        f(XS)
+        program = sg.trace(f, XS).program
+        sg.lower(ir.parse(str(program)), states={"n": n}).compile()(XS)
+    assert np.allclose(n.value, 2 * XS.sum())
+    with pytest.raises(StateGraphError, match="set_mesh"):
+        sg.lower(program, states={"n": n})
+
+
+def test_constraints_on_shardings_have_a_text_form() -> None:
+    def f(x: Any) -> Any:
+        return jax.lax.with_sharding_constraint(x * 2, NamedSharding(MESH, P("i")))
+
+    text = str(sg.trace(f, XS).program)
+    assert "opaque" not in text
+    assert sg.lower(ir.parse(text)).compile()(XS).sharding.spec == P("i")
+
+
 # ----------------------------------------------------------------------------------------------------- pmap
 
 

@@ -1,0 +1,52 @@
+"""Where equations come from: from JAX's records to ``Location`` and back."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from jax._src import source_info_util
+
+from stategraph.ir.location import Location
+
+
+def resolve_source(source: Any) -> tuple[str, int, str, str]:
+    """(file, line, function, scope) of a JAX source info, in the user's code."""
+    scope = str(source.name_stack) if source.name_stack else ""
+    frame = source_info_util.user_frame(source.traceback) if source.traceback is not None else None
+    if frame is None:
+        return ("", 0, "", scope)
+    return (display_file(frame.file_name), frame.start_line, frame.function_name, scope)
+
+
+def location_of(eqn: Any, fallback: Location | None = None) -> Location:
+    return Location.deferred(eqn.source_info, resolve_source, fallback)
+
+
+def here() -> Location:
+    """The user's current line, found when looked at."""
+    return Location.deferred(source_info_util.current(), resolve_source)
+
+
+def source_of(location: Location) -> Any:
+    """What JAX needs to know of a location when an equation is built for it."""
+    if location.source is not None:
+        return location.source
+    return source_info_util.new_source_info()
+
+
+def display_file(file: str) -> str:
+    """A file name as people write it: relative to the working directory, ``In[5]`` for a notebook cell."""
+    ipython = sys.modules.get("IPython")
+    if ipython is not None:
+        shell = ipython.get_ipython()
+        label = shell.compile.format_code_name(file) if shell is not None else None
+        if label is not None:
+            return str(label[1])
+    import os
+
+    try:
+        relative = os.path.relpath(file)
+    except ValueError:
+        return file
+    return file if relative.startswith("..") else relative

@@ -1,0 +1,254 @@
+"""Populations: neurons and synapses, which receive input from others and step through time.
+
+``update(x)`` makes one step of ``dt`` (of ``stategraph.environ``). Plain numbers mean ms, mV, nA, nS and MOhm.
+Two kinds of input arrive besides ``x``: *current inputs* are part of the differential equation, *delta inputs* are added to
+what was integrated, at the end of the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from stategraph import environ
+from stategraph.errors import StateAccessError, describe
+from stategraph.graph.node import Node
+from stategraph.init import Initial, param
+from stategraph.nn import arrivals
+from stategraph.nn.dynamics import Dynamics
+from stategraph.nn.module_params import Param
+from stategraph.state import State
+from stategraph.surrogate import ReluGrad
+from stategraph.typing import Size
+
+Parameter = Any
+"""What a model takes for a parameter: a number, an array of the shape of the population, an initialiser, or a State or
+``nn.Param``, which can be trained.
+"""
+
+LONG_AGO = -1e7
+"""The time of the last spike of what has never spiked."""
+
+
+def values(*parameters: Parameter) -> tuple[Any, ...]:
+    """The values of parameters now."""
+    return tuple(
+        p.value if isinstance(p, State) else p.value() if isinstance(p, Param) else p for p in parameters
+    )
+
+
+class Population(Dynamics):
+    """Base class of neurons and synapses: a ``Dynamics`` that input arrives at.
+
+    Args:
+      in_size: the shape of the population.
+      name: a name for messages and listings.
+    """
+
+    _current_inputs: dict[str, Callable[..., Any]] | None = None
+    _projections = 0
+
+    def _parameter(self, name: str, value: Parameter, *, positive: bool = False) -> Parameter:
+        """A parameter as the model keeps it."""
+        if isinstance(value, (State, Param)):
+            return value
+        found = param(value, self.varshape, allow_none=False)
+        if positive and not isinstance(found, jax.core.Tracer) and not np.all(np.asarray(found) > 0):
+            raise ValueError(
+                describe(
+                    f"{type(self).__name__}({name}={value!r}) is not positive.",
+                    why=f"the equations divide by {name}",
+                )
+            )
+        return found
+
+    # -------------------------------------------------------------------------------------------------- State
+
+    def _beginnings(self) -> dict[str, tuple[type[State[Any]], Initial]]:
+        """The States, by attribute: (kind, what it holds at first)."""
+        return {}
+
+    def init_state(self, batch_size: int | None = None) -> None:
+        """Make the State.
+
+        Args:
+          batch_size: the length of a batch axis; None for none.
+        """
+        leading = () if batch_size is None else (batch_size,)
+        for name, (kind, initial) in self._beginnings().items():
+            setattr(self, name, kind(self._first(initial, leading)))
+
+    def reset_state(self, batch_size: int | None = None) -> None:
+        """Put the State back to where ``init_state`` left it, and forget input that has not been used.
+
+        Args:
+          batch_size: the length of the batch axis; None to keep the axes that it has.
+        """
+        self.clear_inputs()
+        for name, (_, initial) in self._beginnings().items():
+            state = getattr(self, name)
+            batch = state.shape[: state.ndim - len(self.varshape)] if batch_size is None else (batch_size,)
+            state.value = self._first(initial, batch)
+
+    def _first(self, initial: Initial, leading: tuple[int, ...]) -> jax.Array:
+        shape = (*leading, *self.varshape)
+        return jnp.broadcast_to(jnp.asarray(param(initial, shape, allow_none=False), environ.dftype()), shape)
+
+    def _checked(self, value: jax.Array, state: State[Any]) -> jax.Array:
+        """A new value of a State, which has to keep its shape."""
+        if value.shape != state.shape:
+            raise ValueError(
+                describe(
+                    f"An input of {type(self).__name__} does not fit: its State would go from the shape {state.shape} "
+                    f"to {value.shape}.",
+                    fix="stategraph.nn.init_all_states(model, batch_size=...), if a batch is what differs",
+                )
+            )
+        return value
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        missing = [name for name in self._beginnings() if name not in vars(self)]
+        if missing:
+            raise StateAccessError(
+                describe(
+                    f"{type(self).__name__} has no State {missing[0]!r} yet.",
+                    fix="stategraph.nn.init_all_states(model) before the first step",
+                )
+            )
+        output = super().__call__(*args, **kwargs)
+        self.clear_inputs()
+        return output
+
+    # -------------------------------------------------------------------------------------------------- input
+
+    @property
+    def current_inputs(self) -> dict[str, Callable[..., Any]]:
+        """The functions whose results are added to the current, by key."""
+        return self._current_inputs or {}
+
+    def add_current_input(self, key: str, inp: Any, label: str | None = None) -> None:
+        """Add to the current.
+
+        Args:
+          key: a name that no other input has.
+          inp: an array, for the next step, or a function, for every step: it is called with what ``sum_current_inputs``
+            is given (the membrane potential), and the population finds the State in it if it is a module.
+          label: a group of inputs that ``sum_current_inputs`` can select.
+        """
+        key = _labelled(key, label)
+        if not callable(inp):
+            arrivals.send(self, f"current {key}", inp)
+            return
+        if key in self.current_inputs:
+            raise KeyError(f"{type(self).__name__} has a current input {key!r} already")
+        self._current_inputs = {**self.current_inputs, key: inp}
+
+    def add_delta_input(self, key: str, inp: Any, label: str | None = None) -> None:
+        """Add an array to what the next step integrates, at its end.
+
+        Args:
+          key: a name that no other input has.
+          inp: the array.
+          label: a group of inputs that ``sum_delta_inputs`` can select.
+        """
+        arrivals.send(self, f"delta {_labelled(key, label)}", inp)
+
+    def sum_current_inputs(self, init: Any, *args: Any, label: str | None = None) -> Any:
+        """A number or array plus all current inputs; arrays among them are used up.
+
+        Args:
+          init: where the sum begins.
+          *args: what the functions among the inputs are called with.
+          label: only inputs of this group; None for all.
+        """
+        for key, function in self.current_inputs.items():
+            if label is None or key.startswith(_labelled("", label)):
+                init = init + function(*args)
+        return self._sum("current", init, label)
+
+    def sum_delta_inputs(self, init: Any, label: str | None = None) -> Any:
+        """A number or array plus all delta inputs, which are used up.
+
+        Args:
+          init: where the sum begins.
+          label: only inputs of this group; None for all.
+        """
+        return self._sum("delta", init, label)
+
+    def _sum(self, kind: str, init: Any, label: str | None) -> Any:
+        prefix = f"{kind} {'' if label is None else _labelled('', label)}"
+        for key in arrivals.keys(self):
+            if key.startswith(prefix):
+                init = init + arrivals.take(self, key)
+        return init
+
+    def clear_inputs(self) -> None:
+        """Forget input that was sent for the next step."""
+        arrivals.forget(self)
+        for function in self.current_inputs.values():
+            if isinstance(function, Node):
+                arrivals.forget(function)
+
+    def new_input_key(self, kind: str) -> str:
+        """A name for one more input, which no other input has: ``kind`` and a number."""
+        self._projections += 1
+        return f"{kind}{self._projections - 1}"
+
+
+def _labelled(key: str, label: str | None) -> str:
+    return key if label is None else f"{label} // {key}"
+
+
+class Neuron(Population):
+    """Base class of spiking neurons. Write ``init_state``, ``reset_state``, ``get_spike`` and ``update``.
+
+    A step begins with the reset of the neurons that spiked at the end of the last one, so that ``V`` can be looked at where
+    it crossed the threshold, and ends with the spikes, which it returns: 1 or 0, with the gradient of a surrogate.
+
+    Args:
+      in_size: the shape of the population.
+      spk_fun: what makes spikes of the scaled distance from the threshold: a surrogate.
+      spk_reset: ``"soft"``: a spike takes ``V_th - V_reset`` off the potential; ``"hard"``: it puts the potential to
+        ``V_reset``, and no gradient passes the reset.
+      name: a name for messages and listings.
+    """
+
+    def __init__(
+        self,
+        in_size: Size,
+        spk_fun: Callable[[Any], Any] = ReluGrad(),  # noqa: B008 -- immutable
+        spk_reset: str = "soft",
+        name: str | None = None,
+    ) -> None:
+        super().__init__(in_size, name)
+        if spk_reset not in ("soft", "hard"):
+            raise ValueError(f"spk_reset is 'soft' or 'hard', not {spk_reset!r}")
+        if not callable(spk_fun):
+            raise TypeError(f"spk_fun is a surrogate or another function, not a {type(spk_fun).__name__}")
+        self.spk_fun = spk_fun
+        self.spk_reset = spk_reset
+
+    def get_spike(self, V: Any = None) -> Any:
+        """The spikes of a membrane potential: 1 where it is at the threshold or above, else 0.
+
+        Args:
+          V: the potential; None for that of the population.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no get_spike method; write `def get_spike(self, V=None): ...`"
+        )
+
+    def after_reset(self, V: Any, spike: Any, V_th: Any, V_reset: Any) -> jax.Array:
+        """The potential after the reset of the neurons that spiked."""
+        if self.spk_reset == "hard":
+            return jnp.where(spike > 0, V_reset, V)
+        reset: jax.Array = V - spike * (V_th - V_reset)
+        return reset
+
+
+class Synapse(Population):
+    """Base class of synapses: what arrives becomes a conductance. Write ``init_state``, ``reset_state`` and ``update``."""

@@ -1,0 +1,312 @@
+"""Projections: from one population to another, through delays, connections and synapses.
+
+A projection is called once in each step, before the population that it sends to. What it is called with goes through its
+modules (where it begins is usually a delayed spike of the sending population), then through ``comm``, the connections: a
+layer of ``stategraph.event``, ``nn.Linear``, or any other function. Then
+
+- ``DeltaProj`` adds it to the potential;
+- ``CurrentProj`` makes it a current;
+- ``AlignPostProj`` gives it to synapses that have the size of the receiving population, and the conductance of these makes
+  the current. All projections with equal descriptions of synapse and output share one synapse;
+- ``AlignPreProj`` first gives the spikes to synapses that have the size of the sending population.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from stategraph.errors import describe
+from stategraph.mixin import ParamDescriber
+from stategraph.nn.collective import call_order
+from stategraph.nn.dynamics import init_maybe_prefetch
+from stategraph.nn.module import Module
+from stategraph.nn.population import Population, Synapse
+from stategraph.nn.synouts import SynOut
+from stategraph.state import State
+
+__all__ = ["AlignPostProj", "AlignPreProj", "CurrentProj", "DeltaProj", "Projection"]
+
+
+class Projection(Module):
+    """Base class of projections.
+
+    Args:
+      *modules: functions that what the projection is called with goes through, one after the other; a State stands for its
+        value. With none the projection is called with what ``comm`` is given.
+      comm: the connections, a function.
+      post: the population that is sent to.
+    """
+
+    def __init__(self, *modules: Any, comm: Callable[..., Any], post: Population) -> None:
+        super().__init__()
+        for module in modules:
+            if not callable(module) and not isinstance(module, State):
+                raise TypeError(
+                    describe(
+                        f"{type(self).__name__} is given a {type(module).__name__} to begin with.",
+                        why="it is neither a function nor a State",
+                        fix="for example population.prefetch('V'), or population.output_delay(1.0)",
+                    )
+                )
+        if not callable(comm):
+            raise TypeError(f"comm is a layer or another function, not a {type(comm).__name__}")
+        if not isinstance(post, Population):
+            raise TypeError(
+                describe(
+                    f"{type(self).__name__} sends to a {type(post).__name__}.",
+                    why="input arrives at a stategraph.nn.Neuron or another Population",
+                )
+            )
+        self.modules_before = modules
+        self.comm = comm
+        self.post = post
+        self.key = post.new_input_key(type(self).__name__)
+
+    @call_order(2)
+    def init_state(self, *args: Any, **kwargs: Any) -> None:
+        """Check that what the projection looks up is there."""
+        for module in self.modules_before:
+            init_maybe_prefetch(module, *args, **kwargs)
+
+    def _before(self, args: tuple[Any, ...]) -> Any:
+        """What goes to the connections."""
+        for module in self.modules_before:
+            args = (module.value if isinstance(module, State) else module(*args),)
+        if len(args) != 1:
+            raise TypeError(
+                describe(
+                    f"{type(self).__name__} is called with {len(args)} arguments, and its connections take one.",
+                    fix="call it with the spikes, or make it with a module that gives them",
+                )
+            )
+        return args[0]
+
+
+class DeltaProj(Projection):
+    """Connections whose output is added to the potential of the receiving population, at the end of its step.
+
+    Args:
+      *modules: see ``Projection``.
+      comm: the connections.
+      post: the receiving population.
+      label: a group of inputs, for populations of your own.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> import stategraph as sg
+    >>> neurons = sg.nn.LIF(2, V_th=10.0)
+    >>> projection = sg.nn.DeltaProj(comm=sg.event.Linear(1, 2, 3.0), post=neurons)
+    >>> _ = sg.nn.init_all_states(neurons)
+    >>> with sg.environ.context(dt=0.1):
+    ...     projection(jnp.ones(1))
+    ...     _ = neurons()
+    >>> neurons.V.value
+    Array([3., 3.], dtype=float32)
+    """
+
+    def __init__(
+        self, *modules: Any, comm: Callable[..., Any], post: Population, label: str | None = None
+    ) -> None:
+        super().__init__(*modules, comm=comm, post=post)
+        self.label = label
+
+    def update(self, *args: Any) -> None:
+        """Send, in this step."""
+        self.post.add_delta_input(self.key, self.comm(self._before(args)), self.label)
+
+
+class CurrentProj(Projection):
+    """Connections whose output an output of synapses (``COBA``, ``CUBA``, ``MgBlock``) makes a current.
+
+    Args:
+      *modules: see ``Projection``.
+      comm: the connections.
+      out: what makes a current of it: a ``SynOut``, used by no other projection.
+      post: the receiving population.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> import stategraph as sg
+    >>> neurons = sg.nn.LIF(2, V_th=10.0)
+    >>> projection = sg.nn.CurrentProj(comm=sg.event.Linear(1, 2, 3.0), out=sg.nn.CUBA(), post=neurons)
+    >>> _ = sg.nn.init_all_states(neurons)
+    >>> with sg.environ.context(dt=1e6):
+    ...     projection(jnp.ones(1))
+    ...     _ = neurons()
+    >>> neurons.V.value
+    Array([3., 3.], dtype=float32)
+    """
+
+    def __init__(self, *modules: Any, comm: Callable[..., Any], out: SynOut, post: Population) -> None:
+        super().__init__(*modules, comm=comm, post=post)
+        self.out = _output(out)
+        post.add_current_input(self.key, self.out)
+
+    def update(self, *args: Any) -> None:
+        """Send, in this step."""
+        self.out.bind_cond(self.comm(self._before(args)))
+
+
+class _Merged(Module):
+    """A synapse and its output that several projections share: its step comes before that of the population."""
+
+    def __init__(self, syn: Synapse, out: SynOut, descriptions: tuple[Any, Any, str | None]) -> None:
+        super().__init__()
+        self.syn = syn
+        self.out = out
+        self.descriptions = descriptions
+
+    def update(self) -> None:
+        self.out.bind_cond(self.syn())
+
+
+class AlignPostProj(Projection):
+    """Connections to synapses that have the size of the receiving population, with an output.
+
+    Args:
+      *modules: see ``Projection``.
+      comm: the connections.
+      syn: the synapse: described, ``Expon.desc(tau=5.0)``, so that projections to one population whose descriptions are equal
+        share it; or one made for this projection. Its equations are linear in what arrives (``Expon``, ``DualExpon``,
+        ``Alpha``).
+      out: the output, described or made like ``syn``: ``COBA.desc(E=0.0)``.
+      post: the receiving population.
+      label: projections with different labels do not share.
+
+    Attributes:
+      syn, out: the synapse and the output.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> import stategraph as sg
+    >>> class Network(sg.nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.neurons = sg.nn.LIF(2, V_th=10.0)
+    ...         self.projections = [
+    ...             sg.nn.AlignPostProj(comm=sg.event.Linear(1, 2, weight), syn=sg.nn.Expon.desc(tau=5.0),
+    ...                                 out=sg.nn.CUBA.desc(), post=self.neurons)
+    ...             for weight in (1.0, 2.0)
+    ...         ]
+    ...     def update(self, spikes):
+    ...         for projection in self.projections:
+    ...             projection(spikes)
+    ...         return self.neurons()
+    >>> network = sg.nn.init_all_states(Network())
+    >>> with sg.environ.context(dt=0.1):
+    ...     _ = network(jnp.ones(1))
+    >>> network.projections[0].syn is network.projections[1].syn, network.projections[0].syn.g.value
+    (True, Array([3., 3.], dtype=float32))
+    """
+
+    def __init__(
+        self,
+        *modules: Any,
+        comm: Callable[..., Any],
+        syn: Synapse | ParamDescriber[Any],
+        out: SynOut | ParamDescriber[Any],
+        post: Population,
+        label: str | None = None,
+    ) -> None:
+        super().__init__(*modules, comm=comm, post=post)
+        if isinstance(syn, ParamDescriber) != isinstance(out, ParamDescriber):
+            raise TypeError(
+                describe(
+                    "Of syn and out one is described, and the other made.",
+                    why="described ones are shared by projections, made ones belong to one",
+                    fix="syn=Expon.desc(tau=5.0), out=COBA.desc(E=0.0)",
+                )
+            )
+        if isinstance(syn, ParamDescriber):
+            merged = self._merged(post, syn, out, label)
+            self.syn: Synapse = merged.syn
+            self.out: SynOut = merged.out
+            self.shared = True
+        else:
+            self.syn, self.out = _synapse(syn), _output(out)
+            post.add_current_input(self.key, self.out, label)
+            self.shared = False
+
+    def _merged(self, post: Population, syn: Any, out: Any, label: str | None) -> _Merged:
+        descriptions = (syn, out, label)
+        for hook in post.before_updates.values():
+            if isinstance(hook, _Merged) and hook.descriptions == descriptions:
+                return hook
+        sized = syn.args or "in_size" in syn.kwargs
+        merged = _Merged(_synapse(syn() if sized else syn(post.varshape)), _output(out()), descriptions)
+        post.add_current_input(self.key, merged.out, label)
+        post.add_before_update(self.key, merged)
+        return merged
+
+    def update(self, *args: Any) -> None:
+        """Send, in this step."""
+        self.syn.add_delta_input(self.key, self.comm(self._before(args)))
+        if not self.shared:
+            self.out.bind_cond(self.syn())
+
+
+class AlignPreProj(Projection):
+    """Synapses that have the size of the sending population, then connections, then an output.
+
+    Args:
+      *modules: see ``Projection``; they give the spikes.
+      syn: the synapse (``AMPA``, ``STP``, ``Expon``, …), or a list of synapses that the spikes go through one after the other.
+      comm: the connections.
+      out: what makes a current of it: a ``SynOut``, used by no other projection.
+      post: the receiving population.
+
+    Example: depressing synapses.
+
+    >>> import jax.numpy as jnp
+    >>> import stategraph as sg
+    >>> class Network(sg.nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.neurons = sg.nn.LIF(2)
+    ...         self.projection = sg.nn.AlignPreProj(syn=[sg.nn.STD(1, U=0.5), sg.nn.Expon(1)], comm=sg.event.Linear(1, 2, 0.1),
+    ...                                              out=sg.nn.CUBA(), post=self.neurons)
+    ...     def update(self, spikes):
+    ...         self.projection(spikes)
+    ...         return self.neurons()
+    >>> network = sg.nn.init_all_states(Network())
+    >>> with sg.environ.context(dt=0.1):
+    ...     _ = network(jnp.ones(1))
+    >>> network.projection.syn[0].x.value
+    Array([0.5], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        *modules: Any,
+        syn: Synapse | list[Synapse],
+        comm: Callable[..., Any],
+        out: SynOut,
+        post: Population,
+    ) -> None:
+        super().__init__(*modules, comm=comm, post=post)
+        self.syn = [_synapse(one) for one in (syn if isinstance(syn, (list, tuple)) else [syn])]
+        self.out = _output(out)
+        post.add_current_input(self.key, self.out)
+
+    def update(self, *args: Any) -> None:
+        """Send, in this step."""
+        sent = self._before(args)
+        for synapse in self.syn:
+            sent = synapse(sent)
+        self.out.bind_cond(self.comm(sent))
+
+
+def _synapse(syn: Any) -> Synapse:
+    if not isinstance(syn, Synapse):
+        raise TypeError(f"syn is a stategraph.nn.Synapse, not a {type(syn).__name__}")
+    return syn
+
+
+def _output(out: Any) -> SynOut:
+    if not isinstance(out, SynOut):
+        raise TypeError(f"out is a stategraph.nn.SynOut such as COBA, not a {type(out).__name__}")
+    return out

@@ -1,0 +1,234 @@
+"""Where spikes come from that no neuron makes: random ones at given rates, and lists of times. Rates in Hz, times in ms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from stategraph import environ, random
+from stategraph.errors import describe
+from stategraph.init import param
+from stategraph.nn.dynamics import Dynamics, Prefetch
+from stategraph.nn.module import Module
+from stategraph.nn.population import Parameter, values
+from stategraph.state import State
+from stategraph.typing import Size
+
+__all__ = ["PoissonEncoder", "PoissonInput", "PoissonSpike", "SpikeTime"]
+
+
+def _probability(rate: Any) -> Any:
+    """That of at least one spike of a Poisson process in a step: ``1 - exp(-rate dt)``."""
+    return -jnp.expm1(-jnp.asarray(rate) * environ.get_dt() / 1000)
+
+
+class PoissonEncoder(Dynamics):
+    """Spikes of Poisson processes with the rates that it is called with: in each step, with the probability
+    ``1 - exp(-rate dt)``. Dayan and Abbott, "Theoretical Neuroscience" (2001), section 1.4.
+
+    Args:
+      in_size: the shape of the population.
+      spk_type: the dtype of the spikes.
+      name: a name for messages and listings.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> import stategraph as sg
+    >>> sg.random.seed(0)
+    >>> encoder = sg.nn.PoissonEncoder(2)
+    >>> with sg.environ.context(dt=1.0):
+    ...     spikes = sg.compile.for_loop(lambda i: encoder(jnp.array([0.0, 100.0])), jnp.arange(1000))
+    >>> spikes.dtype, int(spikes[:, 0].sum()), 60 < int(spikes[:, 1].sum()) < 130
+    (dtype('bool'), 0, True)
+    """
+
+    def __init__(self, in_size: Size, spk_type: Any = bool, name: str | None = None) -> None:
+        super().__init__(in_size, name)
+        self.spk_type = spk_type
+
+    def update(self, freqs: Any) -> jax.Array:
+        """One step with the rates ``freqs`` (Hz): ``(*in_size)`` or, for a batch, ``(batch, *in_size)``."""
+        probability = _probability(freqs)
+        shape = jnp.broadcast_shapes(probability.shape, self.varshape)
+        spikes: jax.Array = (random.rand(*shape) < probability).astype(self.spk_type)
+        return spikes
+
+
+class PoissonSpike(PoissonEncoder):
+    """Spikes of Poisson processes with fixed rates: ``PoissonEncoder`` with the rates ``freqs``.
+
+    Args:
+      in_size: the shape of the population.
+      freqs: the rates (Hz): a number, an array of the shape of the population, an initialiser, or a State.
+      spk_type: the dtype of the spikes.
+      name: a name for messages and listings.
+
+    Example:
+
+    >>> import stategraph as sg
+    >>> with sg.environ.context(dt=1.0):
+    ...     sg.nn.PoissonSpike(3, freqs=1e6)()
+    Array([ True,  True,  True], dtype=bool)
+    """
+
+    def __init__(
+        self, in_size: Size, freqs: Parameter, spk_type: Any = bool, name: str | None = None
+    ) -> None:
+        super().__init__(in_size, spk_type, name)
+        self.freqs = (
+            freqs if isinstance(freqs, (State, Module)) else param(freqs, self.varshape, allow_none=False)
+        )
+
+    def update(self) -> jax.Array:  # type: ignore[override]
+        """One step; returns the spikes."""
+        return super().update(*values(self.freqs))
+
+
+class PoissonInput(Module):
+    """Independent Poisson processes that send to a State: in each step it gets ``weight`` times the number of spikes of
+    ``num_input`` processes, drawn from the binomial distribution.
+
+    Args:
+      target: the State, as ``population.prefetch("V")``.
+      indices: which elements of it (of its last axis); None for all.
+      num_input: how many processes send to each element.
+      freq: the rate of each (Hz).
+      weight: what a spike adds.
+      name: a name for messages and listings.
+
+    Example:
+
+    >>> import stategraph as sg
+    >>> sg.random.seed(0)
+    >>> neurons = sg.nn.init_all_states(sg.nn.LIF(3))
+    >>> noise = sg.nn.PoissonInput(neurons.prefetch("V"), [0, 2], num_input=20, freq=1e6, weight=0.25)
+    >>> with sg.environ.context(dt=0.1):
+    ...     noise()
+    >>> neurons.V.value
+    Array([5., 0., 5.], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        target: Prefetch,
+        indices: Any,
+        num_input: int,
+        freq: Parameter,
+        weight: Parameter,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        if not isinstance(target, Prefetch):
+            raise TypeError(
+                describe(
+                    f"PoissonInput sends to a {type(target).__name__}.",
+                    why="the target is a State of a population, which may be made later",
+                    fix="target=population.prefetch('V')",
+                )
+            )
+        self.target = target
+        self.indices = None if indices is None else np.asarray(indices)
+        self.num_input = num_input
+        self.freq = freq
+        self.weight = weight
+
+    def update(self) -> None:
+        """Add the spikes of one step to the State."""
+        freq, weight = values(self.freq, self.weight)
+        state = self.target.get_item()
+        now = state.value
+        shape = now.shape if self.indices is None else now[..., self.indices].shape
+        count = random.binomial(self.num_input, _probability(freq), shape)
+        added = (weight * count).astype(now.dtype)
+        state.value = now + added if self.indices is None else now.at[..., self.indices].add(added)
+
+
+class SpikeTime(Dynamics):
+    """Spikes at given times. Needs the setting ``i``, the number of the step, or ``t``, the time (ms), of
+    ``stategraph.environ``.
+
+    Args:
+      in_size: the number of neurons.
+      indices: which neuron spikes, ``(spikes,)``.
+      times: when (ms), ``(spikes,)``.
+      weights: how much each spike counts: a number or ``(spikes,)``; those of one neuron in one step are added.
+      time_as_step: which step a time belongs to: ``"round"``, ``"floor"`` or ``"ceil"`` of ``time / dt``, or a function of it.
+      name: a name for messages and listings.
+
+    Example:
+
+    >>> import stategraph as sg
+    >>> source = sg.nn.SpikeTime(2, indices=[0, 1, 0], times=[0.0, 1.0, 3.0])
+    >>> for i in range(4):
+    ...     with sg.environ.context(dt=1.0, i=i):
+    ...         print(source())
+    [1. 0.]
+    [0. 1.]
+    [0. 0.]
+    [1. 0.]
+    """
+
+    def __init__(
+        self,
+        in_size: Size,
+        indices: Any,
+        times: Any,
+        weights: Any = 1.0,
+        time_as_step: str | Callable[[Any], Any] = "round",
+        name: str | None = None,
+    ) -> None:
+        super().__init__(in_size, name)
+        which, when = np.asarray(indices), np.asarray(times, np.float64)
+        many = np.asarray(weights, environ.dftype())
+        if len(self.varshape) != 1:
+            raise ValueError(f"SpikeTime has a number of neurons, not the shape {self.varshape}")
+        if which.ndim != 1 or which.shape != when.shape or many.shape not in ((), which.shape):
+            raise ValueError(
+                describe(
+                    f"SpikeTime is given indices {which.shape}, times {when.shape} and weights {many.shape}.",
+                    why="there is one of each for every spike, or one weight for all",
+                )
+            )
+        if which.size and not (
+            np.issubdtype(which.dtype, np.integer) and which.min() >= 0 and which.max() < self.varshape[0]
+        ):
+            raise ValueError(f"indices are integers from 0 to {self.varshape[0] - 1}")
+        if not callable(time_as_step) and time_as_step not in _ROUNDINGS:
+            raise ValueError(
+                f"time_as_step is one of {', '.join(_ROUNDINGS)}, or a function, not {time_as_step!r}"
+            )
+        self.indices, self.times = which.astype(np.int32), when
+        self.weights = np.broadcast_to(many, which.shape)
+        self.time_as_step = time_as_step
+
+    def _steps(self) -> np.ndarray:
+        """The step of each spike; what is within rounding of a whole number is that."""
+        rounding = self.time_as_step if callable(self.time_as_step) else _ROUNDINGS[self.time_as_step]
+        return np.asarray(rounding(np.round(self.times / environ.get_dt(), 6))).astype(np.int32)
+
+    def update(self) -> jax.Array:
+        """The spikes of this step, ``(in_size,)``."""
+        now = environ.get(environ.I, default=None)
+        if now is None:
+            now = jnp.round(environ.get(environ.T, desc="the current time") / environ.get_dt()).astype(
+                jnp.int32
+            )
+        steps = self._steps()
+        order = np.argsort(steps, kind="stable")
+        width = int(np.unique(steps, return_counts=True)[1].max(initial=0))
+        spikes: jax.Array = jnp.zeros(self.varshape, self.weights.dtype)
+        if not width:
+            return spikes
+        ordered, indices, weights = map(jnp.asarray, (steps[order], self.indices[order], self.weights[order]))
+        begin, end = jnp.searchsorted(ordered, now), jnp.searchsorted(ordered, now, side="right")
+        places = begin + jnp.arange(width)
+        held = jnp.minimum(places, len(steps) - 1)
+        return spikes.at[indices[held]].add(jnp.where(places < end, weights[held], 0))
+
+
+_ROUNDINGS: dict[str, Callable[[Any], Any]] = {"round": np.round, "floor": np.floor, "ceil": np.ceil}

@@ -1,0 +1,128 @@
+"""Outputs of synapses: the current that a conductance makes. Conductances in nS, potentials in mV, currents in nA."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from stategraph.errors import describe
+from stategraph.nn import arrivals
+from stategraph.nn.module import Module
+from stategraph.nn.population import Parameter, values
+
+NS_MV_IN_NA = 1e-3
+"""1 nS times 1 mV is 1 pA."""
+
+
+class SynOut(Module):
+    """Base class of outputs: a projection binds the conductance of this step, the population calls with its potential.
+    Write ``update(conductance, potential)``.
+    """
+
+    def bind_cond(self, conductance: Any) -> None:
+        """Say what the conductance is in this step."""
+        arrivals.send(self, "conductance", conductance)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        conductance = arrivals.look(self, "conductance")
+        if conductance is None:
+            raise ValueError(
+                describe(
+                    f"{type(self).__name__} has no conductance in this step.",
+                    why="a projection binds it, before the population that it sends to makes its step",
+                    fix="call the projection, then the population, in each step",
+                )
+            )
+        return self.update(conductance, *args, **kwargs)
+
+
+class COBA(SynOut):
+    """Conductance-based: the current ``g (E - V)``. Destexhe, Mainen and Sejnowski, "Kinetic models of synaptic
+    transmission" (1998).
+
+    Args:
+      E: the reversal potential (mV).
+
+    Example:
+
+    >>> import stategraph as sg
+    >>> out = sg.nn.COBA(E=0.0)
+    >>> out.bind_cond(2.0)  # nS
+    >>> out(-60.0)  # nA
+    0.12
+    """
+
+    def __init__(self, E: Parameter) -> None:
+        super().__init__()
+        self.E = E
+
+    def update(self, conductance: Any, potential: Any) -> Any:
+        (E,) = values(self.E)
+        return NS_MV_IN_NA * conductance * (E - potential)
+
+
+class CUBA(SynOut):
+    """Current-based: the current ``scale g``, whatever the potential.
+
+    Args:
+      scale: the driving force (V), so that nS give nA.
+
+    Example:
+
+    >>> import stategraph as sg
+    >>> out = sg.nn.CUBA()
+    >>> out.bind_cond(2.0)
+    >>> out(-60.0)
+    2.0
+    """
+
+    def __init__(self, scale: Parameter = 1.0) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def update(self, conductance: Any, potential: Any = None) -> Any:
+        (scale,) = values(self.scale)
+        return conductance * scale
+
+
+class MgBlock(SynOut):
+    """Conductance-based with the magnesium block of NMDA receptors: the current
+    ``g (E - V) / (1 + cc_Mg / beta exp(alpha (V_offset - V)))``. Jahr and Stevens, "Voltage dependence of NMDA-activated
+    macroscopic conductances predicted by single-channel kinetics" (1990).
+
+    Args:
+      E: the reversal potential (mV).
+      cc_Mg: the concentration of magnesium (mM).
+      alpha: the slope (1/mV).
+      beta: the concentration of half a block at ``V_offset`` (mM).
+      V_offset: shifts the block (mV).
+
+    Example:
+
+    >>> import stategraph as sg
+    >>> out = sg.nn.MgBlock()
+    >>> out.bind_cond(1.0)
+    >>> round(float(out(-60.0)), 5)
+    0.00403
+    """
+
+    def __init__(
+        self,
+        E: Parameter = 0.0,
+        cc_Mg: Parameter = 1.2,
+        alpha: Parameter = 0.062,
+        beta: Parameter = 3.57,
+        V_offset: Parameter = 0.0,
+    ) -> None:
+        super().__init__()
+        self.E = E
+        self.cc_Mg = cc_Mg
+        self.alpha = alpha
+        self.beta = beta
+        self.V_offset = V_offset
+
+    def update(self, conductance: Any, potential: Any) -> Any:
+        E, cc_Mg, alpha, beta, V_offset = values(self.E, self.cc_Mg, self.alpha, self.beta, self.V_offset)
+        block = 1 + cc_Mg / beta * jnp.exp(alpha * (V_offset - potential))
+        return NS_MV_IN_NA * conductance * (E - potential) / block
