@@ -16,7 +16,7 @@ demo: $(VENV)/.installed-demo ## train the digits classifier; dumps and drawings
 	$(RUN) examples/digits_gru.py $(ARGS)
 
 test: $(VENV)/.installed-dev ## run the tests
-	$(RUN) -m pytest -n $(JOBS) -m "not docs" $(ARGS)
+	$(RUN) -m pytest -n $(JOBS) --dist loadfile -m "not docs" $(ARGS)
 
 lint: $(VENV)/.installed-dev ## ruff and mypy
 	$(RUN) -m ruff check .

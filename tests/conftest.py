@@ -10,8 +10,13 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Compiling is most of what the tests do; documents and examples run at XLA's usual level.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
 
 import functools
+import gc
 import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -74,6 +79,14 @@ class ProgramChecker:
 CHECKER = ProgramChecker()
 tracer._assemble = CHECKER.watch(tracer._assemble, "tracing")
 PassManager.run = CHECKER.watch(PassManager.run, "a pipeline")  # type: ignore[method-assign]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_compiled_programs() -> Iterator[None]:
+    """What a file of tests compiled is not kept for the next: all together would need many gigabytes."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)

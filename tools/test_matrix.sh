@@ -22,7 +22,7 @@ run_pair() {  # PYTHON JAX INTERPRETER [pytest arguments]
   [ -x "$venv/bin/python" ] || "$interpreter" -m venv --clear "$venv" || return
   "$venv/bin/python" -m pip --disable-pip-version-check --no-input install --quiet "${jax[@]}" -e '.[test]' || return
   "$venv/bin/python" -c 'import jax, sys; print("Python", sys.version.split()[0], "with JAX", jax.__version__)' || return
-  "$venv/bin/python" -m pytest -n "${JOBS:-2}" -m core "$@"
+  "$venv/bin/python" -m pytest -n "${JOBS:-2}" --dist loadfile -m core "$@"
 }
 
 summary=""

@@ -41,12 +41,29 @@ def values(*parameters: Parameter) -> tuple[Any, ...]:
     )
 
 
+def known(*numbers: Any) -> bool:
+    """Whether numbers are known now, not only when the program that is being traced runs."""
+    return not any(isinstance(number, jax.core.Tracer) for number in numbers)
+
+
 class Population(Dynamics):
     """Base class of neurons and synapses: a ``Dynamics`` that input arrives at.
 
     Args:
       in_size: the shape of the population.
       name: a name for messages and listings.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> import stategraph as sg
+    >>> population = sg.nn.Population(2)
+    >>> population.add_current_input("leak", lambda v: -v)
+    >>> population.add_current_input("noise", jnp.array([1.0, 2.0]))
+    >>> population.sum_current_inputs(10.0, jnp.array([3.0, 3.0]))
+    Array([8., 9.], dtype=float32)
+    >>> population.sum_current_inputs(10.0, jnp.array([3.0, 3.0]))  # an array is used up
+    Array([7., 7.], dtype=float32)
     """
 
     _current_inputs: dict[str, Callable[..., Any]] | None = None
@@ -57,7 +74,7 @@ class Population(Dynamics):
         if isinstance(value, (State, Param)):
             return value
         found = param(value, self.varshape, allow_none=False)
-        if positive and not isinstance(found, jax.core.Tracer) and not np.all(np.asarray(found) > 0):
+        if positive and known(found) and not np.all(np.asarray(found) > 0):
             raise ValueError(
                 describe(
                     f"{type(self).__name__}({name}={value!r}) is not positive.",
@@ -91,7 +108,9 @@ class Population(Dynamics):
         self.clear_inputs()
         for name, (_, initial) in self._beginnings().items():
             state = getattr(self, name)
-            batch = state.shape[: state.ndim - len(self.varshape)] if batch_size is None else (batch_size,)
+            batch = (
+                state.shape[: len(state.shape) - len(self.varshape)] if batch_size is None else (batch_size,)
+            )
             state.value = self._first(initial, batch)
 
     def _first(self, initial: Initial, leading: tuple[int, ...]) -> jax.Array:
@@ -119,9 +138,10 @@ class Population(Dynamics):
                     fix="stategraph.nn.init_all_states(model) before the first step",
                 )
             )
-        output = super().__call__(*args, **kwargs)
-        self.clear_inputs()
-        return output
+        try:
+            return super().__call__(*args, **kwargs)
+        finally:
+            self.clear_inputs()
 
     # -------------------------------------------------------------------------------------------------- input
 
@@ -215,6 +235,22 @@ class Neuron(Population):
       spk_reset: ``"soft"``: a spike takes ``V_th - V_reset`` off the potential; ``"hard"``: it puts the potential to
         ``V_reset``, and no gradient passes the reset.
       name: a name for messages and listings.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> import stategraph as sg
+    >>> class Counter(sg.nn.Neuron):
+    ...     def init_state(self):
+    ...         self.V = sg.HiddenState(jnp.zeros(self.varshape))
+    ...     def get_spike(self, V=None):
+    ...         return self.spk_fun((self.V.value if V is None else V) - 3.0)
+    ...     def update(self, x=0.0):
+    ...         self.V.value = self.sum_delta_inputs(self.after_reset(self.V.value, self.get_spike(), 3.0, 0.0) + x)
+    ...         return self.get_spike()
+    >>> neuron = sg.nn.init_all_states(Counter(1))
+    >>> [int(neuron(1.0)[0]) for _ in range(6)]
+    [0, 0, 1, 0, 0, 1]
     """
 
     def __init__(

@@ -224,11 +224,16 @@ class SpikeTime(Dynamics):
         spikes: jax.Array = jnp.zeros(self.varshape, self.weights.dtype)
         if not width:
             return spikes
-        ordered, indices, weights = map(jnp.asarray, (steps[order], self.indices[order], self.weights[order]))
-        begin, end = jnp.searchsorted(ordered, now), jnp.searchsorted(ordered, now, side="right")
-        places = begin + jnp.arange(width)
+        last = int(steps.max())
+        starts = jnp.asarray(
+            np.searchsorted(steps[order], np.arange(last + 2))
+        )  # where each step's spikes begin
+        row = jnp.clip(now, 0, last)
+        places = starts[row] + jnp.arange(width)
         held = jnp.minimum(places, len(steps) - 1)
-        return spikes.at[indices[held]].add(jnp.where(places < end, weights[held], 0))
+        due = (row == now) & (places < starts[row + 1])
+        indices, weights = jnp.asarray(self.indices[order]), jnp.asarray(self.weights[order])
+        return spikes.at[indices[held]].add(jnp.where(due, weights[held], 0))
 
 
 _ROUNDINGS: dict[str, Callable[[Any], Any]] = {"round": np.round, "floor": np.floor, "ceil": np.ceil}

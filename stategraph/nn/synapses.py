@@ -15,7 +15,7 @@ from stategraph import environ
 from stategraph.errors import describe
 from stategraph.init import Constant, Initial
 from stategraph.nn.integrators import exp_euler_step
-from stategraph.nn.population import LONG_AGO, Parameter, Synapse, values
+from stategraph.nn.population import LONG_AGO, Parameter, Synapse, known, values
 from stategraph.state import HiddenState, ShortTermState, State
 from stategraph.typing import Size
 
@@ -116,7 +116,8 @@ class DualExpon(Synapse):
         self.amplitude = self._parameter("amplitude", amplitude)
         self.normalize = normalize
         self.g_initializer = g_initializer
-        if normalize and np.any(np.equal(*values(self.tau_decay, self.tau_rise))):
+        decay, rise = values(self.tau_decay, self.tau_rise)
+        if normalize and known(decay, rise) and np.any(np.equal(decay, rise)):
             raise ValueError(
                 describe(
                     "DualExpon cannot be normalised with equal time constants.",

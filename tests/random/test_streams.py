@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import stategraph as sg
-from stategraph import random
+from stategraph import init, random
 from stategraph.errors import StateAccessError, StateGraphError, TraceError
 from stategraph.random.sampler import Sampler
 from tests.support import ROOT
@@ -396,6 +396,26 @@ def test_dispatches_of_an_eager_draw() -> None:
     for _ in range(3):
         random.rand(3)
     assert basic._unit._kernel._cache_size() == size
+
+
+@pytest.mark.parametrize("shape", [(7,), (3, 3, 4, 8), (200, 100)])
+def test_an_eager_draw_has_the_bits_of_jax(shape: tuple[int, ...]) -> None:
+    """Though its kernel is compiled with options of its own."""
+    weights = init.XavierNormal()
+    draws = {
+        random.rand: jax.random.uniform,
+        random.randn: jax.random.normal,
+        lambda *shape: random.truncated_normal(-2.0, 2.0, shape): lambda key, shape: (
+            jax.random.truncated_normal(key, -2.0, 2.0, shape)
+        ),
+        lambda *shape: weights((*shape, 2)): lambda key, shape: jax.nn.initializers.glorot_normal()(
+            key, (*shape, 2)
+        ),
+    }
+    for ours, theirs in draws.items():
+        random.seed(3)
+        expected = theirs(jax.random.split(jax.random.key(3))[1], shape)
+        np.testing.assert_array_equal(ours(*shape), expected)
 
 
 def test_errors_are_the_projects() -> None:
