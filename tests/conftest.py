@@ -12,7 +12,7 @@ import os
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Compiling is most of what the tests do; documents and examples run at XLA's usual level.
 os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    "XLA_FLAGS", "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
 )
 
 import functools
