@@ -96,7 +96,6 @@ def test_the_losses_are_the_printed_ones() -> None:
             found[step] = float(test_step(params, counts))
         if step == 9999:
             break
-    assert f"{found[0]:.6f}" == PRINTED[0]
     np.testing.assert_allclose(list(found.values()), [float(text) for text in PRINTED.values()], atol=2e-6)
     trained = graph.treefy_merge(graphdef, params, counts)
     assert trained.count.value == 10_000 and len(traces) == 1
