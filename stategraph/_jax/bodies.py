@@ -118,17 +118,15 @@ def jit_call(body: Any, name: str, inputs: int, outputs: int) -> tuple[Any, dict
     return eqn.primitive, params
 
 
-def low_body(eqn: Any) -> tuple[Any, str]:
-    """(body, name) of an operation that JAX 0.12 defines by others (``call_hi_primitive``)."""
-    operation = eqn.params["_prim"]
+def low_body(eqn: Any, name: str) -> Any:
+    """The body of an operation that JAX 0.12 defines by others (``call_hi_primitive``)."""
 
     def expand(*args: Any) -> list[Any]:
         return list(eqn.primitive.to_lojax(*args, **eqn.params))
 
     avals = [atom.aval for atom in eqn.invars]
-    name = str(getattr(operation, "name", "") or type(operation).__name__)
     jaxpr, consts = trace_flat(expand, avals, traced_for="stategraph", name=name)
-    return (jaxpr if FOLDED else core.ClosedJaxpr(jaxpr, consts)), name
+    return jaxpr if FOLDED else core.ClosedJaxpr(jaxpr, consts)
 
 
 def inline_call(body: Any, name: str, inputs: int, outputs: int) -> tuple[Any, dict[str, Any]]:

@@ -305,7 +305,10 @@ class Importer:
 
     def expanded(self, eqn: Any, operands: list[Value], location: Location) -> Op:
         """An operation that JAX itself takes apart before it compiles."""
-        body, name = _jax.low_body(eqn)
+        name = _jax.public_name(eqn)
+        if _jax.STATE_EFFECT in eqn.effects:
+            raise _used_inside(name, location)
+        body = _jax.low_body(eqn, name)
         return Op("flow.call", operands, _types(eqn), {"name": name}, [self.region(body, ())], location)
 
     def remat(self, eqn: Any, operands: list[Value], location: Location) -> Op:
