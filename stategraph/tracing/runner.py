@@ -7,7 +7,8 @@ and a loop over cells cost a tenth of a call with ten States, so the function na
     ...
     w0.v, w1.v, = new
 
-Its text depends on the numbers of cells only, so functions are made once per numbers and bound to cells cheaply.
+Its text depends on the numbers of cells only, so functions are made once per numbers and bound to cells cheaply. Beyond ``MOST``
+cells Python would take longer to compile the text than it saves; then it loops.
 """
 
 from __future__ import annotations
@@ -23,8 +24,12 @@ from stategraph.state import RUNTIME_LOCK, Cell
 Run = Callable[[Any, Any, Any], Any]
 """From positional arguments, arguments by name and donated arguments (or None) to the result."""
 
+MOST = 100
+"""How many cells of one kind are named at most."""
+
 _TEMPLATE = """
-def bind(plan, jitted, shared, captured, acquire, release, epochs, SignatureMiss, unshared{cells}):
+def bind(plan, jitted, shared, captured, acquire, release, epochs, SignatureMiss, unshared, d, k, w):
+    {names}
     def run(args, kwargs, given):
         acquire()
         try:
@@ -51,7 +56,7 @@ def bind(plan, jitted, shared, captured, acquire, release, epochs, SignatureMiss
             release()
     return run
 """
-_SCATTER = """{written}new
+_SCATTER = """{scatter}
             if stale or shared:
                 plan._own()"""
 
@@ -80,29 +85,41 @@ def runner(
         EPOCHS,
         SignatureMiss,
         unshared,
-        *donated,
-        *kept,
-        *(written or ()),
+        donated,
+        kept,
+        written,
     )
     return run
 
 
 @functools.lru_cache(maxsize=256)
 def _binder(donated: int, kept: int, written: int | None) -> Callable[..., Run]:
-    d = [f"d{i}" for i in range(donated)]
-    k = [f"k{i}" for i in range(kept)]
-    w = [f"w{i}" for i in range(written or 0)]
-    if written is None:
-        scatter = "plan._refill(new)"
-    else:
-        scatter = _SCATTER.format(written="".join(f"{name}.v, " for name in w) + ("= " if w else ""))
+    counts = {"d": donated, "k": kept, "w": written or 0}
+    unpacked = [f"{_each(kind, count, '')} = {kind}" for kind, count in counts.items() if 0 < count <= MOST]
+    scatter = "plan._refill(new)"
+    if written is not None:
+        fill = (
+            f"{_each('w', written, '.v')} = new"
+            if 0 < written <= MOST
+            else "for c, v in zip(w, new): c.v = v"
+        )
+        scatter = _SCATTER.format(scatter=fill)
     text = _TEMPLATE.format(
-        cells="".join(f", {name}" for name in (*d, *k, *w)),
-        donated=", ".join(f"{name}.v" for name in d),
-        kept=f"[{', '.join(f'{name}.v' for name in k)}, *captured]" if k else "captured",
+        names="; ".join(unpacked) or "pass",
+        donated=_gather("d", donated),
+        kept=f"[{_gather('k', kept)}, *captured]" if kept else "captured",
         scatter=scatter,
     )
     namespace: dict[str, Any] = {}
     exec(compile(text, "<stategraph call>", "exec"), namespace)
     bind: Callable[..., Run] = namespace["bind"]
     return bind
+
+
+def _each(kind: str, count: int, attribute: str) -> str:
+    return "".join(f"{kind}{i}{attribute}, " for i in range(count))
+
+
+def _gather(kind: str, count: int) -> str:
+    """The values of cells, as the inside of a list."""
+    return _each(kind, count, ".v").rstrip(", ") if count <= MOST else f"*[c.v for c in {kind}]"
