@@ -21,7 +21,7 @@ from tests.fuzz.reduce import reduce
 from tests.support import ROOT, run_contraction_free
 
 RUN = str(ROOT / "tests" / "fuzz" / "run.py")
-SECONDS = float(os.environ.get("STATEGRAPH_FUZZ_SECONDS", "25"))
+SECONDS = float(os.environ.get("STATEGRAPH_FUZZ_SECONDS", "30"))
 """For each of the two runs."""
 
 
