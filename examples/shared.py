@@ -64,7 +64,7 @@ class MiniBatches:
 def options(description: str, arguments: list[str] | None) -> argparse.Namespace:
     """``--short`` and ``--output``, from the command line or as given."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
-    parser.add_argument("--short", action="store_true", help="train for a moment only")
+    parser.add_argument("--short", action="store_true", help="only a moment of it")
     parser.add_argument("--output", type=Path, default=Path("demo"), help="a folder for the picture")
     found = parser.parse_args(arguments)
     found.output.mkdir(parents=True, exist_ok=True)
