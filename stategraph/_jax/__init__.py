@@ -70,6 +70,7 @@ from stategraph._jax.derivatives import (
     user_array,
 )
 from stategraph._jax.locations import display_file, here, location_of, resolve_source, source_of
+from stategraph._jax.operations import lower_as, new_operation
 from stategraph._jax.primitives import (
     STATE_EFFECT,
     StateEffect,
@@ -191,12 +192,14 @@ __all__ = [
     "key_dtype",
     "literal",
     "local_aval",
+    "lower_as",
     "low_body",
     "location_of",
     "make_body",
     "named_axes",
     "new_eqn",
     "new_lane_reduction",
+    "new_operation",
     "new_primitive",
     "new_var",
     "origin_of",

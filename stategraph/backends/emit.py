@@ -15,12 +15,14 @@ from typing import Any
 import jax
 import numpy as np
 
+import stategraph.backends.events  # noqa: F401  (defines the primitives of event ops)
 from stategraph import _jax
 from stategraph.backends.params import decode
 from stategraph.backends.shards import over_shards
 from stategraph.errors import LoweringError, describe
 from stategraph.ir.attributes import RegionRef
 from stategraph.ir.core import Constant, Op, Region, Value
+from stategraph.ir.event_ops import EVENT_OPS
 from stategraph.passes.expand_transforms import FUNCTIONS
 
 HOST = {"host.debug_print", "host.debug_callback", "host.io_callback", "host.pure_callback"}
@@ -125,7 +127,7 @@ class _Emitter:
         if handler is not None:
             handler(self, op)
             return
-        if op.name.startswith("jax.") or op.name in HOST:
+        if op.name.startswith("jax.") or op.name in HOST or op.name in EVENT_OPS:
             self.plain(op)
             return
         if self.local and op.name in FUNCTIONS:
@@ -145,7 +147,7 @@ class _Emitter:
         )
 
     def plain(self, op: Op) -> None:
-        name = op.name.split(".", 1)[1]
+        name = op.name if op.name in EVENT_OPS else op.name.split(".", 1)[1]
         primitive = _jax.primitive_by_name(name)
         if primitive is None:
             raise LoweringError(f"JAX {jax.__version__} has no primitive {name!r}\n  at: {op.location}")

@@ -29,6 +29,7 @@ import numpy as np
 
 from stategraph import _jax
 from stategraph.backends.checks import CheckFailure, failure_of, run_check
+from stategraph.backends.events.generic import MEANINGS
 from stategraph.backends.params import decode
 from stategraph.backends.reference_lanes import run_lanes
 from stategraph.backends.reference_shards import run_shards
@@ -46,6 +47,7 @@ from stategraph.backends.reference_values import (
 from stategraph.errors import StateGraphError
 from stategraph.ir.attributes import RegionRef
 from stategraph.ir.core import Constant, Op, Program, Region, Value
+from stategraph.ir.event_ops import EVENT_OPS
 from stategraph.ir.printer import Printer
 from stategraph.ir.types import KeyType
 
@@ -505,6 +507,12 @@ class _Captured:
 _Context = tuple[_Captured, Store]
 """What a function with a derivative rule uses from outside."""
 
+
+def _event(machine: _Machine, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
+    """The dense meaning: every synapse is used, whatever is active."""
+    return [MEANINGS[op.name](*operands, **op.attributes)]
+
+
 _HANDLERS: dict[str, Callable[[_Machine, Op, list[Any]], Sequence[Any]]] = {
     "state.read": _Machine.state_read,
     "state.write": _Machine.state_write,
@@ -522,6 +530,7 @@ _HANDLERS: dict[str, Callable[[_Machine, Op, list[Any]], Sequence[Any]]] = {
     "xform.shard_map": run_shards,
     "xform.jvp": _Machine.product,
     "xform.vjp": _Machine.product,
+    **{name: _event for name in EVENT_OPS},
 }
 
 

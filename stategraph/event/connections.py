@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from stategraph.backends.events.primitives import dense_product
 from stategraph.errors import describe
 from stategraph.event.csr import CSR
 from stategraph.event.product import product
@@ -172,8 +173,10 @@ class Linear(Module):
                     why="the last axis has one element for each",
                 )
             )
-        sent = given.astype(weight.dtype)
         if weight.ndim == 0:
+            sent = given.astype(weight.dtype)
             return jnp.broadcast_to(sent.sum(-1, keepdims=True) * weight, (*given.shape[:-1], post))
-        arrived: jax.Array = sent @ weight
-        return arrived
+        if given.dtype not in (jnp.bool_, weight.dtype):
+            given = given.astype(weight.dtype)
+        arrived: jax.Array = dense_product(given.reshape(-1, pre) if given.ndim > 2 else given, weight)
+        return arrived.reshape(*given.shape[:-1], post)

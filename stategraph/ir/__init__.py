@@ -12,6 +12,7 @@ from stategraph.ir.dependencies import captured_values, effect_order
 from stategraph.ir.dot import to_dot
 from stategraph.ir.effects import HOST_EFFECT, ORDERED_HOST_EFFECT, Effect, conflicts
 from stategraph.ir.errors import ParseError, VerifyError
+from stategraph.ir.event_ops import EVENT_OPS
 from stategraph.ir.forms import entry_reads, exit_writes, is_functional
 from stategraph.ir.graph import to_networkx
 from stategraph.ir.html import program_html
@@ -74,6 +75,7 @@ __all__ = [
     "HOST_EFFECT",
     "ORDERED_HOST_EFFECT",
     "conflicts",
+    "EVENT_OPS",
     "register_op",
     "registered_names",
     "OpDefinition",

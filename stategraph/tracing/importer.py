@@ -23,6 +23,7 @@ from stategraph.backends.params import encode, tree_of
 from stategraph.errors import StateAccessError, TraceError, describe
 from stategraph.ir.attributes import Opaque, RegionRef, Symbol
 from stategraph.ir.core import Constant, Op, Region, Value
+from stategraph.ir.event_ops import EVENT_OPS
 from stategraph.ir.lanes import one_lane
 from stategraph.ir.location import Location
 from stategraph.recording import Body, Recorder, Token
@@ -154,6 +155,8 @@ class Importer:
             raise _used_inside(_jax.public_name(eqn), location)
         if name in HOST:
             name = HOST[name]
+        elif name in EVENT_OPS:
+            pass  # the primitive is called like its op
         else:
             name = f"jax.{name}"
             declared = _jax.declared_effects(eqn) if eqn.effects else ()

@@ -1,0 +1,78 @@
+"""Operations of our own that compute: primitives with a lowering, derivatives and lanes.
+
+``new_operation`` makes a primitive with one result that is linear in some of its operands (separately: a product).
+Its derivative is the sum of the same operation with one operand replaced by its tangent; what is linear in an
+operand can be transposed, and the caller says how.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jax._src import core, dispatch
+from jax._src.interpreters import ad, batching, mlir
+
+from stategraph._jax.primitives import remember_primitive
+
+Transpose = Callable[..., Any]
+"""(index of the operand, cotangent, operands with None in its place, aval of the operand, **params) -> cotangent."""
+Lanes = Callable[..., tuple[Any, int]]
+"""(operands, their lane axes or None, **params) -> (result, its lane axis)."""
+
+
+def new_operation(
+    name: str,
+    out_aval: Callable[..., Any],
+    *,
+    linear: Sequence[int],
+    on_transpose: Transpose,
+    on_batch: Lanes,
+) -> Any:
+    """A primitive with one result; ``out_aval(*avals, **params)`` gives its aval or raises.
+
+    Args:
+      name: the name of the primitive, and of its op in the IR.
+      out_aval: the aval of the result.
+      linear: the operands in which it is linear; the others have no derivative.
+      on_transpose: the cotangent of one linear operand.
+      on_batch: the operation over lanes.
+    """
+    primitive = core.Primitive(name)
+    primitive.def_abstract_eval(out_aval)
+    primitive.def_impl(functools.partial(dispatch.apply_primitive, primitive))
+
+    def jvp(primals: Sequence[Any], tangents: Sequence[Any], **params: Any) -> tuple[Any, Any]:
+        out = primitive.bind(*primals, **params)
+        moved: Any = None
+        for index in linear:
+            tangent = tangents[index]
+            if type(tangent) is ad.Zero:
+                continue
+            term = primitive.bind(*primals[:index], tangent, *primals[index + 1 :], **params)
+            moved = term if moved is None else ad.add_tangents(moved, term)
+        return out, ad.Zero.from_primal_value(out) if moved is None else moved
+
+    def transpose(cotangent: Any, *operands: Any, **params: Any) -> list[Any]:
+        found: list[Any] = [None] * len(operands)
+        (index,) = (i for i, operand in enumerate(operands) if ad.is_undefined_primal(operand))
+        if type(cotangent) is not ad.Zero:
+            others = [None if i == index else operand for i, operand in enumerate(operands)]
+            found[index] = on_transpose(index, cotangent, others, operands[index].aval, **params)
+        return found
+
+    def batch(operands: Sequence[Any], axes: Sequence[Any], **params: Any) -> tuple[Any, int]:
+        return on_batch(operands, axes, **params)
+
+    ad.primitive_jvps[primitive] = jvp
+    ad.primitive_transposes[primitive] = transpose
+    batching.primitive_batchers[primitive] = batch
+    remember_primitive(primitive)
+    return primitive
+
+
+def lower_as(primitive: Any, function: Callable[..., Any], platform: str | None = None) -> None:
+    """Lower a primitive as a function of JAX does, on one platform or on all that have no other rule."""
+    rule = mlir.lower_fun(lambda *operands, **params: function(*operands, **params), multiple_results=False)
+    mlir.register_lowering(primitive, rule, platform=platform)

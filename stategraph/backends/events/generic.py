@@ -1,0 +1,201 @@
+"""Event products as programs of XLA: what they compute on every platform, and in programs that are exported.
+
+Two forms of each. *By rows*: a loop over the active rows only, which is fast on a CPU. *By synapses*: everything at
+once, whatever is active, for devices on which a loop over spikes would be slow; it is also the meaning of the ops.
+
+A row is read in windows of a fixed width. Where a window would reach beyond the end of the synapses it begins
+earlier, and what it holds of other rows goes to a place that nobody reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+CHUNK = 16
+"""Neurons that are passed over at once when none of them is active."""
+DENSE_THRESHOLD = 0.1
+"""Share of active rows above which a product with a matrix is an ordinary one: without and"""
+BATCH_THRESHOLD = 0.01
+"""with a batch, in which every row is used many times once it is read."""
+
+
+def rows_of(indptr: Any, synapses: int) -> Any:
+    """The pre neuron of each synapse."""
+    pre = indptr.shape[0] - 1
+    return jnp.repeat(jnp.arange(pre, dtype=jnp.int32), jnp.diff(indptr), total_repeat_length=synapses)
+
+
+# ----------------------------------------------------------------------------------------------------- by synapses
+
+
+def csr_by_synapses(
+    events: Any, weight: Any, indptr: Any, indices: Any, *, shape: tuple[int, int], transposed: bool
+) -> Any:
+    """``event.csr`` over all synapses."""
+    if not indices.shape[0]:
+        return _nothing(events, weight.dtype, shape[0] if transposed else shape[1])
+    rows = rows_of(indptr, indices.shape[0])
+    sources, targets = (indices, rows) if transposed else (rows, indices)
+    sent = events.astype(weight.dtype)[..., sources] * weight
+    arrived = jnp.zeros((*events.shape[:-1], shape[0] if transposed else shape[1]), weight.dtype)
+    return arrived.at[..., targets].add(
+        sent, mode="promise_in_bounds", indices_are_sorted=transposed and events.ndim == 1
+    )
+
+
+def outer_by_synapses(pre: Any, post: Any, indptr: Any, indices: Any, *, shape: tuple[int, int]) -> Any:
+    """``event.csr_outer`` over all synapses."""
+    dtype = post.dtype if pre.dtype == jnp.bool_ else pre.dtype
+    if not indices.shape[0]:
+        return jnp.zeros(0, dtype)
+    found = pre.astype(dtype)[..., rows_of(indptr, indices.shape[0])] * post.astype(dtype)[..., indices]
+    return found if found.ndim == 1 else found.sum(0)
+
+
+def dense_whole(events: Any, matrix: Any, *, transposed: bool, threshold: float | None) -> Any:
+    """``event.dense`` as an ordinary product."""
+    return events.astype(matrix.dtype) @ (matrix.T if transposed else matrix)
+
+
+MEANINGS: dict[str, Callable[..., Any]] = {
+    "event.csr": csr_by_synapses,
+    "event.csr_outer": outer_by_synapses,
+    "event.dense": dense_whole,
+}
+"""What each op computes, without looking at what is active."""
+
+# ---------------------------------------------------------------------------------------------------------- by rows
+
+
+def csr_by_rows(
+    events: Any, weight: Any, indptr: Any, indices: Any, *, shape: tuple[int, int], transposed: bool
+) -> Any:
+    """``event.csr`` over the synapses of active rows; against their direction over all synapses."""
+    if transposed or not indices.shape[0]:
+        return csr_by_synapses(events, weight, indptr, indices, shape=shape, transposed=transposed)
+    if events.ndim == 2:
+        return lax.map(
+            lambda own: csr_by_rows(own, weight, indptr, indices, shape=shape, transposed=False), events
+        )
+    windows = _Windows(indptr, indices)
+
+    def add(row: Any, value: Any, total: Any) -> Any:
+        def window(begin: Any, own: Any, total: Any) -> Any:
+            columns = jnp.where(own, windows.at(indices, begin), shape[1])
+            sent = weight if weight.ndim == 0 else windows.at(weight, begin)
+            if value.dtype != jnp.bool_:
+                sent = sent * value
+            return total.at[columns].add(sent, mode="promise_in_bounds")
+
+        return windows.over(row, window, total)
+
+    # the last element takes what is no synapse of the row
+    total = _over_active(events, add, jnp.zeros(shape[1] + 1, weight.dtype))
+    return total[: shape[1]]
+
+
+def outer_by_rows(pre: Any, post: Any, indptr: Any, indices: Any, *, shape: tuple[int, int]) -> Any:
+    """``event.csr_outer`` over the synapses of active rows."""
+    if not indices.shape[0] or post.dtype == jnp.bool_:
+        return outer_by_synapses(pre, post, indptr, indices, shape=shape)
+    windows = _Windows(indptr, indices)
+
+    def lane(pre: Any, post: Any, total: Any) -> Any:
+        def add(row: Any, value: Any, total: Any) -> Any:
+            def window(begin: Any, own: Any, total: Any) -> Any:
+                found = post[windows.at(indices, begin)]
+                if value.dtype != jnp.bool_:
+                    found = found * value
+                found = windows.at(total, begin) + jnp.where(own, found, 0)
+                return lax.dynamic_update_slice(total, found, (begin,))
+
+            return windows.over(row, window, total)
+
+        return _over_active(pre, add, total)
+
+    nothing = jnp.zeros(indices.shape, post.dtype)
+    if pre.ndim == 1:
+        return lane(pre, post, nothing)
+    return lax.fori_loop(0, pre.shape[0], lambda b, total: lane(pre[b], post[b], total), nothing)
+
+
+def dense_by_rows(events: Any, matrix: Any, *, transposed: bool, threshold: float | None) -> Any:
+    """``event.dense`` over active rows, unless many are active."""
+    if threshold is None:
+        threshold = DENSE_THRESHOLD if events.ndim == 1 else BATCH_THRESHOLD
+    if not events.size or not matrix.size:
+        return dense_whole(events, matrix, transposed=transposed, threshold=None)
+
+    def whole(events: Any) -> Any:
+        return dense_whole(events, matrix, transposed=transposed, threshold=None)
+
+    def rows(events: Any) -> Any:
+        if events.ndim == 2:
+            return lax.map(rows, events)
+
+        def add(row: Any, value: Any, total: Any) -> Any:
+            sent = lax.dynamic_index_in_dim(matrix, row, 1 if transposed else 0, keepdims=False)
+            return total + (sent if value.dtype == jnp.bool_ else sent * value)
+
+        return _over_active(events, add, jnp.zeros(matrix.shape[0 if transposed else 1], matrix.dtype))
+
+    if threshold >= 1.0:
+        return rows(events)
+    most = int(threshold * events.size)
+    return lax.cond(jnp.count_nonzero(events) > most, whole, rows, events)
+
+
+# ---------------------------------------------------------------------------------------------------------- loops
+
+
+class _Windows:
+    """Reading rows in pieces of one width: about the mean length of a row."""
+
+    def __init__(self, indptr: Any, indices: Any) -> None:
+        synapses, pre = indices.shape[0], indptr.shape[0] - 1
+        mean = -(-synapses // max(pre, 1))
+        self.width = min(synapses, mean if mean * pre == synapses else mean + mean // 4 + 8)
+        self.indptr = indptr
+        self.last = synapses - self.width
+
+    def at(self, values: Any, begin: Any) -> Any:
+        return lax.dynamic_slice(values, (begin,), (self.width,))
+
+    def over(self, row: Any, window: Callable[[Any, Any, Any], Any], total: Any) -> Any:
+        """``window(begin, which of its elements are the row's, total)`` for each window of a row."""
+        start, end = self.indptr[row], self.indptr[row + 1]
+
+        def one(state: Any) -> Any:
+            position, total = state
+            begin = jnp.minimum(position, self.last)
+            places = begin + jnp.arange(self.width, dtype=begin.dtype)
+            return position + self.width, window(begin, (places >= position) & (places < end), total)
+
+        return lax.while_loop(lambda state: state[0] < end, one, (start, total))[1]
+
+
+def _over_active(events: Any, add: Callable[[Any, Any, Any], Any], total: Any) -> Any:
+    """``add(row, value, total)`` for each row whose value is not zero."""
+    values = jnp.pad(events, (0, -events.shape[0] % CHUNK)).reshape(-1, CHUNK)
+    active = values != 0
+    some = active.any(axis=1)
+
+    def visit(chunk: Any, total: Any) -> Any:
+        def one(k: Any, total: Any) -> Any:
+            row, value = (chunk * CHUNK + k).astype(jnp.int32), values[chunk, k]
+            return lax.cond(active[chunk, k], lambda t: add(row, value, t), lambda t: t, total)
+
+        return lax.fori_loop(0, CHUNK, one, total)
+
+    return lax.fori_loop(
+        0, values.shape[0], lambda c, t: lax.cond(some[c], lambda t: visit(c, t), lambda t: t, t), total
+    )
+
+
+def _nothing(events: Any, dtype: Any, size: int) -> jax.Array:
+    return jnp.zeros((*events.shape[:-1], size), dtype)

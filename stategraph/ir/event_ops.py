@@ -1,0 +1,115 @@
+"""Event ops: products that cost what the events cost. An *event* is an element of a vector that is not zero.
+
+``event.csr``        events and weights over connectivity in compressed rows; ``transposed``: from post to pre
+``event.csr_outer``  for each synapse, the product of a pre and a post value: the cotangent of ``event.csr``'s weights
+``event.dense``      events and a matrix; ``transposed``: the matrix comes first
+
+Connectivity is an operand, never an attribute: ``indptr`` (pre + 1) and ``indices`` (synapses), both i32. Events may
+have one more axis in front, a batch; ``event.csr_outer`` sums over it.
+"""
+
+from __future__ import annotations
+
+from stategraph.ir.core import Op
+from stategraph.ir.registry import no_effects, register_op
+from stategraph.ir.types import TensorType
+
+EVENT_OPS = ("event.csr", "event.csr_outer", "event.dense")
+
+
+def _tensors(op: Op, count: int) -> list[TensorType] | str:
+    if len(op.operands) != count or len(op.results) != 1:
+        return f"it takes {count} operands and gives one result"
+    found = [value.type for value in (*op.operands, *op.results) if isinstance(value.type, TensorType)]
+    return found if len(found) == count + 1 else "its operands and its result are tensors"
+
+
+def _connectivity(op: Op, indptr: TensorType, indices: TensorType) -> str | None:
+    shape = op.attributes.get("shape")
+    if not isinstance(shape, tuple) or len(shape) != 2 or not all(isinstance(n, int) for n in shape):
+        return "its attribute shape is the numbers of pre and post neurons"
+    if indptr.dtype != "i32" or indices.dtype != "i32":
+        return f"indptr ({indptr.dtype}) and indices ({indices.dtype}) are i32"
+    if indptr.shape != (shape[0] + 1,) or len(indices.shape) != 1:
+        return f"indptr is {indptr} and indices {indices}; for {shape[0]} rows they have the shapes ({shape[0] + 1},) and (synapses,)"
+    return None
+
+
+def _vector(what: str, given: TensorType, size: int) -> str | None:
+    if len(given.shape) in (1, 2) and given.shape[-1] == size:
+        return None
+    return f"{what} are {given}; they have {size} elements, with a batch in front of them or without"
+
+
+def _verify_csr(op: Op) -> str | None:
+    types = _tensors(op, 4)
+    if isinstance(types, str):
+        return types
+    events, weight, indptr, indices, result = types
+    problem = _connectivity(op, indptr, indices)
+    if problem is not None:
+        return problem
+    transposed = op.attributes.get("transposed")
+    if not isinstance(transposed, bool):
+        return "its attribute transposed is True or False"
+    sent, arrived = op.attributes["shape"][::-1] if transposed else op.attributes["shape"]
+    problem = _vector("the events", events, sent)
+    if problem is None and weight.shape not in ((), indices.shape):
+        problem = f"the weight is {weight}; it is one number, or one for each of {indices.shape[0]} synapses"
+    if problem is None and events.dtype not in ("bool", weight.dtype):
+        problem = f"the events are {events} and the weight {weight}; events are bool or of the weight's dtype"
+    if problem is None and (result.shape, result.dtype) != ((*events.shape[:-1], arrived), weight.dtype):
+        problem = f"its result is {result}, and {arrived} elements of {weight.dtype} arrive"
+    return problem
+
+
+def _verify_outer(op: Op) -> str | None:
+    types = _tensors(op, 4)
+    if isinstance(types, str):
+        return types
+    pre, post, indptr, indices, result = types
+    problem = _connectivity(op, indptr, indices)
+    if problem is None:
+        problem = _vector("the pre values", pre, op.attributes["shape"][0])
+    if problem is None:
+        problem = _vector("the post values", post, op.attributes["shape"][1])
+    if problem is None and pre.shape[:-1] != post.shape[:-1]:
+        problem = f"the pre values are {pre} and the post values {post}; their batches are equal"
+    if problem is None and {pre.dtype, post.dtype} - {"bool"} != {result.dtype}:
+        problem = f"the values are {pre} and {post}, and its result is {result}"
+    if problem is None and result.shape != indices.shape:
+        problem = f"its result is {result}, and there are {indices.shape[0]} synapses"
+    return problem
+
+
+def _verify_dense(op: Op) -> str | None:
+    types = _tensors(op, 2)
+    if isinstance(types, str):
+        return types
+    events, matrix, result = types
+    transposed, threshold = op.attributes.get("transposed"), op.attributes.get("threshold")
+    if not isinstance(transposed, bool):
+        return "its attribute transposed is True or False"
+    if threshold is not None and not isinstance(threshold, float):
+        return (
+            "its attribute threshold is the share of active events above which the product is dense, or None"
+        )
+    if len(matrix.shape) != 2:
+        return f"the matrix is {matrix}; it has two axes"
+    sent, arrived = matrix.shape[::-1] if transposed else matrix.shape
+    problem = _vector("the events", events, sent)
+    if problem is None and events.dtype not in ("bool", matrix.dtype):
+        problem = f"the events are {events} and the matrix {matrix}; events are bool or of the matrix's dtype"
+    if problem is None and (result.shape, result.dtype) != ((*events.shape[:-1], arrived), matrix.dtype):
+        problem = f"its result is {result}, and {arrived} elements of {matrix.dtype} arrive"
+    return problem
+
+
+register_op("event.csr", summary="events through sparse synapses", effects=no_effects, verify=_verify_csr)
+register_op(
+    "event.csr_outer",
+    summary="for each synapse, the product of its pre and its post value",
+    effects=no_effects,
+    verify=_verify_outer,
+)
+register_op("event.dense", summary="events times a matrix", effects=no_effects, verify=_verify_dense)
