@@ -70,7 +70,7 @@ from stategraph._jax.derivatives import (
     user_array,
 )
 from stategraph._jax.locations import display_file, here, location_of, resolve_source, source_of
-from stategraph._jax.operations import lower_as, new_operation
+from stategraph._jax.operations import lower_as, lower_foreign_call, new_operation
 from stategraph._jax.primitives import (
     STATE_EFFECT,
     StateEffect,
@@ -193,6 +193,7 @@ __all__ = [
     "literal",
     "local_aval",
     "lower_as",
+    "lower_foreign_call",
     "low_body",
     "location_of",
     "make_body",

@@ -11,6 +11,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 from jax._src import core, dispatch
 from jax._src.interpreters import ad, batching, mlir
 
@@ -76,3 +77,11 @@ def lower_as(primitive: Any, function: Callable[..., Any], platform: str | None 
     """Lower a primitive as a function of JAX does, on one platform or on all that have no other rule."""
     rule = mlir.lower_fun(lambda *operands, **params: function(*operands, **params), multiple_results=False)
     mlir.register_lowering(primitive, rule, platform=platform)
+
+
+def lower_foreign_call(
+    context: Any, target: str, operands: Sequence[Any], aliases: dict[int, int]
+) -> list[Any]:
+    """The results' values of a call of a registered function, in a lowering rule."""
+    rule = jax.ffi.ffi_lowering(target, operand_output_aliases=aliases)
+    return list(rule(context, *operands))
