@@ -31,6 +31,7 @@ from stategraph.nn.dynamics import (
 )
 from stategraph.nn.embedding import Embedding
 from stategraph.nn.environ_context import EnvironContext
+from stategraph.nn.gap_junctions import AsymmetryGapJunction, SymmetryGapJunction
 from stategraph.nn.integrators import euler_step, exp_euler_step, rk2_step, rk4_step
 from stategraph.nn.lanes import Map, Vmap
 from stategraph.nn.linear import AllToAll, Linear, LoRA, OneToOne, SparseLinear
@@ -69,11 +70,13 @@ from stategraph.nn.pooling import (
 )
 from stategraph.nn.population import Neuron, Population, Synapse
 from stategraph.nn.projections import AlignPostProj, AlignPreProj, CurrentProj, DeltaProj, Projection
+from stategraph.nn.readouts import LeakyRateReadout, LeakySpikeReadout
 from stategraph.nn.regularization import ChainedReg, ElasticNetReg, GaussianReg, L1Reg, L2Reg, Regularization
 from stategraph.nn.rnn import GRUCell, LSTMCell, MGUCell, RNNCell, ValinaRNNCell, VanillaRNNCell
 from stategraph.nn.sequential import Sequential
 from stategraph.nn.spike_sources import PoissonEncoder, PoissonInput, PoissonSpike, SpikeTime
 from stategraph.nn.synapses import AMPA, STD, STP, Alpha, DualExpon, Expon, GABAa
+from stategraph.nn.synapses_nmda import NMDA, BioNMDA
 from stategraph.nn.synouts import COBA, CUBA, MgBlock, SynOut
 from stategraph.nn.transforms import (
     AffineT,
@@ -204,6 +207,8 @@ __all__ = [
     "Alpha",
     "AMPA",
     "GABAa",
+    "NMDA",
+    "BioNMDA",
     "STP",
     "STD",
     "SynOut",
@@ -215,6 +220,10 @@ __all__ = [
     "AlignPreProj",
     "DeltaProj",
     "CurrentProj",
+    "SymmetryGapJunction",
+    "AsymmetryGapJunction",
+    "LeakyRateReadout",
+    "LeakySpikeReadout",
     "PoissonSpike",
     "PoissonEncoder",
     "PoissonInput",
