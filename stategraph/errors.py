@@ -21,6 +21,10 @@ class StateTypeError(StateGraphError, TypeError):
     """A State was given a value of another type where that is not possible, or was used like an array itself."""
 
 
+class UnitError(StateGraphError, TypeError):
+    """A quantity in a unit of another dimension than is needed, or a plain number where a quantity is needed."""
+
+
 class StateAccessError(StateGraphError):
     """A State was read or written where its value cannot be known or kept."""
 

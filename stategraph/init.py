@@ -24,6 +24,7 @@ from stategraph.random.checks import as_shape
 from stategraph.random.sampler import sampler, stepwise
 from stategraph.state import State
 from stategraph.typing import Size
+from stategraph.units import is_quantity
 
 Initial = Any
 """What a layer takes for a parameter: an initialiser, a function of a shape, an array, a number, or None."""
@@ -99,7 +100,7 @@ class ZeroInit(Initializer):
 
 
 def _number_or_array(value: Any) -> Any:
-    return value if isinstance(value, (int, float, complex)) else np.asarray(value)
+    return value if isinstance(value, (int, float, complex)) or is_quantity(value) else np.asarray(value)
 
 
 @attrs.frozen(repr=False)

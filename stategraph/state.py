@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stategraph import _jax
+from stategraph import _jax, units
 from stategraph.errors import CallError, StateAccessError, StateTypeError, describe, different_on_devices
 from stategraph.ir.location import Location
 from stategraph.recording import EPOCHS, LOCAL, Recorder, render, same_avals
@@ -114,7 +114,10 @@ class State(Members, Operators, Generic[T]):
       tag: one tag or several, for filters.
       **metadata: anything else to remember; kept in ``metadata``. A ``sharding`` (a ``jax.sharding.Sharding``, or
         a prefix of the value's structure with several) says where the value lies: it is put there, and compiled
-        programs keep it there. A bare ``PartitionSpec`` only tells ``augment.shard_map`` how to cut it.
+        programs keep it there. A bare ``PartitionSpec`` only tells ``augment.shard_map`` how to cut it. A ``unit`` (a
+        ``saiunit.Unit``) says what the numbers mean: quantities are converted to it, and plain numbers are read.
+
+    A quantity of saiunit as value is kept as a plain array, its unit as part of the structure (see ``units``).
 
     Example:
 
@@ -147,6 +150,9 @@ class State(Members, Operators, Generic[T]):
         self._source = _creation_site()
         self._home: Any = None
         recorder = LOCAL.recorder
+        if tree is not None and units.DECLARED in metadata:
+            leaves, tree = self._in_own_units(leaves, tree, None)
+            self._tree = tree
         if recorder is not None:
             self._cells = tuple(Cell(Unborn(leaf)) for leaf in leaves)
             self._home = recorder.number
@@ -213,7 +219,14 @@ class State(Members, Operators, Generic[T]):
                 self._check_foreign_write()
         if self._captured is not None:
             self._warn_captured()
+        if tree is not self._tree and units.loaded():
+            leaves, tree = self._in_own_units(leaves, tree, self._tree)
         self._fill(leaves, tree)
+
+    def _in_own_units(self, leaves: list[Any], tree: Any, held: Any) -> tuple[list[Any], Any]:
+        """Leaves and structure of a value in the units of this State; see ``units.fitted``."""
+        leaves, tree = units.fitted(self, leaves, tree, held, _jax.here())
+        return [_unweaken(leaf) for leaf in leaves], tree
 
     def _fill(self, leaves: list[Any], tree: Any) -> None:
         cells = self._cells
@@ -327,6 +340,8 @@ class State(Members, Operators, Generic[T]):
                     )
                 )
         token = self._token(recorder)
+        if tree is not recorder.trees[token] and units.loaded():
+            leaves, tree = self._in_own_units(leaves, tree, recorder.trees[token])
         if CHECKS.same_tree and not _jax.same_tree(tree, recorder.trees[token]):
             self._refuse_tree(tree, recorder.trees[token])
         recorder.write(token, leaves, tree)
@@ -417,7 +432,8 @@ class State(Members, Operators, Generic[T]):
 
     def _facts(self, fact: Any) -> Any:
         facts = [fact(leaf) for leaf in self._peek()]
-        return facts[0] if self._tree is None else jax.tree.unflatten(self._tree, facts)
+        tree = units.plain_structure(self._tree)
+        return facts[0] if tree is None else jax.tree.unflatten(tree, facts)
 
     def _peek(self) -> list[Any]:
         """The leaves, or what stands for them in a trace, without handing anything out or recording an

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from stategraph import state_hooks
+from stategraph import state_hooks, units
 from stategraph.recording import MISSING
 from stategraph.state_hooks import Hookable
 
@@ -22,6 +22,13 @@ class Members(Hookable):
         """The number of elements, all leaves together."""
         count: int = self.size
         return count
+
+    @property
+    def unit(self: Any) -> Any:
+        """The unit (of saiunit) of the value: declared, or that of the quantity it is; a pytree of units for several
+        quantities, None for plain numbers.
+        """
+        return units.unit_of(self)
 
     @property
     def source_info(self: Any) -> Any:

@@ -129,7 +129,7 @@ from stategraph._jax.types import (
     type_of,
     typeof,
 )
-from stategraph._jax.versions import FOLDED, Jaxpr, Literal, Tracer, Var
+from stategraph._jax.versions import FOLDED, Jaxpr, Literal, Tracer, Var, register_exclusion
 
 __all__ = [
     "DISABLE_JIT",
@@ -212,6 +212,7 @@ __all__ = [
     "prng_impl_name",
     "public_name",
     "records_here",
+    "register_exclusion",
     "remat_primitive",
     "remember_primitive",
     "rename",

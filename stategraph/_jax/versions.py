@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jax._src import core
-from jax.extend.source_info_util import register_exclusion
+from jax.extend.source_info_util import register_exclusion as register_exclusion
 
 FOLDED = not hasattr(core, "ClosedJaxpr")
 """Whether this JAX keeps constants inside ``Jaxpr`` (0.12 and later)."""

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from stategraph import _jax
+from stategraph import _jax, units
 from stategraph.errors import LoweringError
 from stategraph.ir.attributes import Dense, DType, EnumValue, Opaque, Record, RegionRef, Symbol
 from stategraph.ir.tree import LEAF, NONE, Tree
@@ -193,15 +193,19 @@ def mesh_of(record: Record) -> Any:
 # ------------------------------------------------------------------------------------------------- structures
 
 
-def tree_of(treedef: Any) -> Tree:
-    """The IR's own description of a JAX tree structure (None stands for a single leaf)."""
+def tree_of(treedef: Any, package: Any = None) -> Tree:
+    """The IR's own description of a JAX tree structure (None stands for a single leaf); quantities of ``package`` are
+    leaves.
+    """
     if treedef is None or treedef == _LEAF_DEF:
         return LEAF
     data = treedef.node_data()
     if data is None:
         return LEAF if treedef.num_leaves == 1 and treedef.num_nodes == 1 else NONE
     kind, meta = data
-    children = tuple(tree_of(child) for child in treedef.children())
+    if package is not None and kind is package.Quantity:
+        return Tree("leaf", payload=_Quantity(meta))
+    children = tuple(tree_of(child, package) for child in treedef.children())
     if kind is tuple:
         return Tree("tuple", children)
     if kind is list:
@@ -212,6 +216,20 @@ def tree_of(treedef: Any) -> Tree:
         return NONE
     keys = tuple(kind._fields) if hasattr(kind, "_fields") else ()
     return Tree("custom", children, keys, kind.__name__, _CustomNode(treedef))
+
+
+def state_tree_of(treedef: Any) -> Tree:
+    """The IR's description of the structure of a State: a quantity is a leaf, since its unit is an attribute of the
+    State's symbol.
+    """
+    return tree_of(treedef, units.loaded())
+
+
+class _Quantity:
+    """A leaf that is a quantity in its State."""
+
+    def __init__(self, unit: Any) -> None:
+        self.unit = unit
 
 
 class _CustomNode:
@@ -231,7 +249,7 @@ def treedef_of(tree: Tree) -> Any:
 def example_of(tree: Tree) -> Any:
     """A nested value with that structure, all leaves 0."""
     if tree.kind == "leaf":
-        return 0
+        return 0 if tree.payload is None else units.quantity(0, tree.payload.unit)
     if tree.kind == "none":
         return None
     children = [example_of(child) for child in tree.children]

@@ -14,6 +14,7 @@ import numpy as np
 
 from stategraph import _jax
 from stategraph.recording import MISSING as MISSING
+from stategraph.units import is_quantity
 
 LARGEST = 64
 """Arrays of more elements count by identity."""
@@ -30,6 +31,9 @@ def fingerprint(value: Any) -> Any:
         return f"{kind.__name__} {value.dtype}{list(value.shape)} {np.asarray(value).tobytes()!r}"
     if isinstance(value, jax.Array) and not _jax.is_tracer(value) and _is_small(value):
         return f"jax {value.dtype}{list(value.shape)} {value.weak_type} {np.asarray(value).tobytes()!r}"
+    if is_quantity(value):
+        inner = fingerprint(value.mantissa)
+        return f"{value.unit!r} {inner}" if type(inner) is str else value
     return value
 
 

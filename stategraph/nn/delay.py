@@ -21,6 +21,7 @@ from stategraph.errors import StateAccessError, describe
 from stategraph.graph.node import Node
 from stategraph.nn.collective import call_order
 from stategraph.nn.module import Module
+from stategraph.nn.units import TIME, now, number, step
 from stategraph.state import DelayState, ShortTermState, State
 
 INTERPOLATIONS = {"linear": "linear", "linear_interp": "linear", "round": "round", "nearest": "round"}
@@ -83,7 +84,7 @@ class Delay(Module):
     @property
     def max_time(self) -> float:
         """The longest delay that the buffer holds."""
-        return float((self.max_length - 1) * self.update_every_step * environ.get_dt())
+        return float((self.max_length - 1) * self.update_every_step * step())
 
     def register_delay(self, time: Any, *indices: Any) -> tuple[Any, ...]:
         """Make the buffer long enough for a delay.
@@ -244,8 +245,8 @@ class Delay(Module):
         Returns:
           The value, between two updates as ``interpolation`` says.
         """
-        now = environ.get(environ.T, desc="the current time")
-        slots = (now - jnp.asarray(delay_time)) / (environ.get_dt() * self.update_every_step)
+        delay_time = number(delay_time, TIME, "A time in the past")
+        slots = (now() - jnp.asarray(delay_time)) / (step() * self.update_every_step)
         if self.interpolation == "round":
             return self.retrieve_at_step(jnp.round(slots).astype(jnp.int32), *indices)
         later = self.retrieve_at_step(jnp.floor(slots).astype(jnp.int32), *indices)
@@ -267,7 +268,7 @@ def _shapes(target: Any) -> Any:
 
 def _slots(time: Any, every: int) -> Any:
     """A delay (or an array of delays) in slots, rounded up; what is within rounding of a whole number is that."""
-    spacing = environ.get_dt() * every
+    spacing, time = step() * every, number(time, TIME, "A delay")
     slots = np.ceil(np.round(np.asarray(time, np.float64) / spacing, 6)).astype(np.int32)
     if np.min(slots) < 0:
         raise ValueError(f"a delay is not negative, but {time} is")
@@ -275,9 +276,10 @@ def _slots(time: Any, every: int) -> Any:
 
 
 def _updates(update_every: float) -> int:
-    ratio: float = update_every / environ.get_dt()
+    update_every = number(update_every, TIME, "update_every")
+    ratio: float = update_every / step()
     if round(ratio) < 1 or not math.isclose(ratio, round(ratio), rel_tol=1e-6):
-        raise ValueError(f"update_every={update_every} is not a multiple of dt={environ.get_dt()}")
+        raise ValueError(f"update_every={update_every} is not a multiple of dt={step()}")
     return round(ratio)
 
 

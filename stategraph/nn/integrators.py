@@ -1,6 +1,7 @@
 """One step of an ordinary differential equation ``dx/dt = f(x, ...)``, of the length ``dt`` of ``stategraph.environ``.
 
-``f`` takes what is integrated first, then any other arguments, and gives the derivative (per ms, with ``dt`` in ms).
+``f`` takes what is integrated first, then any other arguments, and gives the derivative (per ms, with ``dt`` in ms). What is
+integrated may be a quantity: then the derivative is one per time, and the result a quantity again.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from stategraph import environ
 from stategraph.errors import describe
+from stategraph.nn.units import in_plain_numbers, step
 
 Derivative = Callable[..., Any]
 
@@ -45,6 +46,7 @@ def exp_euler_step(fn: Derivative, *args: Any, **kwargs: Any) -> jax.Array:
     Array([0.60653067, 1.2130613 ], dtype=float32)
     """
     given, rest = _split("exp_euler_step", args)
+    fn, given, measured = in_plain_numbers(fn, given)
     x = jnp.asarray(given)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
@@ -55,8 +57,8 @@ def exp_euler_step(fn: Derivative, *args: Any, **kwargs: Any) -> jax.Array:
             )
         )
     slope, jacobian = jax.jvp(lambda y: jnp.asarray(fn(y, *rest, **kwargs)), (x,), (jnp.ones_like(x),))
-    dt = environ.get_dt()
-    following: jax.Array = x + dt * slope * _phi(dt * jacobian)
+    dt = step()
+    following: jax.Array = measured(x + dt * slope * _phi(dt * jacobian))
     return following
 
 
@@ -89,7 +91,8 @@ def euler_step(fn: Derivative, *args: Any, **kwargs: Any) -> Any:
     0.5
     """
     x, rest = _split("euler_step", args)
-    return _moved(x, environ.get_dt(), fn(x, *rest, **kwargs))
+    fn, x, measured = in_plain_numbers(fn, x)
+    return measured(_moved(x, step(), fn(x, *rest, **kwargs)))
 
 
 def rk2_step(fn: Derivative, *args: Any, **kwargs: Any) -> Any:
@@ -106,9 +109,10 @@ def rk2_step(fn: Derivative, *args: Any, **kwargs: Any) -> Any:
     0.625
     """
     x, rest = _split("rk2_step", args)
-    dt = environ.get_dt()
+    fn, x, measured = in_plain_numbers(fn, x)
+    dt = step()
     middle = _moved(x, dt / 2, fn(x, *rest, **kwargs))
-    return _moved(x, dt, fn(middle, *rest, **kwargs))
+    return measured(_moved(x, dt, fn(middle, *rest, **kwargs)))
 
 
 def rk4_step(fn: Derivative, *args: Any, **kwargs: Any) -> Any:
@@ -125,13 +129,14 @@ def rk4_step(fn: Derivative, *args: Any, **kwargs: Any) -> Any:
     0.6068
     """
     x, rest = _split("rk4_step", args)
-    dt = environ.get_dt()
+    fn, x, measured = in_plain_numbers(fn, x)
+    dt = step()
     first = fn(x, *rest, **kwargs)
     second = fn(_moved(x, dt / 2, first), *rest, **kwargs)
     third = fn(_moved(x, dt / 2, second), *rest, **kwargs)
     fourth = fn(_moved(x, dt, third), *rest, **kwargs)
     slope = jax.tree.map(lambda a, b, c, d: (a + 2 * b + 2 * c + d) / 6, first, second, third, fourth)
-    return _moved(x, dt, slope)
+    return measured(_moved(x, dt, slope))
 
 
 def _moved(x: Any, dt: Any, slope: Any) -> Any:

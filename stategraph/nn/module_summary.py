@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 import jax
 
+from stategraph import units
 from stategraph.graph.kinds import is_node
 from stategraph.graph.show import leaf_text
 from stategraph.graph.walk import seen_walk, states
@@ -153,9 +154,11 @@ def _shape(state: State[Any]) -> str:
     texts = [
         leaf_text(leaf, values=False).removeprefix("ShapedArray(").removesuffix(")") for leaf in state._peek()
     ]
-    if state._tree is None:
+    texts = [f"{text} {unit}".rstrip() for text, unit in zip(texts, units.texts_of(state), strict=True)]
+    tree = units.plain_structure(state._tree)
+    if tree is None:
         return texts[0]
-    return repr(jax.tree.unflatten(state._tree, texts)).replace("'", "")
+    return repr(jax.tree.unflatten(tree, texts)).replace("'", "")
 
 
 def _count(number: int, what: str) -> str:

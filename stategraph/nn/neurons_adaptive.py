@@ -5,8 +5,8 @@ In models where the potential diverges at a spike, it is cut off at ``V_th``. Un
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,10 @@ class _Diverging(Neuron):
     Subclasses have ``V_th``, ``V_reset``, ``R``, ``tau``, ``V_initializer`` and ``_slope``, the derivative of ``V`` times
     ``tau`` without the current.
     """
+
+    UNITS: ClassVar[Mapping[str, str]] = {
+        "R": "Mohm", "tau": "ms", "V_th": "mV", "V_reset": "mV", "V_rest": "mV", "V": "mV", "input": "nA", "current": "nA", "delta": "mV",
+    }  # fmt: skip
 
     V: HiddenState[Any]
     V_initializer: Initial
@@ -93,6 +97,8 @@ class ExpIF(_Diverging):
     >>> spikes.sum(0) > 0
     Array([False,  True], dtype=bool)
     """
+
+    UNITS: ClassVar[Mapping[str, str]] = {**_Diverging.UNITS, "V_T": "mV", "delta_T": "mV"}
 
     def __init__(
         self,
@@ -164,6 +170,8 @@ class AdExIF(ExpIF):
     >>> bool((times[1] - times[0]) < (times[-1] - times[-2]))  # it adapts
     True
     """
+
+    UNITS: ClassVar[Mapping[str, str]] = {**ExpIF.UNITS, "tau_w": "ms", "a": "nS", "b": "nA", "w": "nA"}
 
     w: HiddenState[Any]
 
@@ -238,6 +246,8 @@ class QIF(_Diverging):
     Array([False,  True], dtype=bool)
     """
 
+    UNITS: ClassVar[Mapping[str, str]] = {**_Diverging.UNITS, "V_c": "mV", "c": "1 / mV"}
+
     def __init__(
         self,
         in_size: Size,
@@ -299,6 +309,11 @@ class Izhikevich(Neuron):
     >>> spikes[200:].sum(0) > 0
     Array([False,  True], dtype=bool)
     """
+
+    UNITS: ClassVar[Mapping[str, str]] = {
+        "a": "1 / ms", "b": "1 / ms", "c": "mV", "d": "mV / ms", "V_th": "mV", "V": "mV", "u": "mV / ms",
+        "input": "mV / ms", "current": "mV / ms", "delta": "mV",
+    }  # fmt: skip
 
     V: HiddenState[Any]
     u: HiddenState[Any]
@@ -389,6 +404,12 @@ class GIF(Neuron):
     >>> bool((times[1] - times[0]) < (times[-1] - times[-2]))
     True
     """
+
+    UNITS: ClassVar[Mapping[str, str]] = {
+        "R": "Mohm", "tau": "ms", "V_rest": "mV", "V_reset": "mV", "V_th_inf": "mV", "V_th_reset": "mV", "a": "1 / ms",
+        "b": "1 / ms", "k1": "1 / ms", "k2": "1 / ms", "A1": "nA", "A2": "nA", "V": "mV", "V_th": "mV", "I1": "nA", "I2": "nA",
+        "input": "nA", "current": "nA", "delta": "mV",
+    }  # fmt: skip
 
     V: HiddenState[Any]
     V_th: HiddenState[Any]

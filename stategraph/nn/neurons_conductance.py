@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +53,12 @@ class HH(Neuron):
     >>> int(spikes.sum())
     7
     """
+
+    UNITS: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("ENa", "EK", "EL", "V_th", "V", "delta"), "mV"),
+        **dict.fromkeys(("gNa", "gK", "gL"), "mS / cm^2"),
+        "C": "uF / cm^2", "input": "uA / cm^2", "current": "uA / cm^2",
+    }  # fmt: skip
 
     V: HiddenState[Any]
     m: HiddenState[Any]

@@ -5,16 +5,16 @@ Their exponential Euler steps are exact for a current that is constant within a 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from stategraph import environ
 from stategraph.init import Constant, Initial
 from stategraph.nn.integrators import exp_euler_step
 from stategraph.nn.population import LONG_AGO, Neuron, Parameter, values
+from stategraph.nn.units import now, step
 from stategraph.state import HiddenState, ShortTermState, State
 from stategraph.surrogate import ReluGrad
 from stategraph.typing import Size
@@ -47,6 +47,16 @@ class IF(Neuron):
     ...     [int(neuron(3.0)[0]) for _ in range(5)]
     [0, 0, 1, 0, 1]
     """
+
+    UNITS: ClassVar[Mapping[str, str]] = {
+        "R": "Mohm",
+        "tau": "ms",
+        "V_th": "mV",
+        "V": "mV",
+        "input": "nA",
+        "current": "nA",
+        "delta": "mV",
+    }
 
     V: HiddenState[Any]
 
@@ -113,6 +123,8 @@ class LIF(Neuron):
     >>> spikes.sum(0)  # 1.5 times the threshold: one spike in tau ln 3 = 22 ms
     Array([0., 4.], dtype=float32)
     """
+
+    UNITS: ClassVar[Mapping[str, str]] = {**IF.UNITS, "V_reset": "mV", "V_rest": "mV"}
 
     V: HiddenState[Any]
 
@@ -194,6 +206,8 @@ class LIFRef(LIF):
     [1, 0, 0, 1, 0, 0, 1, 0, 0, 1]
     """
 
+    UNITS: ClassVar[Mapping[str, str]] = {**LIF.UNITS, "tau_ref": "ms", "last_spike_time": "ms"}
+
     last_spike_time: ShortTermState[Any]
 
     def __init__(
@@ -218,11 +232,11 @@ class LIFRef(LIF):
 
     def update(self, x: Any = 0.0) -> Any:
         """One step with the current ``x`` (nA); returns the spikes."""
-        t = environ.get(environ.T, desc="the current time")
+        t = now()
         (tau_ref,) = values(self.tau_ref)
         last = self.last_spike_time.value
         before = self._reset_potential()
-        refractory = t - last < tau_ref - environ.get_dt() / 2
+        refractory = t - last < tau_ref - step() / 2
         self.V.value = jnp.where(refractory, before, self._integrated(before, x))
         spike = self.get_spike()
         self.last_spike_time.value = jnp.where(jax.lax.stop_gradient(spike) > 0, t, last).astype(last.dtype)
@@ -261,6 +275,8 @@ class ALIF(LIF):
     ...     [int(neuron(7.0)[0]) for _ in range(8)]
     [1, 0, 1, 0, 1, 0, 0, 1]
     """
+
+    UNITS: ClassVar[Mapping[str, str]] = {**LIF.UNITS, "tau_a": "ms", "beta": "mV"}
 
     a: HiddenState[Any]
 

@@ -7,8 +7,8 @@ what was integrated, at the end of the step.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +21,11 @@ from stategraph.init import Initial, param
 from stategraph.nn import arrivals
 from stategraph.nn.dynamics import Dynamics
 from stategraph.nn.module_params import Param
+from stategraph.nn.units import CURRENT, DELTA, INPUT, has_unit, initial_value, number, parameter, units_of
 from stategraph.state import State
 from stategraph.surrogate import ReluGrad
 from stategraph.typing import Size
+from stategraph.units import DECLARED, holds_quantity, named_unit, without_units
 
 Parameter = Any
 """What a model takes for a parameter: a number, an array of the shape of the population, an initialiser, or a State or
@@ -35,9 +37,10 @@ LONG_AGO = -1e7
 
 
 def values(*parameters: Parameter) -> tuple[Any, ...]:
-    """The values of parameters now."""
+    """The values of parameters now, as plain numbers."""
     return tuple(
-        p.value if isinstance(p, State) else p.value() if isinstance(p, Param) else p for p in parameters
+        without_units(p.value if isinstance(p, State) else p.value()) if isinstance(p, (State, Param)) else p
+        for p in parameters
     )
 
 
@@ -66,11 +69,19 @@ class Population(Dynamics):
     Array([7., 7.], dtype=float32)
     """
 
+    UNITS: ClassVar[Mapping[str, str]] = {}
+    """The units of parameters, States and inputs, by name; see ``stategraph.nn.units``."""
+
     _current_inputs: dict[str, Callable[..., Any]] | None = None
     _projections = 0
+    _in_units = False
+    """Whether it was made with quantities, so that its States declare their units."""
 
     def _parameter(self, name: str, value: Parameter, *, positive: bool = False) -> Parameter:
         """A parameter as the model keeps it."""
+        if has_unit(value):
+            self._in_units = True
+        value = parameter(self, name, value)
         if isinstance(value, (State, Param)):
             return value
         found = param(value, self.varshape, allow_none=False)
@@ -97,7 +108,9 @@ class Population(Dynamics):
         """
         leading = () if batch_size is None else (batch_size,)
         for name, (kind, initial) in self._beginnings().items():
-            setattr(self, name, kind(self._first(initial, leading)))
+            unit = units_of(type(self)).get(name) if self._in_units else None
+            declared = {} if unit is None else {DECLARED: named_unit(unit)}
+            setattr(self, name, kind(self._first(name, initial, leading), **declared))
 
     def reset_state(self, batch_size: int | None = None) -> None:
         """Put the State back to where ``init_state`` left it, and forget input that has not been used.
@@ -111,10 +124,12 @@ class Population(Dynamics):
             batch = (
                 state.shape[: len(state.shape) - len(self.varshape)] if batch_size is None else (batch_size,)
             )
-            state.value = self._first(initial, batch)
+            state.value = self._first(name, initial, batch)
 
-    def _first(self, initial: Initial, leading: tuple[int, ...]) -> jax.Array:
+    def _first(self, name: str, initial: Initial, leading: tuple[int, ...]) -> jax.Array:
+        """What the State of a name holds at first."""
         shape = (*leading, *self.varshape)
+        initial = initial_value(self, name, initial)
         return jnp.broadcast_to(jnp.asarray(param(initial, shape, allow_none=False), environ.dftype()), shape)
 
     def _checked(self, value: jax.Array, state: State[Any]) -> jax.Array:
@@ -138,6 +153,8 @@ class Population(Dynamics):
                     fix="stategraph.nn.init_all_states(model) before the first step",
                 )
             )
+        if args and holds_quantity(args[0]):
+            args = (self._arriving(args[0], INPUT), *args[1:])
         try:
             return super().__call__(*args, **kwargs)
         finally:
@@ -150,6 +167,10 @@ class Population(Dynamics):
         """The functions whose results are added to the current, by key."""
         return self._current_inputs or {}
 
+    def _arriving(self, value: Any, kind: str) -> Any:
+        """An input as plain numbers."""
+        return number(value, units_of(type(self)).get(kind, "1"), f"The {kind} of {type(self).__name__}")
+
     def add_current_input(self, key: str, inp: Any, label: str | None = None) -> None:
         """Add to the current.
 
@@ -161,7 +182,7 @@ class Population(Dynamics):
         """
         key = _labelled(key, label)
         if not callable(inp):
-            arrivals.send(self, f"current {key}", inp)
+            arrivals.send(self, f"current {key}", self._arriving(inp, CURRENT))
             return
         if key in self.current_inputs:
             raise KeyError(f"{type(self).__name__} has a current input {key!r} already")
@@ -175,7 +196,7 @@ class Population(Dynamics):
           inp: the array.
           label: a group of inputs that ``sum_delta_inputs`` can select.
         """
-        arrivals.send(self, f"delta {_labelled(key, label)}", inp)
+        arrivals.send(self, f"delta {_labelled(key, label)}", self._arriving(inp, DELTA))
 
     def sum_current_inputs(self, init: Any, *args: Any, label: str | None = None) -> Any:
         """A number or array plus all current inputs; arrays among them are used up.
@@ -187,7 +208,7 @@ class Population(Dynamics):
         """
         for key, function in self.current_inputs.items():
             if label is None or key.startswith(_labelled("", label)):
-                init = init + function(*args)
+                init = init + self._arriving(function(*args), CURRENT)
         return self._sum("current", init, label)
 
     def sum_delta_inputs(self, init: Any, label: str | None = None) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -15,15 +15,17 @@ from stategraph.init import param
 from stategraph.nn.dynamics import Dynamics, Prefetch
 from stategraph.nn.module import Module
 from stategraph.nn.population import Parameter, values
+from stategraph.nn.units import in_units_of, like, now, number, parameter, step
 from stategraph.state import State
 from stategraph.typing import Size
+from stategraph.units import without_units
 
 __all__ = ["PoissonEncoder", "PoissonInput", "PoissonSpike", "SpikeTime"]
 
 
 def _probability(rate: Any) -> Any:
     """That of at least one spike of a Poisson process in a step: ``1 - exp(-rate dt)``."""
-    return -jnp.expm1(-jnp.asarray(rate) * environ.get_dt() / 1000)
+    return -jnp.expm1(-jnp.asarray(number(rate, "Hz", "A rate")) * step() / 1000)
 
 
 class PoissonEncoder(Dynamics):
@@ -76,10 +78,13 @@ class PoissonSpike(PoissonEncoder):
     Array([ True,  True,  True], dtype=bool)
     """
 
+    UNITS: ClassVar[Mapping[str, str]] = {"freqs": "Hz"}
+
     def __init__(
         self, in_size: Size, freqs: Parameter, spk_type: Any = bool, name: str | None = None
     ) -> None:
         super().__init__(in_size, spk_type, name)
+        freqs = parameter(self, "freqs", freqs)
         self.freqs = (
             freqs if isinstance(freqs, (State, Module)) else param(freqs, self.varshape, allow_none=False)
         )
@@ -113,6 +118,8 @@ class PoissonInput(Module):
     Array([5., 0., 5.], dtype=float32)
     """
 
+    UNITS: ClassVar[Mapping[str, str]] = {"freq": "Hz"}
+
     def __init__(
         self,
         target: Prefetch,
@@ -134,18 +141,19 @@ class PoissonInput(Module):
         self.target = target
         self.indices = None if indices is None else np.asarray(indices)
         self.num_input = num_input
-        self.freq = freq
+        self.freq = parameter(self, "freq", freq)
         self.weight = weight
 
     def update(self) -> None:
         """Add the spikes of one step to the State."""
-        freq, weight = values(self.freq, self.weight)
         state = self.target.get_item()
-        now = state.value
+        freq, weight = values(self.freq, in_units_of(state, self.weight, "The weight of PoissonInput"))
+        now = without_units(state.value)
         shape = now.shape if self.indices is None else now[..., self.indices].shape
         count = random.binomial(self.num_input, _probability(freq), shape)
         added = (weight * count).astype(now.dtype)
-        state.value = now + added if self.indices is None else now.at[..., self.indices].add(added)
+        new = now + added if self.indices is None else now.at[..., self.indices].add(added)
+        state.value = like(state.value, new)
 
 
 class SpikeTime(Dynamics):
@@ -173,6 +181,8 @@ class SpikeTime(Dynamics):
     [1. 0.]
     """
 
+    UNITS: ClassVar[Mapping[str, str]] = {"times": "ms"}
+
     def __init__(
         self,
         in_size: Size,
@@ -183,6 +193,7 @@ class SpikeTime(Dynamics):
         name: str | None = None,
     ) -> None:
         super().__init__(in_size, name)
+        times = parameter(self, "times", times)
         which, when = np.asarray(indices), np.asarray(times, np.float64)
         many = np.asarray(weights, environ.dftype())
         if len(self.varshape) != 1:
@@ -209,15 +220,13 @@ class SpikeTime(Dynamics):
     def _steps(self) -> np.ndarray:
         """The step of each spike; what is within rounding of a whole number is that."""
         rounding = self.time_as_step if callable(self.time_as_step) else _ROUNDINGS[self.time_as_step]
-        return np.asarray(rounding(np.round(self.times / environ.get_dt(), 6))).astype(np.int32)
+        return np.asarray(rounding(np.round(self.times / step(), 6))).astype(np.int32)
 
     def update(self) -> jax.Array:
         """The spikes of this step, ``(in_size,)``."""
-        now = environ.get(environ.I, default=None)
-        if now is None:
-            now = jnp.round(environ.get(environ.T, desc="the current time") / environ.get_dt()).astype(
-                jnp.int32
-            )
+        current = environ.get(environ.I, default=None)
+        if current is None:
+            current = jnp.round(now() / step()).astype(jnp.int32)
         steps = self._steps()
         order = np.argsort(steps, kind="stable")
         width = int(np.unique(steps, return_counts=True)[1].max(initial=0))
@@ -228,10 +237,10 @@ class SpikeTime(Dynamics):
         starts = jnp.asarray(
             np.searchsorted(steps[order], np.arange(last + 2))
         )  # where each step's spikes begin
-        row = jnp.clip(now, 0, last)
+        row = jnp.clip(current, 0, last)
         places = starts[row] + jnp.arange(width)
         held = jnp.minimum(places, len(steps) - 1)
-        due = (row == now) & (places < starts[row + 1])
+        due = (row == current) & (places < starts[row + 1])
         indices, weights = jnp.asarray(self.indices[order]), jnp.asarray(self.weights[order])
         return spikes.at[indices[held]].add(jnp.where(due, weights[held], 0))
 

@@ -6,16 +6,17 @@ already summed over the neurons that send. The others stand for the neurons that
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
 
-from stategraph import environ
 from stategraph.errors import describe
 from stategraph.init import Constant, Initial
 from stategraph.nn.integrators import exp_euler_step
 from stategraph.nn.population import LONG_AGO, Parameter, Synapse, known, values
+from stategraph.nn.units import now, step
 from stategraph.state import HiddenState, ShortTermState, State
 from stategraph.typing import Size
 
@@ -43,6 +44,8 @@ class Expon(Synapse):
     ...     [round(float(synapse(x)[0]), 3) for x in (1.0, 0.0, 0.0)]
     [1.0, 0.607, 0.368]
     """
+
+    UNITS: ClassVar[Mapping[str, str]] = {"tau": "ms", "g": "nS", "input": "nS", "delta": "nS"}
 
     g: HiddenState[Any]
 
@@ -96,6 +99,10 @@ class DualExpon(Synapse):
     ...     [round(float(synapse(x)[0]), 2) for x in (1.0, 0.0, 0.0, 0.0, 0.0)]
     [0.0, 0.69, 0.95, 1.0, 0.93]
     """
+
+    UNITS: ClassVar[Mapping[str, str]] = {
+        "tau_decay": "ms", "tau_rise": "ms", "g": "nS", "g_rise": "nS", "g_decay": "nS", "input": "nS", "delta": "nS",
+    }  # fmt: skip
 
     g_rise: HiddenState[Any]
     g_decay: HiddenState[Any]
@@ -165,6 +172,8 @@ class Alpha(Synapse):
     [0.0, 0.303, 0.368, 0.335]
     """
 
+    UNITS: ClassVar[Mapping[str, str]] = {"tau": "ms", "g": "nS", "h": "nS", "input": "nS", "delta": "nS"}
+
     g: HiddenState[Any]
     h: HiddenState[Any]
 
@@ -185,8 +194,8 @@ class Alpha(Synapse):
     def update(self, x: Any = 0.0) -> Any:
         """One step, exact; returns the conductance. What arrives (``x`` and delta inputs) begins at its end."""
         (tau,) = values(self.tau)
-        decay = jnp.exp(-environ.get_dt() / tau)
-        g = (self.g.value + self.h.value * environ.get_dt() / tau) * decay
+        decay = jnp.exp(-step() / tau)
+        g = (self.g.value + self.h.value * step() / tau) * decay
         self.h.value = self._checked(self.sum_delta_inputs(self.h.value * decay + x), self.h)
         self.g.value = g.astype(self.g.value.dtype)
         return self.g.value
@@ -222,6 +231,10 @@ class AMPA(Synapse):
     [0.208, 0.19, 0.174]
     """
 
+    UNITS: ClassVar[Mapping[str, str]] = {
+        "alpha": "1 / (ms * mM)", "beta": "1 / ms", "T": "mM", "T_dur": "ms", "spike_arrival_time": "ms",
+    }  # fmt: skip
+
     g: HiddenState[Any]
     spike_arrival_time: ShortTermState[Any]
 
@@ -247,12 +260,12 @@ class AMPA(Synapse):
 
     def update(self, pre_spike: Any) -> Any:
         """One step with the spikes that are sent; returns the fraction of open channels."""
-        t = environ.get(environ.T, desc="the current time")
+        t = now()
         alpha, beta, T, T_dur = values(self.alpha, self.beta, self.T, self.T_dur)
         last = self.spike_arrival_time.value
         arrival = jnp.where(jnp.asarray(pre_spike) > 0, t, last).astype(last.dtype)
         self.spike_arrival_time.value = self._checked(arrival, self.spike_arrival_time)
-        bound = alpha * jnp.where(t - arrival < T_dur - environ.get_dt() / 2, T, 0.0)
+        bound = alpha * jnp.where(t - arrival < T_dur - step() / 2, T, 0.0)
         self.g.value = exp_euler_step(lambda g: bound * (1 - g) - beta * g, self.g.value)
         return self.g.value
 
@@ -317,6 +330,8 @@ class STP(Synapse):
     [0.59, 0.0, 0.22]
     """
 
+    UNITS: ClassVar[Mapping[str, str]] = {"tau_f": "ms", "tau_d": "ms"}
+
     u: HiddenState[Any]
     x: HiddenState[Any]
 
@@ -370,6 +385,8 @@ class STD(Synapse):
     ...     [round(float(synapse(spike)[0]), 2) for spike in (1.0, 0.0, 1.0, 1.0)]
     [1.0, 0.0, 0.5, 0.25]
     """
+
+    UNITS: ClassVar[Mapping[str, str]] = {"tau": "ms"}
 
     x: HiddenState[Any]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
@@ -10,6 +11,7 @@ from stategraph.errors import describe
 from stategraph.nn import arrivals
 from stategraph.nn.module import Module
 from stategraph.nn.population import Parameter, values
+from stategraph.nn.units import number, parameter
 
 NS_MV_IN_NA = 1e-3
 """1 nS times 1 mV is 1 pA."""
@@ -22,7 +24,9 @@ class SynOut(Module):
 
     def bind_cond(self, conductance: Any) -> None:
         """Say what the conductance is in this step."""
-        arrivals.send(self, "conductance", conductance)
+        arrivals.send(
+            self, "conductance", number(conductance, "nS", f"The conductance of {type(self).__name__}")
+        )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         conductance = arrivals.look(self, "conductance")
@@ -53,9 +57,11 @@ class COBA(SynOut):
     0.12
     """
 
+    UNITS: ClassVar[Mapping[str, str]] = {"E": "mV"}
+
     def __init__(self, E: Parameter) -> None:
         super().__init__()
-        self.E = E
+        self.E = parameter(self, "E", E)
 
     def update(self, conductance: Any, potential: Any) -> Any:
         (E,) = values(self.E)
@@ -77,9 +83,11 @@ class CUBA(SynOut):
     2.0
     """
 
+    UNITS: ClassVar[Mapping[str, str]] = {"scale": "volt"}
+
     def __init__(self, scale: Parameter = 1.0) -> None:
         super().__init__()
-        self.scale = scale
+        self.scale = parameter(self, "scale", scale)
 
     def update(self, conductance: Any, potential: Any = None) -> Any:
         (scale,) = values(self.scale)
@@ -107,6 +115,14 @@ class MgBlock(SynOut):
     0.00403
     """
 
+    UNITS: ClassVar[Mapping[str, str]] = {
+        "E": "mV",
+        "cc_Mg": "mM",
+        "alpha": "1 / mV",
+        "beta": "mM",
+        "V_offset": "mV",
+    }
+
     def __init__(
         self,
         E: Parameter = 0.0,
@@ -116,11 +132,11 @@ class MgBlock(SynOut):
         V_offset: Parameter = 0.0,
     ) -> None:
         super().__init__()
-        self.E = E
-        self.cc_Mg = cc_Mg
-        self.alpha = alpha
-        self.beta = beta
-        self.V_offset = V_offset
+        self.E = parameter(self, "E", E)
+        self.cc_Mg = parameter(self, "cc_Mg", cc_Mg)
+        self.alpha = parameter(self, "alpha", alpha)
+        self.beta = parameter(self, "beta", beta)
+        self.V_offset = parameter(self, "V_offset", V_offset)
 
     def update(self, conductance: Any, potential: Any) -> Any:
         E, cc_Mg, alpha, beta, V_offset = values(self.E, self.cc_Mg, self.alpha, self.beta, self.V_offset)

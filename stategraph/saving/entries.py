@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stategraph import _jax, random
+from stategraph import _jax, random, units
 from stategraph.errors import CheckpointError, describe
 from stategraph.graph.walk import states
 from stategraph.nn.module_views import dotted
@@ -35,16 +35,19 @@ class Entry:
     state: State[Any]
     leaf: Any
     """The array; ``Poisoned`` where a failed call lost it."""
+    unit: str = ""
+    """Its unit, as text."""
 
     def type(self) -> dict[str, Any] | None:
-        """What has to agree: ``dtype``, ``shape``, and for keys ``key``, their implementation. None for a lost
-        value, which takes any.
+        """What has to agree: ``dtype``, ``shape``, for keys ``key``, their implementation, and ``unit`` where there is one.
+        None for a lost value, which takes any.
         """
         if isinstance(self.leaf, Poisoned):
             return None
         if _jax.is_key_array(self.leaf):
             return {"key": str(jax.random.key_impl(self.leaf)), "shape": list(self.leaf.shape)}
-        return {"dtype": np.dtype(self.leaf.dtype).name, "shape": list(self.leaf.shape)}
+        found = {"dtype": np.dtype(self.leaf.dtype).name, "shape": list(self.leaf.shape)}
+        return {**found, "unit": self.unit} if self.unit else found
 
 
 def entries_of(objects: Sequence[Any], with_random: bool, to_restore: bool = False) -> dict[str, Entry]:
@@ -67,7 +70,7 @@ def entries_of(objects: Sequence[Any], with_random: bool, to_restore: bool = Fal
         lost = to_restore and any(isinstance(leaf, Poisoned) for leaf in state._peek())
         if not lost:
             _ = state.value  # raises for what is lost or was never there
-        for below, leaf in _leaves(state):
+        for (below, leaf), unit in zip(_leaves(state), units.texts_of(state), strict=True):
             name = dotted((*path, *below)) or "value"
             if not isinstance(leaf, (jax.Array, Poisoned)):
                 raise CheckpointError(
@@ -88,7 +91,7 @@ def entries_of(objects: Sequence[Any], with_random: bool, to_restore: bool = Fal
                         fix="rename the key",
                     )
                 )
-            found[name] = Entry(name, state, leaf)
+            found[name] = Entry(name, state, leaf, unit)
     return found
 
 
@@ -112,9 +115,10 @@ def _steps(path: PathParts) -> Iterator[Any]:
 
 def _leaves(state: State[Any]) -> list[tuple[PathParts, Any]]:
     leaves = state._peek()
-    if state._tree is None:
+    tree = units.plain_structure(state._tree)
+    if tree is None:
         return [((), leaves[0])]
-    keyed = jax.tree_util.tree_flatten_with_path(jax.tree.unflatten(state._tree, leaves))[0]
+    keyed = jax.tree_util.tree_flatten_with_path(jax.tree.unflatten(tree, leaves))[0]
     return [(tuple(_step(key) for key in path), leaf) for path, leaf in keyed]
 
 
@@ -178,7 +182,8 @@ def check_types(entries: Mapping[str, Entry], saved: Mapping[str, Any], source: 
 
 
 def _text(kind: Mapping[str, Any]) -> str:
-    return f"{kind.get('dtype') or 'key<' + str(kind.get('key')) + '>'}{kind['shape']}"
+    unit = f" in {kind['unit']}" if "unit" in kind else ""
+    return f"{kind.get('dtype') or 'key<' + str(kind.get('key')) + '>'}{kind['shape']}{unit}"
 
 
 def assign(entries: Mapping[str, Entry], arrays: Mapping[str, Any], saved: Mapping[str, Any]) -> None:

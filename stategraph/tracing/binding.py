@@ -11,8 +11,8 @@ from typing import Any
 
 import jax
 
-from stategraph import _jax
-from stategraph.backends.params import tree_of, treedef_of
+from stategraph import _jax, units
+from stategraph.backends.params import state_tree_of, treedef_of
 from stategraph.errors import CallError
 from stategraph.graph.walk import path_text, walk
 from stategraph.ir.core import Program, StateSymbol
@@ -67,6 +67,7 @@ def states_for(program: Program, given: Any) -> dict[str, State[Any]]:
         state = value if isinstance(value, State) else State(value)
         if not symbol.born:
             check_type(symbol, state)
+            _check_unit(symbol, state, isinstance(value, State))
         found[path] = state
     return found
 
@@ -74,10 +75,20 @@ def states_for(program: Program, given: Any) -> dict[str, State[Any]]:
 def check_type(symbol: StateSymbol, state: State[Any]) -> None:
     """Raise ``CallError`` when a State is not what the program was made for."""
     types = [_jax.type_of(_jax.typeof(leaf)) if hasattr(leaf, "dtype") else None for leaf in state._peek()]
-    if tree_of(state._tree) != symbol.tree or types != [t for t in symbol.types]:
+    if state_tree_of(state._tree) != symbol.tree or types != [t for t in symbol.types]:
         raise CallError(
-            f"State @{symbol.path} is {state_type(types)} {tree_of(state._tree)}, and the program was made for "
+            f"State @{symbol.path} is {state_type(types)} {state_tree_of(state._tree)}, and the program was made for "
             f"{state_type(symbol.types)} {symbol.tree}\n  fix:   give a State of that type, or trace the model again"
+        )
+
+
+def _check_unit(symbol: StateSymbol, state: State[Any], strict: bool) -> None:
+    """Raise ``CallError`` when a State has another unit than the program was made for; plain values are taken to be in it."""
+    wanted, found = symbol.attributes.get(units.DECLARED), units.attribute_of(state, state._tree)
+    if wanted != found and (strict or found is not None):
+        raise CallError(
+            f"State @{symbol.path} is in {found or 'plain numbers'}, and the program was made for "
+            f"{wanted or 'plain numbers'}\n  fix:   give a State in that unit, or trace the model again"
         )
 
 

@@ -32,6 +32,7 @@ from stategraph.tracing.exported import Exported, _Arrays, load_exported
 from stategraph.tracing.portable import check_portable, from_raw, raw_struct, to_raw, tree_text
 from stategraph.tracing.signature import signature_table
 from stategraph.tracing.stages import Compiled, Lowered, Traced
+from stategraph.units import DECLARED
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 LARGEST_TEXT = 1 << 20
@@ -225,6 +226,7 @@ def _states(program: Program, live: dict[str, State[Any]], arrays: _Arrays) -> l
                 "result_tree": tree_text(check_portable(symbol.result_tree, what)),
                 "born": symbol.born,
                 "values": values,
+                **{key: item for key, item in symbol.attributes.items() if key == DECLARED},
             }
         )
     return found

@@ -61,6 +61,8 @@ class StateRecord:
     result_types: tuple[Type, ...]
     result_tree: Tree
     born: bool
+    unit: Any = None
+    """The unit of the values, as text, or a tuple with one for each leaf; values are plain arrays in it."""
 
     def flatten(self, value: Any) -> list[Any]:
         """The leaves of a value for this State; ``CallError`` when it has another structure or type."""
@@ -77,7 +79,12 @@ class StateRecord:
         return f"State @{self.path}" + "".join(f"[{step!r}]" for step in steps)
 
     def __str__(self) -> str:
-        return f"@{self.path} : {self.kind}<{', '.join(map(str, self.types))}>"
+        unit = (
+            ""
+            if self.unit is None
+            else f" in {self.unit if isinstance(self.unit, str) else ', '.join(self.unit)}"
+        )
+        return f"@{self.path} : {self.kind}<{', '.join(map(str, self.types))}>{unit}"
 
 
 class ExportedStates(MutableMapping[str, Any]):
@@ -371,6 +378,7 @@ def _record(entry: dict[str, Any]) -> StateRecord:
         result_types=tuple(map(parse_type, entry["result_types"])),
         result_tree=parse_tree(entry["result_tree"]),
         born=entry["born"],
+        unit=entry.get("unit"),
     )
 
 

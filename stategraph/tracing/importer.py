@@ -19,7 +19,7 @@ import numpy as np
 
 from stategraph import _jax
 from stategraph.backends.checks import jax_check
-from stategraph.backends.params import encode, tree_of
+from stategraph.backends.params import encode, state_tree_of
 from stategraph.errors import StateAccessError, TraceError, describe
 from stategraph.ir.attributes import Opaque, RegionRef, Symbol
 from stategraph.ir.core import Constant, Op, Region, Value
@@ -259,7 +259,7 @@ class Importer:
         attributes = {
             "symbol": self.symbols[token],
             "kind": type(owner).__name__,
-            "tree": tree_of(owner._tree),
+            "tree": state_tree_of(owner._tree),
         }
         return Op("state.alloc", operands, (), attributes, (), location)
 
@@ -482,7 +482,7 @@ class Importer:
             attributes = {
                 "symbol": self.symbols[token],
                 "kind": type(self.recorder.owners[token]).__name__,
-                "tree": tree_of(tree),
+                "tree": state_tree_of(tree),
             }
             region.append(Op("state.alloc", [sources[i] for i in slots], (), attributes, (), location))
         self.fill(region, jaxpr, closed, dict(zip(jaxpr.invars, [*consts, *region.args], strict=False)))

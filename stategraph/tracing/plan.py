@@ -297,7 +297,8 @@ class Plan:
             else:
                 from stategraph.backends.params import treedef_of
 
-                tree = None if symbol.result_tree.is_leaf else treedef_of(symbol.result_tree)
+                tree = treedef_of(symbol.result_tree)
+                tree = None if tree == jax.tree.structure(0) else tree
                 state._fill([leaves[i] for i in sorted(leaves)], tree)
         EPOCHS.released += 1
 

@@ -69,9 +69,11 @@ def signature_table(program: Program) -> SignatureTable:
             if path in paths:
                 types = symbol.types if group == "state in" else symbol.result_types
                 lies = map(sharding_text, symbol.attributes.get("sharding", ()))
+                unit = symbol.attributes.get("unit", ())
+                in_units = (unit,) * len(types) if isinstance(unit, str) else unit
                 texts = [
-                    f"{type} {where}".rstrip()
-                    for type, where in itertools.zip_longest(types, lies, fillvalue="")
+                    " ".join(filter(None, map(str, words)))
+                    for words in itertools.zip_longest(types, in_units, lies, fillvalue="")
                 ]
                 rows.append(Row(group, f"@{path}", ", ".join(texts), sum(t.nbytes for t in types)))
     for name, value in zip(program.result_names, program.results, strict=True):

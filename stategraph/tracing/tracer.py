@@ -16,8 +16,8 @@ import jax
 import numpy as np
 from jax.sharding import Sharding
 
-from stategraph import _jax
-from stategraph.backends.params import tree_of
+from stategraph import _jax, units
+from stategraph.backends.params import state_tree_of, tree_of
 from stategraph.backends.placement import sharding_attribute
 from stategraph.errors import ConcretizationError, StateAccessError, StateGraphError, TraceError, describe
 from stategraph.graph.node import Node, Structure, _instance_dict, watching
@@ -252,11 +252,11 @@ def _assemble(
 def _symbol(recorder: Recorder, token: Token, path: str, owner: State[Any]) -> StateSymbol:
     entry = recorder.entry[token]
     final = tuple(_jax.type_of(aval) for aval in recorder.avals[token])
-    final_tree = tree_of(recorder.trees[token])
+    final_tree = state_tree_of(recorder.trees[token])
     types, tree = (
         (final, final_tree)
         if entry is None
-        else (tuple(_jax.type_of(aval) for aval in entry[0]), tree_of(entry[1]))
+        else (tuple(_jax.type_of(aval) for aval in entry[0]), state_tree_of(entry[1]))
     )
     changed = types != final or tree != final_tree
     return StateSymbol(
@@ -278,7 +278,8 @@ def _symbol_attributes(owner: State[Any], tree: Any) -> dict[str, Any]:
     declared = owner.metadata.get("sharding")
     if any(isinstance(item, Sharding) for item in jax.tree.leaves(declared)):
         attributes["sharding"] = sharding_attribute(per_leaf("sharding", declared, tree))
-    return attributes
+    unit = units.attribute_of(owner, tree)
+    return attributes if unit is None else {**attributes, units.DECLARED: unit}
 
 
 def _is_trainable(owner: State[Any]) -> bool:

@@ -1,0 +1,248 @@
+"""Units of neurons and synapses: they compute with plain numbers in ms, mV, nA, nS and MOhm.
+
+A class names the units of its parameters, States and inputs in ``UNITS``. A quantity (of saiunit) that is given for one of
+them becomes a plain number of that unit; the States then declare their units. A constructor is given quantities or plain
+numbers, not both.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+import jax
+
+from stategraph import _jax, environ, units
+from stategraph.errors import UnitError, describe
+from stategraph.graph.construction import construction_of
+from stategraph.init import Initializer
+from stategraph.state import State
+
+TIME = "ms"
+INPUT = "input"
+"""The key in ``UNITS`` of what ``update`` is called with."""
+CURRENT = "current"
+"""The key in ``UNITS`` of current inputs."""
+DELTA = "delta"
+"""The key in ``UNITS`` of delta inputs."""
+
+
+def units_of(kind: type) -> Mapping[str, str]:
+    """The units of a class, by the name of a parameter, State or input."""
+    found: Mapping[str, str] = getattr(kind, "UNITS", {})
+    return found
+
+
+def number(value: Any, unit: str, what: str) -> Any:
+    """A plain number for what may be a quantity.
+
+    Args:
+      value: a quantity or anything else, which is returned as it is.
+      unit: the unit of plain numbers here.
+      what: what is converted, for the message.
+
+    Raises:
+      UnitError: for a quantity of another dimension.
+    """
+    if not units.is_quantity(value):
+        return value
+    wanted = units.named_unit(unit)
+    if not value.unit.has_same_dim(wanted):
+        raise UnitError(
+            describe(
+                f"{what} is given a quantity in {units.text_of(value.unit)}.",
+                at=_jax.here(),
+                why=f"it is in {unit}" if unit != "1" else "it has no unit",
+                fix=f"give a quantity that can be converted to {unit}, or a plain number of {unit}"
+                if unit != "1"
+                else "give a plain number",
+            )
+        )
+    return units.in_unit(value, wanted)
+
+
+def parameter(owner: Any, name: str, value: Any) -> Any:
+    """A parameter of a module as plain numbers; see the module."""
+    if units.loaded() is None:
+        return value
+    _check_mixture(owner)
+    return _plain(owner, name, value)
+
+
+def _plain(owner: Any, name: str, value: Any) -> Any:
+    unit, what = units_of(type(owner)).get(_stem(name), "1"), f"{type(owner).__name__}({name}=...)"
+    state = _stored(value)
+    if state is not None:
+        _check_state(state, unit, what)
+        return value
+    return _initializer(value, unit, what) if isinstance(value, Initializer) else number(value, unit, what)
+
+
+def _given(owner: Any) -> dict[str, Any]:
+    """The arguments that a module was made with, by name."""
+    construction = construction_of(owner)
+    if construction is None:
+        return {}
+    try:
+        args, kwargs = construction.arguments()
+        bound = inspect.signature(type(owner).__init__).bind_partial(owner, *args, **kwargs)
+    except (ReferenceError, TypeError):
+        return {}
+    return dict(list(bound.arguments.items())[1:])
+
+
+def _stored(value: Any) -> State[Any] | None:
+    """The State of a parameter that can be trained: itself, or that of an ``nn.Param``."""
+    found = value if isinstance(value, State) else getattr(value, "val", None)
+    return found if isinstance(found, State) else None
+
+
+def has_unit(value: Any) -> bool:
+    """Whether a parameter is given with a unit."""
+    state = _stored(value)
+    if state is not None:
+        return state.unit is not None
+    if isinstance(value, Initializer):
+        return any(map(units.is_quantity, _fields(value).values()))
+    return units.is_quantity(value)
+
+
+def _check_mixture(owner: Any) -> None:
+    """Refuse a constructor that is given quantities and plain numbers for what has a unit, or a unit that does not fit."""
+    table = units_of(type(owner))
+    given = {name: value for name, value in _given(owner).items() if table.get(_stem(name), "1") != "1"}
+    measured = [name for name, value in given.items() if has_unit(value)]
+    plain = [name for name, value in given.items() if value is not None and not has_unit(value)]
+    for name in measured:
+        _plain(owner, name, given[name])
+    if measured and plain:
+        name = plain[0]
+        unit = table[_stem(name)]
+        raise UnitError(
+            describe(
+                f"{type(owner).__name__}({name}=...) is given a plain number, and {measured[0]} a quantity.",
+                at=_jax.here(),
+                why="parameters with and without units do not mix in one constructor",
+                fix=f"give {name} as a quantity in {unit}, or all parameters as plain numbers",
+            )
+        )
+
+
+def _stem(name: str) -> str:
+    """The State that an initialiser is for: ``V`` for ``V_initializer``; other names as they are."""
+    return name.removesuffix("_initializer")
+
+
+def _check_state(state: State[Any], unit: str, what: str) -> None:
+    """A State is read in every step: it has to hold numbers of the unit that the equations are in."""
+    found = state.unit
+    if found is None:
+        return
+    wanted = units.named_unit(unit)
+    if not units.is_unit(found) or found != wanted:
+        raise UnitError(
+            describe(
+                f"{what} is given a State in {found}.",
+                state=state._describe(),
+                created=state.source_location,
+                at=_jax.here(),
+                why=f"the equations are in {unit}",
+                fix=f"make the State with a quantity in {unit}",
+            )
+        )
+
+
+def initial_value(owner: Any, name: str, value: Any) -> Any:
+    """What a State holds at first, as plain numbers or an initialiser of plain numbers."""
+    if units.loaded() is None:
+        return value
+    return _plain(owner, f"{name}_initializer", value)
+
+
+def _fields(value: Initializer) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in attrs.fields(type(value)) if field.init}
+
+
+def _initializer(value: Initializer, unit: str, what: str) -> Initializer:
+    """An initialiser whose settings are plain numbers."""
+    changed = {
+        name: number(item, unit, what) for name, item in _fields(value).items() if units.is_quantity(item)
+    }
+    return attrs.evolve(value, **changed) if changed else value
+
+
+def in_units_of(state: State[Any], value: Any, what: str) -> Any:
+    """A plain number in the unit of a State, for a quantity that is added to it."""
+    if not units.is_quantity(value):
+        return value
+    return number(value, "1" if state.unit is None else units.text_of(state.unit), what)
+
+
+def like(old: Any, new: Any) -> Any:
+    """A plain array with the unit that another value has, if it has one."""
+    return units.quantity(new, old.unit) if units.is_quantity(old) else new
+
+
+# ------------------------------------------------------------------------------------------------ the equations
+
+
+def in_plain_numbers(
+    derivative: Callable[..., Any], x: Any
+) -> tuple[Callable[..., Any], Any, Callable[[Any], Any]]:
+    """A differential equation of quantities as one of plain numbers.
+
+    Args:
+      derivative: a function of ``x``, whose values are quantities per time.
+      x: a quantity, or a pytree with quantities.
+
+    Returns:
+      The function of plain numbers, with its values per ms; ``x`` in plain numbers; and what makes quantities of them.
+    """
+    if not units.holds_quantity(x):
+        return derivative, x, lambda plain: plain
+    per_time = units.named_unit(TIME)
+    leaves, tree = jax.tree.flatten(x, is_leaf=units.is_quantity)
+    found = [leaf.unit if units.is_quantity(leaf) else None for leaf in leaves]
+
+    def measured(plain: Any) -> Any:
+        return jax.tree.unflatten(tree, list(map(units.quantity, jax.tree.leaves(plain), found)))
+
+    def plain_derivative(plain: Any, *rest: Any, **kwargs: Any) -> Any:
+        slopes = jax.tree.leaves(derivative(measured(plain), *rest, **kwargs), is_leaf=units.is_quantity)
+        return jax.tree.unflatten(
+            tree,
+            [
+                _slope(slope, per_time**-1 if unit is None else unit / per_time)
+                for slope, unit in zip(slopes, found, strict=True)
+            ],
+        )
+
+    return plain_derivative, units.without_units(x), measured
+
+
+def _slope(slope: Any, wanted: Any) -> Any:
+    if not units.is_quantity(slope) or not slope.unit.has_same_dim(wanted):
+        given = f"in {units.text_of(slope.unit)}" if units.is_quantity(slope) else "without a unit"
+        raise UnitError(
+            describe(
+                f"The derivative of a quantity is {given}.",
+                at=_jax.here(),
+                why=f"what is integrated needs one in {units.text_of(wanted)}",
+            )
+        )
+    return units.in_unit(slope, wanted)
+
+
+# ----------------------------------------------------------------------------------------------------- the time
+
+
+def step() -> Any:
+    """The time step ``dt`` in ms."""
+    return number(environ.get_dt(), TIME, "The setting 'dt'")
+
+
+def now() -> Any:
+    """The time ``t`` in ms."""
+    return number(environ.get(environ.T, desc="the current time"), TIME, "The setting 't'")

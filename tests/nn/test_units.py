@@ -1,0 +1,153 @@
+"""Neurons, synapses and settings given as quantities: the same numbers as without units."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import stategraph as sg
+from stategraph import nn
+from stategraph.errors import UnitError
+
+u = pytest.importorskip("saiunit")
+
+
+def plain(value, unit):
+    return value
+
+
+def measured(value, unit):
+    return value * unit
+
+
+def balanced(q):
+    neurons = nn.LIFRef(
+        4, R=q(100.0, u.Mohm), tau=q(20.0, u.ms), tau_ref=q(5.0, u.ms), V_rest=q(-60.0, u.mV), V_th=q(-50.0, u.mV),
+        V_reset=q(-60.0, u.mV), V_initializer=nn.init.Normal(q(-55.0, u.mV), q(2.0, u.mV), seed=0), spk_reset="hard",
+    )  # fmt: skip
+    projection = nn.AlignPostProj(
+        neurons.output_delay(q(1.5, u.ms)), comm=sg.event.Linear(4, 4, 6.0), syn=nn.Expon.desc(tau=q(5.0, u.ms)),
+        out=nn.COBA.desc(E=q(0.0, u.mV)), post=neurons,
+    )  # fmt: skip
+    return nn.init_all_states([neurons, projection])
+
+
+def run(q):
+    with sg.environ.context(dt=q(0.1, u.ms)):
+        neurons, projection = balanced(q)
+
+        def step(i):
+            with sg.environ.context(t=i * sg.environ.get_dt()):
+                projection()
+                neurons(q(0.2, u.nA))
+                return neurons.V.value
+
+        return neurons, sg.compile.for_loop(step, jnp.arange(300))
+
+
+def test_a_network_with_units_computes_what_it_computes_without():
+    _, expected = run(plain)
+    neurons, found = run(measured)
+    np.testing.assert_array_equal(found, expected)
+    assert neurons.V.unit == u.mV and neurons.last_spike_time.unit == u.ms
+
+
+def test_other_units_of_the_dimension_are_converted():
+    neuron = nn.LIF(1, tau=0.02 * u.second, V_th=-0.05 * u.volt, R=0.1 * u.Gohm)
+    np.testing.assert_allclose([neuron.tau, neuron.V_th, neuron.R], [20.0, -50.0, 100.0])
+
+
+def test_the_states_of_a_population_with_units_take_quantities():
+    neuron = nn.init_all_states(nn.LIF(1, tau=20.0 * u.ms))
+    neuron.V.value = jnp.full(1, -0.06) * u.volt
+    np.testing.assert_allclose(neuron.V.value, [-60.0])
+    with sg.environ.context(dt=0.1 * u.ms):
+        assert '@V : HiddenState<f32[1]> {unit = "mV"}' in str(sg.trace(neuron, 1.0).program)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (
+            lambda: nn.LIF(3, tau=20 * u.mV),
+            r"LIF\(tau=...\) is given a quantity in mV.\n(.*\n)*.*it is in ms",
+        ),
+        (lambda: nn.COBA(E=3 * u.nS), r"COBA\(E=...\) is given a quantity in nS"),
+        (lambda: nn.STP(3, U=3 * u.nS), r"STP\(U=...\) is given a quantity in nS.\n(.*\n)*.*no unit"),
+        (lambda: nn.PoissonSpike(3, freqs=3 * u.ms), r"PoissonSpike\(freqs=...\) is given a quantity in ms"),
+        (lambda: nn.LIF(3, V_initializer=nn.init.Constant(1 * u.nA)), r"LIF\(V_initializer=...\) .* nA"),
+        (lambda: nn.LIF(3, tau=sg.ParamState(1.0 * u.second)), r"LIF\(tau=...\) is given a State in s"),
+        (lambda: nn.LIF(3, tau=20 * u.ms, V_th=1.0), r"LIF\(V_th=...\) is given a plain number, and tau a q"),
+        (lambda: nn.LIF(3, V_initializer=nn.init.Constant(1.0), tau=20 * u.ms), r"LIF\(V_initializer=...\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_parameter(make, message):
+    with pytest.raises(UnitError, match=message):
+        make()
+
+
+def test_inputs_may_be_quantities():
+    neuron = nn.init_all_states(nn.LIF(1, V_th=10.0))
+    with sg.environ.context(dt=0.1):
+        neuron(2000.0 * u.pA)
+        by_input = neuron.V.value
+        neuron.reset_state()
+        neuron.add_current_input("stimulus", jnp.full(1, 0.002) * u.uA)
+        neuron()
+        np.testing.assert_allclose(neuron.V.value, by_input, rtol=1e-6)
+        with pytest.raises(UnitError, match="The input of LIF is given a quantity in mV"):
+            neuron(2.0 * u.mV)
+
+
+def test_a_parameter_in_units_is_trained():
+    neuron = nn.init_all_states(nn.LIF(1, tau=sg.ParamState(10.0 * u.ms), V_th=20.0 * u.mV, spk_reset="hard"))
+
+    def potential():
+        with sg.environ.context(dt=0.1 * u.ms):
+            sg.compile.for_loop(lambda i: neuron(1.0 * u.nA), jnp.arange(20))
+        return neuron.V.value.sum()
+
+    gradient = sg.augment.grad(potential, neuron.tau)()
+    # V = 1 - exp(-2 / tau), so dV/dtau = -2 / tau^2 exp(-2 / tau)
+    np.testing.assert_allclose(gradient.mantissa, -0.02 * np.exp(-0.2), rtol=1e-4)
+
+
+@pytest.mark.parametrize("step", [nn.exp_euler_step, nn.euler_step, nn.rk2_step, nn.rk4_step])
+def test_equations_of_quantities_are_integrated(step):
+    tau, start = 20.0 * u.ms, jnp.array([1.0, 2.0])
+    with sg.environ.context(dt=0.5 * u.ms):
+        found = step(lambda v: (-0.06 * u.volt - v) / tau, start * u.mV)
+        with pytest.raises(UnitError, match=r"needs one in mV / ms"):
+            step(lambda v: -v, start * u.mV)
+    with sg.environ.context(dt=0.5):
+        expected = step(lambda v: (-60.0 - v) / 20.0, start)
+    assert found.unit == u.mV
+    np.testing.assert_allclose(found.mantissa, expected, rtol=1e-6)
+
+
+def test_a_time_step_in_units_is_kept_as_it_is_set_and_traced_once():
+    with sg.environ.context(dt=100.0 * u.us):
+        assert sg.environ.get_dt().unit == u.us
+    neuron, runs = nn.init_all_states(nn.LIF(1, tau=20.0 * u.ms)), []
+
+    @sg.compile.jit
+    def step():
+        runs.append(1)
+        return neuron(1.0 * u.nA)
+
+    for _ in range(3):
+        with sg.environ.context(dt=100.0 * u.us):  # an equal quantity, another object
+            step()
+    assert len(runs) == 1
+    np.testing.assert_allclose(neuron.V.value, 1 - np.exp(-0.3 / 20), rtol=1e-4)
+
+
+def test_random_input_in_units():
+    neurons = nn.init_all_states(nn.LIF(3, tau=20 * u.ms))
+    noise = nn.PoissonInput(
+        neurons.prefetch("V"), [0, 2], num_input=20, freq=1000.0 * u.MHz, weight=0.25e-3 * u.volt
+    )
+    with sg.environ.context(dt=0.1 * u.ms):
+        noise()
+    np.testing.assert_allclose(neurons.V.value, [5, 0, 5], rtol=1e-6)
