@@ -20,6 +20,7 @@ from stategraph.nn.dynamics import Prefetch
 from stategraph.nn.module import Module
 from stategraph.nn.population import Population
 from stategraph.nn.synouts import NS_MV_IN_NA
+from stategraph.nn.units import number
 from stategraph.state import ParamState, State
 
 __all__ = ["AsymmetryGapJunction", "SymmetryGapJunction"]
@@ -131,6 +132,7 @@ class SymmetryGapJunction(_GapJunction):
         pre, post = couples if isinstance(couples, (tuple, list)) else (couples, couples)
         pre_state, post_state = states if isinstance(states, (tuple, list)) else (states, states)
         super().__init__(pre, pre_state, post, post_state, conn)
+        weight = number(weight, "nS", "The weight of a gap junction")
         value = param(weight, (len(self.pre_ids),), allow_none=False)
         self.weight = param_type(jnp.asarray(value, jnp.result_type(float, value)))
 
@@ -182,6 +184,7 @@ class AsymmetryGapJunction(_GapJunction):
         param_type: Callable[[Any], State[Any]] = ParamState,
     ) -> None:
         super().__init__(pre, pre_state, post, post_state, conn)
+        weight = number(weight, "nS", "The weight of a gap junction")
         value = jnp.asarray(param(weight, (len(self.pre_ids), 2), allow_none=False))
         self.weight = param_type(value.astype(jnp.result_type(float, value)))
 

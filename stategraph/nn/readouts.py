@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
@@ -11,6 +11,7 @@ from stategraph import environ
 from stategraph.init import Constant, Initial, KaimingNormal, param
 from stategraph.nn.neurons_leaky import IF
 from stategraph.nn.population import Parameter, Population, values
+from stategraph.nn.units import step
 from stategraph.state import HiddenState, ParamState, State
 from stategraph.surrogate import ReluGrad
 from stategraph.typing import Size
@@ -61,6 +62,8 @@ class LeakyRateReadout(_Readout):
     [1.0, 0.905, 0.819]
     """
 
+    UNITS: ClassVar[Mapping[str, str]] = {"tau": "ms"}
+
     r: HiddenState[Any]
 
     def __init__(
@@ -81,7 +84,7 @@ class LeakyRateReadout(_Readout):
     def update(self, x: Any) -> Any:
         """One step with the input ``(..., in_size)``; returns what is read."""
         (tau,) = values(self.tau)
-        decay = jnp.exp(-environ.get_dt() / jnp.asarray(tau, self.r.value.dtype))
+        decay = jnp.exp(-step() / jnp.asarray(tau, self.r.value.dtype))
         self.r.value = self._checked(decay * self.r.value + x @ self.weight.value, self.r)
         return self.r.value
 

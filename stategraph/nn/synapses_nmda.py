@@ -5,14 +5,15 @@ They stand for the neurons that send, since what is open already depends on the 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
-from stategraph import environ
 from stategraph.init import Constant, Initial
 from stategraph.nn.integrators import exp_euler_step
 from stategraph.nn.population import LONG_AGO, Parameter, Synapse, values
+from stategraph.nn.units import now, step
 from stategraph.state import HiddenState, ShortTermState, State
 from stategraph.typing import Size
 
@@ -47,6 +48,8 @@ class NMDA(Synapse):
     0.632
     """
 
+    UNITS: ClassVar[Mapping[str, str]] = {"tau_decay": "ms", "tau_rise": "ms", "a": "1 / ms"}
+
     g: HiddenState[Any]
     x: HiddenState[Any]
 
@@ -75,7 +78,7 @@ class NMDA(Synapse):
         tau_decay, tau_rise, a = values(self.tau_decay, self.tau_rise, self.a)
         x = self.x.value
         left = exp_euler_step(lambda x: -x / tau_rise, x)
-        opening = a * (x - left) * tau_rise / environ.get_dt()  # a times the mean of x within the step
+        opening = a * (x - left) * tau_rise / step()  # a times the mean of x within the step
         self.g.value = exp_euler_step(lambda g: opening * (1 - g) - g / tau_decay, self.g.value)
         self.x.value = self._checked(left + jnp.asarray(pre_spike, x.dtype), self.x)
         return self.g.value
@@ -114,6 +117,11 @@ class BioNMDA(Synapse):
     [0.161, 0.385, 0.516]
     """
 
+    UNITS: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("alpha1", "beta1", "beta2"), "1 / ms"),
+        "alpha2": "1 / (ms * mM)", "T": "mM", "T_dur": "ms", "spike_arrival_time": "ms",
+    }  # fmt: skip
+
     g: HiddenState[Any]
     x: HiddenState[Any]
     spike_arrival_time: ShortTermState[Any]
@@ -148,13 +156,13 @@ class BioNMDA(Synapse):
 
     def update(self, pre_spike: Any) -> Any:
         """One step with the spikes that are sent; returns the fraction of open channels."""
-        t = environ.get(environ.T, desc="the current time")
+        t = now()
         alpha1, beta1, alpha2, beta2 = values(self.alpha1, self.beta1, self.alpha2, self.beta2)
         T, T_dur = values(self.T, self.T_dur)
         last, before = self.spike_arrival_time.value, self.x.value
         arrival = jnp.where(jnp.asarray(pre_spike) > 0, t, last).astype(last.dtype)
         self.spike_arrival_time.value = self._checked(arrival, self.spike_arrival_time)
-        binding = alpha2 * jnp.where(t - arrival < T_dur - environ.get_dt() / 2, T, 0.0)
+        binding = alpha2 * jnp.where(t - arrival < T_dur - step() / 2, T, 0.0)
         x = exp_euler_step(lambda x: binding * (1 - x) - beta2 * x, before)
         opening = alpha1 * (before + x) / 2
         self.g.value = exp_euler_step(lambda g: opening * (1 - g) - beta1 * g, self.g.value)
