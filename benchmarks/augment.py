@@ -3,9 +3,9 @@
     python benchmarks/augment.py                  # both, against plain JAX and the peers
     python benchmarks/augment.py vmap ours        # seconds of one first call (what the parent process runs)
 
-The gradient step is a perceptron of two layers with plain gradient descent; the lanes are leaky neurons that
-each integrate their own input for ten steps. Everybody computes the same, and hands out the new weights or voltages after every
-call, so that plain JAX cannot donate them.
+The gradient step is a perceptron of two layers with plain gradient descent, which hands out the loss; the lanes are leaky
+neurons that each integrate their own input for ten steps, which hand out their mean. Everybody computes the same, and the weights
+or voltages stay where they are: plain JAX passes them on, without donation (what ratios refer to) and with it.
 """
 
 from __future__ import annotations
@@ -49,18 +49,28 @@ def neuron(v: Any, current: Any) -> Any:
     return v
 
 
+def passed_on(step: Callable[..., Any], state: Any, argument: Any, donated: bool) -> Call:
+    """Plain JAX: a pure step whose new state is that of the next call."""
+    jitted = jax.jit(step, donate_argnums=0 if donated else ())
+    box = [jax.tree.map(jnp.copy, state)]
+
+    def call() -> Any:
+        box[0], result = jitted(box[0], argument)
+        return result
+
+    return call
+
+
 def gradient(implementation: str) -> Call | None:
     """One training step, as a function of nothing."""
     x = jnp.ones((32, 64))
-    if implementation == "jax":
-        step = jax.jit(lambda p, x: jax.tree.map(lambda w, g: w - 0.1 * g, p, jax.grad(loss_of)(p, x)))
-        box = [weights()]
+    if implementation.startswith("jax"):
 
-        def call() -> Any:
-            box[0] = step(box[0], x)
-            return box[0]["b"]
+        def step(p: Any, x: Any) -> Any:
+            loss, grads = jax.value_and_grad(loss_of)(p, x)
+            return jax.tree.map(lambda w, g: w - 0.1 * g, p, grads), loss
 
-        return call
+        return passed_on(step, weights(), x, implementation == "jax donated")
     if implementation == "nnx":
         return _nnx_gradient(x)
     if implementation == "ours":
@@ -76,16 +86,16 @@ def gradient(implementation: str) -> Call | None:
         jit, differentiate = bst.transform.jit, bst.transform.grad
 
     @jit
-    def train(x: Any) -> None:
-        grads = differentiate(lambda: loss_of({k: p.value for k, p in params.items()}, x), params)()
+    def train(x: Any) -> Any:
+        def loss() -> Any:
+            return loss_of({k: p.value for k, p in params.items()}, x)
+
+        grads, value = differentiate(loss, params, return_value=True)()
         for name, grad in grads.items():
             params[name].value = params[name].value - 0.1 * grad
+        return value
 
-    def stateful() -> Any:
-        train(x)
-        return params["b"].value
-
-    return stateful
+    return lambda: train(x)
 
 
 def _nnx_gradient(x: Any) -> Call | None:
@@ -101,30 +111,25 @@ def _nnx_gradient(x: Any) -> Call | None:
     net = Net()
 
     @nnx.jit
-    def train(net: Any, x: Any) -> None:
-        grads = nnx.grad(lambda net: loss_of({"a": net.a[...], "b": net.b[...]}, x))(net)
+    def train(net: Any, x: Any) -> Any:
+        loss, grads = nnx.value_and_grad(lambda net: loss_of({"a": net.a[...], "b": net.b[...]}, x))(net)
         for name in ("a", "b"):
             getattr(net, name)[...] = getattr(net, name)[...] - 0.1 * getattr(grads, name)[...]
+        return loss
 
-    def call() -> Any:
-        train(net, x)
-        return net.b[...]
-
-    return call
+    return lambda: train(net, x)
 
 
 def lanes(implementation: str) -> Call | None:
     """One step of all lanes, as a function of nothing."""
     currents = jnp.linspace(0.0, 3.0, LANES)
-    if implementation == "jax":
-        step = jax.jit(jax.vmap(neuron))
-        box = [jnp.zeros(LANES)]
+    if implementation.startswith("jax"):
 
-        def call() -> Any:
-            box[0] = step(box[0], currents)
-            return box[0]
+        def step(v: Any, currents: Any) -> Any:
+            v = jax.vmap(neuron)(v, currents)
+            return v, v.mean()
 
-        return call
+        return passed_on(step, jnp.zeros(LANES), currents, implementation == "jax donated")
     if implementation == "nnx":
         return _nnx_lanes(currents)
     if implementation == "ours":
@@ -142,13 +147,14 @@ def lanes(implementation: str) -> Call | None:
     def one(current: Any) -> None:
         v.value = neuron(v.value, current)
 
-    run = jit(batched(one, in_states={0: v}, out_states={0: v}))
+    step_all = batched(one, in_states={0: v}, out_states={0: v})
 
-    def stateful() -> Any:
-        run(currents)
-        return v.value
+    @jit
+    def run(currents: Any) -> Any:
+        step_all(currents)
+        return v.value.mean()
 
-    return stateful
+    return lambda: run(currents)
 
 
 def _nnx_lanes(currents: Any) -> Call | None:
@@ -162,20 +168,20 @@ def _nnx_lanes(currents: Any) -> Call | None:
 
     net = Neuron()
 
-    @nnx.jit
     @nnx.vmap
-    def run(net: Any, current: Any) -> None:
+    def step_all(net: Any, current: Any) -> None:
         net.v[...] = neuron(net.v[...], current)
 
-    def call() -> Any:
-        run(net, currents)
-        return net.v[...]
+    @nnx.jit
+    def run(net: Any, currents: Any) -> Any:
+        step_all(net, currents)
+        return net.v[...].mean()
 
-    return call
+    return lambda: run(net, currents)
 
 
 TASKS = {"gradient": gradient, "vmap": lanes}
-IMPLEMENTATIONS = ("jax", "ours", "brainstate", "nnx")
+IMPLEMENTATIONS = ("jax", "jax donated", "ours", "brainstate", "nnx")
 
 
 def first(task: str, implementation: str) -> float | None:
