@@ -1,4 +1,5 @@
-"""The modelling layer in plain Python: States, and graphs of 300 and 3,000 layers, against BrainState and Flax.
+"""The modelling layer in plain Python: States, eager random draws, and graphs of 300 and 3,000 layers, against BrainState,
+Flax and, for draws, ``jax.random`` with a key that is there.
 
 python benchmarks/modelling.py
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 import stategraph as sg
@@ -36,6 +38,34 @@ def states() -> dict[str, Calls]:
         found["create a State"][name] = lambda kind=kind: kind(x)
         found["read a State"][name] = lambda state=state: state.value
         found["write a State"][name] = write
+    return found
+
+
+def draws() -> dict[str, Calls]:
+    """Three numbers each: from the global random State, and from ``jax.random``."""
+    key = jax.random.key(0)
+    bst = peer("brainstate")
+    found: dict[str, Calls] = {
+        "draw uniform numbers": {
+            "jax": lambda: jax.random.uniform(key, (3,)),
+            "stategraph": lambda: sg.random.uniform(size=(3,)),
+        },
+        "draw normal numbers": {
+            "jax": lambda: jax.random.normal(key, (3,)),
+            "stategraph": lambda: sg.random.normal(size=(3,)),
+        },
+        "draw whole numbers": {
+            "jax": lambda: jax.random.randint(key, (3,), 0, 10),
+            "stategraph": lambda: sg.random.randint(0, 10, size=(3,)),
+        },
+        "draw from a gamma distribution": {
+            "jax": lambda: jax.random.gamma(key, 2.0, (3,)),
+            "stategraph": lambda: sg.random.gamma(2.0, size=(3,)),
+        },
+    }
+    if bst is not None:
+        found["draw uniform numbers"]["brainstate"] = lambda: bst.random.uniform(size=(3,))
+        found["draw normal numbers"]["brainstate"] = lambda: bst.random.normal(size=(3,))
     return found
 
 
@@ -85,6 +115,7 @@ def _chain(node: Any, param: Any, layers: int) -> Any:
 def measure(rounds: int = 9) -> list[dict[str, Any]]:
     """One record per operation: medians in microseconds, and ratios to StateGraph."""
     tasks = [(what, calls, 2000) for what, calls in states().items()]
+    tasks += [(what, calls, 50) for what, calls in draws().items()]
     for layers in SIZES:
         tasks += [(f"{what}, {layers} layers", calls, 2) for what, calls in graphs(layers).items()]
     records = []
@@ -101,7 +132,7 @@ def measure(rounds: int = 9) -> list[dict[str, Any]]:
 
 
 def markdown(records: list[dict[str, Any]]) -> str:
-    names = ("brainstate", "flax nnx")
+    names = ("jax", "brainstate", "flax nnx")
     rows = [
         [
             r["what"],

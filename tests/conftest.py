@@ -11,11 +11,13 @@ import os
 from importlib.metadata import version
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Compiling is most of what the tests do; documents and examples run at XLA's usual level.
-FAST_COMPILING = ["--xla_backend_optimization_level=1", "--xla_llvm_disable_expensive_passes=true"]
-if version("jaxlib").startswith("0.10."):  # later ones do not know the flag, and end the process
-    FAST_COMPILING.append("--xla_cpu_use_fusion_emitters=false")
-os.environ.setdefault("XLA_FLAGS", " ".join(FAST_COMPILING))
+# Compiling is most of what the tests do; documents and examples run at XLA's usual level. Later XLA does not know the
+# last flag, and would end the process.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
+    + (" --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else ""),
+)
 
 import functools
 import gc

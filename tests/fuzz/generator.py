@@ -266,7 +266,7 @@ class Generator:
             if scope.straight and not scope.smooth:
                 options += [(0.7, self.change_type)]
         if not scope.pure:
-            options += [(1.2, self.local_state)]
+            options += [(1.2, self.local_state), (0.4, self.check)]
             if not scope.quiet:
                 options += [(1, self.print_)]
             if not scope.smooth and not scope.quiet:
@@ -357,6 +357,13 @@ class Generator:
         value = self.expr(self.type(F, I, V, B), scope, 1)
         kind = "o" if ordered else "u"
         self.put(f'jax.debug.print("{kind} {number} {{}}", {value}, ordered={ordered})')
+
+    def check(self, scope: Scope) -> None:
+        """A runtime check. Most never fail: the first failure ends the program."""
+        rare = self.chance(0.1)
+        fails = f"{self.expr(I, scope, 1)} == 4" if rare else f"jnp.abs({self.expr(F, scope, 1)}) > 1e8"
+        value = self.expr(self.type(F, I, V), scope, 1)
+        self.put(f'sg.compile.jit_error_if({fails}, "check {self.fresh("f")} failed with {{}}", {value})')
 
     def callback(self, scope: Scope) -> None:
         name = self.fresh("v")

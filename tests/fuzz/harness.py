@@ -14,7 +14,7 @@ import random
 import re
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
@@ -22,8 +22,9 @@ import jax
 import jax.numpy as jnp
 
 from stategraph.backends import reference
+from stategraph.backends.checks import CheckFailure
 from stategraph.backends.reference_compare import EXACT, FAST_MATH, REDUCTION_ORDER, differs
-from stategraph.errors import StateGraphError
+from stategraph.errors import CheckError, StateGraphError
 from stategraph.ir.core import Program
 from stategraph.passes import DEFAULT, Verify, run_passes
 from stategraph.tracing.tracer import trace_function
@@ -64,6 +65,8 @@ class Outcome:
     ordered: list[str]
     unordered: list[str]
     log: list[Any]
+    failed: str = ""
+    """The runtime check that ended the run, if one did."""
 
 
 CALLS = 2
@@ -92,7 +95,21 @@ def printed() -> Iterator[io.StringIO]:
         jax.effects_barrier()
 
 
-def outcome(results: Any, states: dict[str, Any], text: str, log: list[Any]) -> Outcome:
+def until_a_check_fails(call: Callable[[], Any]) -> tuple[list[Any], str]:
+    """What ``CALLS`` calls return, and the check that failed and ended them."""
+    results: list[Any] = []
+    for _ in range(CALLS):
+        try:
+            results.append(call())
+        except (CheckError, CheckFailure) as error:
+            found = re.search(r"check f\d+ failed", str(error))
+            if found is None:
+                raise
+            return results, found.group()
+    return results, ""
+
+
+def outcome(results: Any, states: dict[str, Any], text: str, log: list[Any], failed: str) -> Outcome:
     lines = re.findall(r"^[ou] p\d+ (?:(?!^[ou] p).)*", text, re.MULTILINE | re.DOTALL)
     ordered = [line.strip() for line in lines if line.startswith("o")]
     unordered = sorted(line.strip() for line in lines if line.startswith("u"))
@@ -103,6 +120,7 @@ def outcome(results: Any, states: dict[str, Any], text: str, log: list[Any]) -> 
         ordered,
         unordered,
         list(log),
+        failed,
     )
 
 
@@ -112,10 +130,9 @@ def run_eagerly(source: str) -> Outcome:
     program, args, states = module["make"]()
     with printed() as stream, jax.disable_jit(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        results = [program(*args) for _ in range(CALLS)]
-    return outcome(
-        results, {name: state.value for name, state in states.items()}, stream.getvalue(), module["LOG"]
-    )
+        results, failed = until_a_check_fails(lambda: program(*args))
+    after = {name: state.value for name, state in states.items()}
+    return outcome(results, after, stream.getvalue(), module["LOG"], failed)
 
 
 class Traced:
@@ -137,15 +154,18 @@ class Traced:
     def interpret(self, program: Program) -> Outcome:
         self.module["LOG"].clear()
         values = {path: tuple(jax.tree.leaves(state.value)) for path, state in self.trace.states.items()}
+        after: dict[str, Any] = dict(values)
+
+        def call() -> Any:
+            found, states = reference.run(program, jax.tree.leaves((self.args, {})), after)
+            after.update(states)
+            return found
+
         with printed() as stream:
-            results = []
-            after: dict[str, Any] = dict(values)
-            for _ in range(CALLS):
-                found, after = reference.run(program, jax.tree.leaves((self.args, {})), after)
-                results.append(found)
+            results, failed = until_a_check_fails(call)
         final = {name: state.value for name, state in self.states.items()}
         final.update({self.names[path]: leaves for path, leaves in after.items() if path in self.names})
-        return outcome(results, final, stream.getvalue(), self.module["LOG"])
+        return outcome(results, final, stream.getvalue(), self.module["LOG"], failed)
 
 
 def run_compiled(source: str, passes: Any = "default") -> Outcome:
@@ -155,17 +175,22 @@ def run_compiled(source: str, passes: Any = "default") -> Outcome:
     program, args, states = module["make"]()
     with printed() as stream:
         compiled = jit(program, passes=passes)
-        results = [compiled(*args) for _ in range(CALLS)]
-    return outcome(
-        results, {name: state.value for name, state in states.items()}, stream.getvalue(), module["LOG"]
-    )
+        results, failed = until_a_check_fails(lambda: compiled(*args))
+    after = {name: state.value for name, state in states.items()}
+    return outcome(results, after, stream.getvalue(), module["LOG"], failed)
 
 
 def difference(expected: Outcome, found: Outcome, exactness: str) -> str:
-    """What differs first; empty if nothing does."""
+    """What differs first; empty if nothing does. Where a check failed, only what was returned before can be
+    compared: eager code stops at once, a program commits its States first.
+    """
+    if expected.failed != found.failed:
+        return f"{found.failed or 'no check failed'!r} instead of {expected.failed or 'no check failed'!r}"
     for i, (a, b) in enumerate(zip(expected.results, found.results, strict=True)):
         if text := differs(a, b, exactness):
             return f"result {i} {text}"
+    if expected.failed:
+        return ""
     for name, leaves in expected.states.items():
         for i, (a, b) in enumerate(zip(leaves, found.states[name], strict=True)):
             if text := differs(a, b, exactness):
@@ -192,8 +217,8 @@ def random_pipeline(rng: random.Random) -> str:
     if style < 0.3:
         return ",".join(DEFAULT[: rng.randrange(1, len(DEFAULT) + 1)])
     chosen = [rng.choice(names) for _ in range(rng.randrange(1, 8))]
-    if "expand-transforms" in chosen:  # it needs bodies without State, and says so
-        chosen.insert(chosen.index("expand-transforms"), "hoist-state")
+    if "expand-transforms" in chosen:  # it needs bodies without checks and State, and says so
+        chosen.insert(chosen.index("expand-transforms"), "lower-checks,hoist-state")
     return ",".join(chosen)
 
 
