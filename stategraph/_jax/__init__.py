@@ -70,7 +70,7 @@ from stategraph._jax.derivatives import (
     user_array,
 )
 from stategraph._jax.locations import display_file, here, location_of, resolve_source, source_of
-from stategraph._jax.operations import lower_as, lower_foreign_call, new_operation
+from stategraph._jax.operations import lower_by, lower_foreign_call, new_operation, without_foreign_calls
 from stategraph._jax.primitives import (
     STATE_EFFECT,
     StateEffect,
@@ -192,7 +192,7 @@ __all__ = [
     "key_dtype",
     "literal",
     "local_aval",
-    "lower_as",
+    "lower_by",
     "lower_foreign_call",
     "low_body",
     "location_of",
@@ -245,6 +245,7 @@ __all__ = [
     "weak",
     "when_watching_changes",
     "within_mesh",
+    "without_foreign_calls",
     "without_mesh",
     "x64",
     "zero_tangent",

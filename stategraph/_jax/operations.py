@@ -7,8 +7,10 @@ operand can be transposed, and the caller says how.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -73,10 +75,45 @@ def new_operation(
     return primitive
 
 
-def lower_as(primitive: Any, function: Callable[..., Any], platform: str | None = None) -> None:
-    """Lower a primitive as a function of JAX does, on one platform or on all that have no other rule."""
-    rule = mlir.lower_fun(lambda *operands, **params: function(*operands, **params), multiple_results=False)
-    mlir.register_lowering(primitive, rule, platform=platform)
+Choose = Callable[[str, str, bool, Sequence[Any], dict[str, Any]], tuple[str, Callable[..., Any]]]
+"""(primitive, platform, whether functions of this process may be called, avals, params) -> (name, function)."""
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
+
+class _Generic(threading.local):
+    on = False
+
+
+_GENERIC = _Generic()
+
+
+@contextlib.contextmanager
+def without_foreign_calls() -> Iterator[None]:
+    """Lower without functions that only this process has."""
+    before, _GENERIC.on = _GENERIC.on, True
+    try:
+        yield
+    finally:
+        _GENERIC.on = before
+
+
+def lower_by(primitive: Any, choose: Choose) -> None:
+    """Lower a primitive as a function of JAX that ``choose`` names when the program is lowered."""
+
+    def register(platform: str | None) -> None:
+        def rule(context: Any, *operands: Any, **params: Any) -> Any:
+            module = context.module_context
+            exported = module.lowering_parameters.for_export or tuple(module.platforms) != (platform,)
+            in_process = not (exported or _GENERIC.on)
+            _, function = choose(primitive.name, platform or "", in_process, context.avals_in, params)
+            lower = mlir.lower_fun(lambda *given: function(*given, **params), multiple_results=False)
+            return lower(context, *operands)
+
+        mlir.register_lowering(primitive, rule, platform=platform)
+
+    for platform in PLATFORMS:
+        register(platform)
 
 
 def lower_foreign_call(

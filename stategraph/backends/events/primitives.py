@@ -13,14 +13,14 @@ that are linear in events of which none is zero are ordinary products where the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
 
 from stategraph import _jax
-from stategraph.backends.events import generic
+from stategraph.backends.events.dispatch import choose
 
 Lanes = tuple[Any, int]
 
@@ -165,11 +165,5 @@ dense_p = _jax.new_operation(
     "event.dense", _dense_aval, linear=(0, 1), on_transpose=_dense_transpose, on_batch=_dense_lanes
 )
 
-_GENERIC: tuple[tuple[Any, Callable[..., Any], Callable[..., Any]], ...] = (
-    (csr_p, generic.csr_by_rows, generic.csr_by_synapses),
-    (csr_outer_p, generic.outer_by_rows, generic.outer_by_synapses),
-    (dense_p, generic.dense_by_rows, generic.dense_whole),
-)
-for _primitive, _loop, _parallel in _GENERIC:
-    _jax.lower_as(_primitive, _parallel)
-    _jax.lower_as(_primitive, _loop, "cpu")
+for _primitive in (csr_p, csr_outer_p, dense_p):
+    _jax.lower_by(_primitive, choose)

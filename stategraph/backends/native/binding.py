@@ -6,9 +6,10 @@
     kernel.lowered(context, operands)            # in a lowering rule: the results' IR values
 
 ``source`` is the text of a module that defines the function ``entry`` over NumPy arrays, the inputs first and then the
-outputs, all contiguous: ``entry(x, y, out)``. It writes its outputs and returns nothing. Rank 0 is an array of rank 0
-(``x[()]``). bool is ``np.bool_`` (``x.view(np.uint8)`` for loops that should be vectorised). Everything in
-``native.runtime``, ``np``, ``math`` and ``numba`` is imported already; helper functions are decorated with ``@njit``.
+outputs, all contiguous: ``entry(x, y, out)``. It writes its outputs and returns nothing. A scalar is an array of rank 0
+(``x[()]``). bool is ``np.bool_`` (``x.view(np.uint8)`` for loops that should be vectorised). What ``native.runtime`` and
+``native.kernels`` define is imported already, and so are ``np``, ``math`` and ``numba``; helper functions are decorated
+with ``@njit``.
 What ``aliases`` pairs, (input, output), is one buffer when XLA can arrange it: then the output holds the input's values
 already. XLA copies when the caller still needs the input, so the output *always* holds them: read and write the
 output, and leave that input alone.
@@ -185,6 +186,7 @@ import math
 import numba
 import numpy as np
 
+from stategraph.backends.native.kernels import *
 from stategraph.backends.native.runtime import *
 
 {source}
@@ -260,7 +262,8 @@ def _fingerprint() -> str:
     import numba
     from numba.core.registry import cpu_target
 
-    helpers = (pathlib.Path(__file__).parent / "runtime.py").read_bytes()
+    here = pathlib.Path(__file__).parent
+    helpers = b"".join((here / name).read_bytes() for name in ("runtime.py", "kernels.py"))
     cpu: Callable[[], Any] = cpu_target.target_context.codegen().magic_tuple
     parts = (numba.__version__, llvmlite.__version__, repr(cpu()), hashlib.sha256(helpers).hexdigest())
     return "\0".join(parts)

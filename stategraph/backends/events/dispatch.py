@@ -1,0 +1,75 @@
+"""Which kernel computes an event product: one table, read from the top, the first that fits is taken.
+
+A kernel is a function of the operands; a row's ``build`` gives it for operand types and parameters, or None when it
+has none for them. Native kernels belong to one process, so programs that are exported, or lowered for several
+platforms, take the generic ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+
+from stategraph.backends.events import generic, native
+
+Compute = Callable[..., Any]
+SMALL = 4096
+"""Elements of a matrix below which an ordinary product is always faster."""
+
+
+@attrs.frozen
+class Row:
+    """One line of the table."""
+
+    op: str
+    platform: str | None
+    """``cpu``, ``cuda``, …; None for all."""
+    process: bool
+    """Whether the kernel belongs to this process."""
+    kernel: str
+    build: Callable[..., Compute | None]
+
+
+def _always(function: Compute) -> Callable[..., Compute | None]:
+    return lambda avals, **params: function
+
+
+def _if_small(avals: Any, *, transposed: bool, threshold: float | None) -> Compute | None:
+    return generic.dense_whole if threshold is None and avals[1].size <= SMALL else None
+
+
+TABLE: tuple[Row, ...] = (
+    # op               platform process kernel                  build
+    Row("event.csr", "cpu", True, "native: list, rows", native.csr),
+    Row("event.csr", "cpu", False, "loop over active rows", _always(generic.csr_by_rows)),
+    Row("event.csr", None, False, "all synapses", _always(generic.csr_by_synapses)),
+    Row("event.csr_outer", "cpu", True, "native: list, rows", native.csr_outer),
+    Row("event.csr_outer", "cpu", False, "loop over active rows", _always(generic.outer_by_rows)),
+    Row("event.csr_outer", None, False, "all synapses", _always(generic.outer_by_synapses)),
+    Row("event.dense", None, False, "matrix product", _if_small),
+    Row("event.dense", "cpu", True, "native: list, rows; matrix product above a threshold", native.dense),
+    Row("event.dense", "cpu", False, "loop over active rows", _always(generic.dense_by_rows)),
+    Row("event.dense", None, False, "matrix product", _always(generic.dense_whole)),
+)
+
+
+def choose(
+    op: str, platform: str, in_process: bool, avals: Sequence[Any], params: dict[str, Any]
+) -> tuple[str, Compute]:
+    """(name, function) of the kernel for a product.
+
+    Args:
+      op: ``event.csr``, ``event.csr_outer`` or ``event.dense``.
+      platform: what it runs on.
+      in_process: whether kernels of this process may be used.
+      avals: the types of the operands.
+      params: the parameters of the op.
+    """
+    for row in TABLE:
+        if row.op == op and row.platform in (platform, None) and (in_process or not row.process):
+            found = row.build(avals, **params)
+            if found is not None:
+                return row.kernel, found
+    raise LookupError(f"no kernel for {op} on {platform}")

@@ -1,0 +1,217 @@
+"""Event products as calls of native kernels, one kernel for all sizes.
+
+A product of one vector is two calls: ``compact`` lists the active neurons, and the product goes through the list. The
+first depends on the events alone, so XLA merges the lists that the projections of one population would make (they are
+equal calls), and a program computes one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+
+from stategraph.backends.events import generic
+from stategraph.backends.native.binding import Kernel, Tensor, bind
+from stategraph.ir.types import short_dtype
+
+FLOATS = ("f32", "f64")
+"""Dtypes of weights that kernels are compiled for."""
+DENSE_THRESHOLD = 0.3
+"""Share of active rows above which XLA's own product with a matrix is faster: of vectors, and"""
+BATCH_THRESHOLD = 0.02
+"""of batches."""
+
+_SOURCE = """
+def event_compact(events, ids, count):
+    count[()] = compact(events, ids)
+
+
+def event_rows(ids, count, events, weight, indptr, indices, out):
+    out[:] = 0
+    add_rows(ids, count[()], events, weight, indptr, indices, out)
+
+
+def event_rows_batch(events, weight, indptr, indices, out):
+    out[:, :] = 0
+    ids = np.empty(events.shape[1], np.int32)
+    for b in range(events.shape[0]):
+        count = compact(events[b], ids)
+        add_rows(ids, count, events[b], weight, indptr, indices, out[b])
+
+
+def event_columns(events, weight, indptr, indices, out):
+    out[:] = 0
+    add_columns(events, weight, indptr, indices, out)
+
+
+def event_columns_batch(events, weight, indptr, indices, out):
+    out[:, :] = 0
+    for b in range(events.shape[0]):
+        add_columns(events[b], weight, indptr, indices, out[b])
+
+
+def event_outer(ids, count, pre, post, indptr, indices, out):
+    out[:] = 0
+    add_outer(ids, count[()], pre, post, indptr, indices, out)
+
+
+def event_outer_batch(pre, post, indptr, indices, out):
+    out[:] = 0
+    ids = np.empty(pre.shape[1], np.int32)
+    for b in range(pre.shape[0]):
+        count = compact(pre[b], ids)
+        add_outer(ids, count, pre[b], post[b], indptr, indices, out)
+
+
+def event_dense(ids, count, events, matrix, out):
+    out[:] = 0
+    add_dense(ids, count[()], events, matrix, out)
+
+
+def event_dense_columns(ids, count, events, matrix, out):
+    out[:] = 0
+    add_dense_columns(ids, count[()], events, matrix, out)
+
+
+def event_count(events, count):
+    ids = np.empty(events.shape[1], np.int32)
+    total = 0
+    for b in range(events.shape[0]):
+        total += compact(events[b], ids)
+    count[()] = total
+
+
+def event_dense_batch(events, matrix, out):
+    out[:, :] = 0
+    ids = np.empty(events.shape[1], np.int32)
+    for b in range(events.shape[0]):
+        count = compact(events[b], ids)
+        add_dense(ids, count, events[b], matrix, out[b])
+
+
+def event_dense_columns_batch(events, matrix, out):
+    out[:, :] = 0
+    ids = np.empty(events.shape[1], np.int32)
+    for b in range(events.shape[0]):
+        count = compact(events[b], ids)
+        add_dense_columns(ids, count, events[b], matrix, out[b])
+"""
+
+Compute = Callable[..., Any]
+
+
+def csr(avals: Any, *, shape: tuple[int, int], transposed: bool) -> Compute | None:
+    """``event.csr`` by kernels, None when there are none for these types."""
+    events, weight = avals[:2]
+    if not _supported(events, weight):
+        return None
+    arrived = shape[0] if transposed else shape[1]
+    if transposed or events.ndim == 2:
+        name = ("event_columns" if transposed else "event_rows") + ("_batch" if events.ndim == 2 else "")
+        kernel = _kernel(name, avals, [_like(weight, events.ndim)])
+        if kernel is None:
+            return None
+
+        def whole(events: Any, weight: Any, indptr: Any, indices: Any, **params: Any) -> Any:
+            return kernel(events, weight, indptr, indices, shapes=[(*events.shape[:-1], arrived)])[0]
+
+        return whole
+    through = _through_list("event_rows", events, avals, _like(weight, 1))
+    if through is None:
+        return None
+    return lambda events, *others, **params: through(events, *others, size=arrived)
+
+
+def csr_outer(avals: Any, *, shape: tuple[int, int]) -> Compute | None:
+    """``event.csr_outer`` by kernels, None when there are none for these types."""
+    pre, post, _, indices = avals
+    if post.dtype == jnp.bool_ or not _supported(pre, post):
+        return None
+    if pre.ndim == 2:
+        kernel = _kernel("event_outer_batch", avals, [_like(post, 1)])
+        return kernel and (lambda *given, **params: kernel(*given, shapes=[indices.shape])[0])
+    through = _through_list("event_outer", pre, avals, _like(post, 1))
+    return through and (lambda pre, *others, **params: through(pre, *others, size=indices.shape[0]))
+
+
+def dense(avals: Any, *, transposed: bool, threshold: float | None) -> Compute | None:
+    """``event.dense`` by kernels, None when there are none for these types."""
+    events, matrix = avals
+    if not _supported(events, matrix):
+        return None
+    arrived = matrix.shape[0] if transposed else matrix.shape[1]
+    batch = events.ndim == 2
+    if threshold is None:
+        threshold = BATCH_THRESHOLD if batch else DENSE_THRESHOLD
+    most = int(threshold * events.size)
+    name = "event_dense_columns" if transposed else "event_dense"
+    ids = Tensor("i32", (None,))
+    counts = _kernel(
+        "event_count" if batch else "event_compact", [events], [*([] if batch else [ids]), _COUNT]
+    )
+    given = avals if batch else [jnp.zeros(1, jnp.int32), jnp.zeros((), jnp.int32), *avals]
+    rows = _kernel(f"{name}_batch" if batch else name, given, [_like(matrix, events.ndim)])
+    if counts is None or rows is None:
+        return None
+
+    def compute(events: Any, matrix: Any, **params: Any) -> Any:
+        sizes = [()] if batch else [(events.shape[0],), ()]
+        *listed, count = counts(events, shapes=sizes)
+        lists = [*listed, count] if listed else []
+
+        def by_rows(events: Any, matrix: Any) -> Any:
+            return rows(*lists, events, matrix, shapes=[(*events.shape[:-1], arrived)])[0]
+
+        def whole(events: Any, matrix: Any) -> Any:
+            return generic.dense_whole(events, matrix, transposed=transposed, threshold=None)
+
+        if threshold >= 1.0:
+            return by_rows(events, matrix)
+        return lax.cond(count > most, whole, by_rows, events, matrix)
+
+    return compute
+
+
+# ---------------------------------------------------------------------------------------------------------- kernels
+
+_COUNT = Tensor("i32", ())
+
+
+def _supported(events: Any, weight: Any) -> bool:
+    dtype = short_dtype(weight.dtype.name)
+    return dtype in FLOATS and events.dtype in (jnp.bool_, weight.dtype)
+
+
+def _through_list(name: str, events: Any, avals: Any, out: Tensor) -> Compute | None:
+    """The product ``name`` of a vector of events, by the list of its active neurons."""
+    ids = Tensor("i32", (None,))
+    compact = _kernel("event_compact", [events], [ids, _COUNT])
+    rows = _bind(name, [ids, _COUNT, *map(_tensor, avals)], [out])
+    if compact is None or rows is None:
+        return None
+
+    def through(events: Any, *others: Any, size: int) -> Any:
+        listed, count = compact(events, shapes=[events.shape, ()])
+        return rows(listed, count, events, *others, shapes=[(size,)])[0]
+
+    return through
+
+
+def _kernel(name: str, avals: Any, outputs: list[Tensor]) -> Kernel | None:
+    return _bind(name, [_tensor(aval) for aval in avals], outputs)
+
+
+def _bind(name: str, inputs: list[Tensor], outputs: list[Tensor]) -> Kernel | None:
+    return bind(_SOURCE, name, inputs, outputs)
+
+
+def _tensor(aval: Any) -> Tensor:
+    return _like(aval, aval.ndim)
+
+
+def _like(aval: Any, rank: int) -> Tensor:
+    """A buffer of the same dtype, of any size."""
+    return Tensor(short_dtype(aval.dtype.name), (None,) * rank)
