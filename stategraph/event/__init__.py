@@ -5,17 +5,26 @@ connections. Vocabulary: *pre* are the neurons that send, *post* those that rece
 sending vector that is not zero.
 """
 
-from stategraph.event.connections import FixedNumConn, FixedProb, Linear, Sparse
+from stategraph.event.connections import Connections, FixedNumConn, FixedProb, Sparse
 from stategraph.event.csr import CSR
+from stategraph.event.dense import AllToAll, Linear, OneToOne
 from stategraph.event.product import product
 from stategraph.event.sampling import bernoulli, fixed_number
+from stategraph.event.weighted import Weighted
+
+Dense = Linear
 
 __all__ = [
     "CSR",
-    "FixedNumConn",
-    "FixedProb",
-    "Linear",
+    "Weighted",
+    "Connections",
     "Sparse",
+    "FixedProb",
+    "FixedNumConn",
+    "Linear",
+    "Dense",
+    "AllToAll",
+    "OneToOne",
     "bernoulli",
     "fixed_number",
     "product",

@@ -1,27 +1,36 @@
 """Who is connected with whom: for every pre neuron, the list of its post neurons.
 
 ``CSR`` (compressed sparse rows) holds the lists one after another in ``indices``; those of row ``i`` are
-``indices[indptr[i]:indptr[i + 1]]``. A list may name a neuron twice (two synapses). The weights are no part of it.
+``indices[indptr[i]:indptr[i + 1]]``. A list may name a neuron twice (two synapses). The weights are no part of it:
+``csr * weight`` puts both together, for ``spikes @ (csr * weight)``.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse
 
 from stategraph.errors import describe
+
+if TYPE_CHECKING:
+    from stategraph.event.weighted import Weighted
 
 
 class CSR:
     """The synapses from ``shape[0]`` pre to ``shape[1]`` post neurons.
 
+    ``spikes @ csr`` counts what arrives, ``spikes @ (csr * weight)`` weighs it, and ``csr @ events`` goes from post to pre
+    neurons.
+
     Args:
       indptr: where each row begins in ``indices``, and the end of the last: ``(pre + 1,)`` whole numbers.
-      indices: the post neuron of each synapse, ``(synapses,)`` whole numbers.
+      indices: the post neuron of each synapse, ``(synapses,)`` whole numbers. Arrays that are read-only are not copied.
       shape: how many pre and post neurons there are.
 
     Raises:
@@ -39,19 +48,20 @@ class CSR:
            [0. , 0.5]], dtype=float32)
     """
 
+    __array_ufunc__ = None  # NumPy leaves the operators to this class
+
     def __init__(self, indptr: Any, indices: Any, shape: Sequence[int]) -> None:
         starts, posts = np.asarray(indptr), np.asarray(indices)
         pre, post = (int(size) for size in shape)
         _check(starts, posts, pre, post)
-        counts = np.diff(starts)
         self.shape = (pre, post)
-        self.width = int(counts.max(initial=0))
+        self.size = int(posts.size)
+        """How many synapses there are."""
+        self.width = int(np.diff(starts).max(initial=0))
         """The length of the longest row."""
-        self.indptr: jax.Array = jnp.asarray(starts, jnp.int32)
-        # a window of the longest row's length may be read at the start of every row
-        self._padded: jax.Array = jnp.asarray(np.append(posts, np.zeros(self.width, posts.dtype)), jnp.int32)
-        self.rows: jax.Array = jnp.asarray(np.repeat(np.arange(pre), counts), jnp.int32)
-        """The pre neuron of each synapse."""
+        self.indptr: jax.Array = _kept(starts)
+        self.indices: jax.Array = _kept(posts)
+        """The post neuron of each synapse."""
 
     @classmethod
     def from_dense(cls, matrix: Any) -> CSR:
@@ -62,23 +72,58 @@ class CSR:
         counts = np.count_nonzero(given, axis=1)
         return cls(np.append(0, np.cumsum(counts)), np.nonzero(given)[1], given.shape)
 
-    @property
-    def size(self) -> int:
-        """How many synapses there are."""
-        return int(self.rows.shape[0])
+    @functools.cached_property
+    def rows(self) -> jax.Array:
+        """The pre neuron of each synapse; made when first asked for."""
+        return _kept(np.repeat(np.arange(self.shape[0], dtype=np.int32), np.diff(np.asarray(self.indptr))))
 
-    @property
-    def indices(self) -> jax.Array:
-        """The post neuron of each synapse."""
-        return self._padded[: self.size]
+    @functools.cached_property
+    def _padded(self) -> jax.Array:
+        """A window of the longest row's length may be read at the start of every row."""
+        return _kept(np.append(np.asarray(self.indices), np.zeros(self.width, np.int32)))
+
+    @functools.cached_property
+    def by_post(self) -> tuple[CSR, jax.Array]:
+        """The same synapses, listed for each post neuron; made when first asked for.
+
+        Returns:
+          The connectivity from post to pre neurons, and for each of its synapses the number that it has here:
+          ``weight[order]`` are its weights. Synapses of a post neuron ascend by pre neuron.
+        """
+        order = np.arange(self.size, dtype=np.int32)
+        given = scipy.sparse.csr_matrix(
+            (order, np.asarray(self.indices), np.asarray(self.indptr)), self.shape
+        )
+        columns = given.tocsc()
+        return CSR(columns.indptr, columns.indices, self.shape[::-1]), _kept(columns.data)
 
     def todense(self, weight: Any = 1.0) -> jax.Array:
         """The matrix ``(pre, post)``: the sum of the weights of all synapses between two neurons."""
         values = jnp.asarray(weight)
         return jnp.zeros(self.shape, values.dtype).at[self.rows, self.indices].add(values)
 
+    def __mul__(self, weight: Any) -> Weighted:
+        from stategraph.event.weighted import Weighted
+
+        return Weighted(self, weight)
+
+    __rmul__ = __mul__
+
+    def __rmatmul__(self, events: Any) -> jax.Array:
+        arrived: jax.Array = events @ (self * 1.0)
+        return arrived
+
+    def __matmul__(self, events: Any) -> jax.Array:
+        return (self * 1.0) @ events
+
     def __repr__(self) -> str:
         return f"CSR({self.shape[0]} -> {self.shape[1]}, {self.size} synapses)"
+
+
+def _kept(numbers: np.ndarray) -> jax.Array:
+    """An array that outlives the trace in which it may be made, and that nobody else changes."""
+    with jax.ensure_compile_time_eval():
+        return jnp.array(numbers, jnp.int32, copy=numbers.flags.writeable)
 
 
 def _check(indptr: np.ndarray, indices: np.ndarray, pre: int, post: int) -> None:

@@ -1,54 +1,119 @@
 """Drawing random connectivity without a dense matrix, in time and memory like the synapses.
 
-The draws are made on the host from a key of ``stategraph.random`` (or a seed), by NumPy's counter-based Philox
-generator: the same key gives the same synapses on every platform and device.
+The draws are made on the host, row by row, by a counter-based hash of a key of ``stategraph.random`` or a seed (see
+``hashing``): the same key gives the same synapses on every platform, in whatever order and by however many threads the
+rows are made. Blocks of rows that fit the processor's cache are made at a time.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import jax
 import numpy as np
+import scipy.sparse
 
-from stategraph import random
+from stategraph.errors import describe
 from stategraph.event.csr import CSR
+from stategraph.event.hashing import Gaps, below, leading_zeros, logarithms, numbers, streams, words
+
+Mask = Any
+"""Where synapses may be: a boolean matrix ``(pre, post)``, or a function of arrays of pre and of post neurons that gives
+booleans.
+"""
+
+Allowed = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+BLOCK = 1 << 16
+"""How many numbers are drawn at a time."""
+
+ROUNDS = 24
+"""How often partners that do not count are drawn again before all partners of a neuron are listed."""
+
+SHARE = np.uint32(2**32 - 1)
+"""The number of a row's stream that decides whether the row has synapses at all."""
 
 
-def bernoulli(pre: int, post: int, prob: float, *, seed: Any = None) -> CSR:
+def bernoulli(
+    pre: int, post: int, prob: float, *, include_self: bool = True, mask: Mask | None = None, seed: Any = None
+) -> CSR:
     """Each of the ``pre * post`` possible synapses exists with probability ``prob``, independently.
 
-    The distances between synapses are geometric, so only synapses are drawn.
+    The distances between synapses are geometric, so only synapses are drawn. ``JITConn`` with the same seed has the same
+    synapses.
 
     Args:
       pre, post: the numbers of neurons.
       prob: between 0 and 1.
+      include_self: whether neuron ``i`` may have a synapse to neuron ``i``.
+      mask: where synapses may be: a boolean matrix ``(pre, post)``, or a function of arrays of pre and of post neurons.
       seed: a number or a key; without it a key of the default random State is used.
+
+    Raises:
+      ValueError: for a probability that is none, and numbers of neurons that are too large.
+
+    Example: no synapses between neighbours.
+
+    >>> import numpy as np
+    >>> from stategraph import event
+    >>> csr = event.bernoulli(6, 6, 0.5, mask=lambda i, j: np.abs(i - j) > 1, seed=0)
+    >>> bool(((csr.rows - csr.indices) ** 2 > 1).all())
+    True
     """
-    if not 0.0 <= prob <= 1.0:
-        raise ValueError(f"a probability is between 0 and 1, not {prob}")
-    generator = _generator(seed)
-    total = pre * post
-    if prob == 0.0 or not total:
-        places = np.zeros(0, np.int64)
-    elif prob == 1.0:
-        places = np.arange(total, dtype=np.int64)
-    else:
-        parts: list[np.ndarray] = []
-        last = -1
-        while last < total:
-            expected = (total - last) * prob
-            gaps = generator.geometric(prob, size=int(expected + 4.0 * np.sqrt(expected) + 16))
-            parts.append(np.cumsum(gaps) + last)
-            last = int(parts[-1][-1])
-        places = np.concatenate(parts)
-        places = places[: np.searchsorted(places, total)]
-    rows, columns = np.divmod(places, max(post, 1))
-    return _from_rows(rows, columns, pre, post)
+    allowed = permission(mask, include_self, pre, post)
+    law, seed_words = Gaps.of(prob) if prob else None, words(seed)
+    if law is None or not pre or not post:
+        return CSR(np.zeros(pre + 1, np.int32), np.zeros(0, np.int32), (pre, post))
+    width = candidates(post, prob)
+
+    def block(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        places, there = _places(rows, post, law, seed_words, width)
+        counts, found = there.sum(axis=1), places[there].astype(np.int32)
+        if allowed is None:
+            return counts, found
+        owners = np.repeat(rows.astype(np.int32), counts)
+        kept = allowed(owners, found)
+        return np.bincount(owners[kept] - rows[0], minlength=rows.size), found[kept]
+
+    counts, parts = zip(*_in_blocks(block, pre, width), strict=True)
+    starts = np.append(0, np.cumsum(np.concatenate(counts)))
+    return CSR(starts, _given(_joined(list(parts), int(starts[-1]))), (pre, post))
+
+
+def candidates(post: int, prob: float) -> int:
+    """How many gaps nearly always reach the end of a row."""
+    expected = post * prob
+    return min(int(expected + 5.0 * np.sqrt(expected) + 16), post + 1)
+
+
+def _places(
+    rows: np.ndarray, post: int, law: Gaps, seed: np.ndarray, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The post neurons of rows, ``(rows, width)``, and which of them are there: places beyond the last are not."""
+    stream = streams(seed, rows[:, None])
+    while True:
+        bits = numbers(stream, np.arange(width, dtype=np.uint32))
+        steps = np.minimum(law(bits, logarithms().take, leading_zeros), np.uint32(post)).astype(np.int64) + 1
+        places = np.cumsum(steps, axis=1, out=steps)
+        places -= 1
+        if (places[:, -1] >= post).all():
+            return places, places < post
+        width *= 2
 
 
 def fixed_number(
-    pre: int, post: int, number: int, *, by: str = "pre", repeated: bool = True, seed: Any = None
+    pre: int,
+    post: int,
+    number: int,
+    *,
+    by: str = "pre",
+    repeated: bool = True,
+    share: float = 1.0,
+    include_self: bool = True,
+    mask: Mask | None = None,
+    seed: Any = None,
 ) -> CSR:
     """Every neuron of one side has exactly ``number`` synapses, with partners drawn uniformly.
 
@@ -57,47 +122,168 @@ def fixed_number(
       number: synapses for each neuron.
       by: ``"pre"``: every pre neuron has that many; ``"post"``: every post neuron.
       repeated: whether two neurons may have several synapses; otherwise partners are distinct.
+      share: the share of these neurons that has synapses at all; which, is drawn.
+      include_self: whether neuron ``i`` may have a synapse to neuron ``i``.
+      mask: where synapses may be: a boolean matrix ``(pre, post)``, or a function of arrays of pre and of post neurons.
       seed: a number or a key; without it a key of the default random State is used.
+
+    Raises:
+      ValueError: when there are not as many partners.
     """
     if by not in ("pre", "post"):
         raise ValueError(f"by is 'pre' or 'post', not {by!r}")
-    count, partners = (pre, post) if by == "pre" else (post, pre)
-    if number < 0 or (number > partners and not repeated) or (number and not partners):
+    if not 0.0 <= share <= 1.0:
+        raise ValueError(f"the share of neurons that have synapses is between 0 and 1, not {share}")
+    owners, partners = (pre, post) if by == "pre" else (post, pre)
+    if number < 0 or (number > partners and not repeated) or (number and owners and not partners):
         raise ValueError(f"{number} partners cannot be drawn from {partners} neurons")
-    generator = _generator(seed)
-    drawn = np.sort(generator.integers(0, max(partners, 1), (count, number)), axis=1)
-    if not repeated:
-        drawn = _distinct(generator, drawn, partners)
-    owners, others = np.repeat(np.arange(count), number), drawn.ravel()
+    allowed, seed_words = permission(mask, include_self, pre, post), words(seed)
+    if allowed is not None and by == "post":
+        of_pre = allowed
+        allowed = lambda owner, partner: of_pre(partner, owner)  # noqa: E731
+    has = np.ones(owners, bool)
+    if share < 1.0:
+        stream = streams(seed_words, np.arange(owners, dtype=np.uint32))
+        has = numbers(stream, SHARE) < share * 2**32
+    drawing = np.flatnonzero(has).astype(np.uint32)
+    drawn = _room(drawing.size * number).reshape(drawing.size, number)
+
+    def block(places: np.ndarray) -> None:
+        drawn[places] = _partners(drawing[places], number, partners, repeated, allowed, seed_words)
+
+    if number:
+        for _ in _in_blocks(block, drawing.size, number):
+            pass
+    starts = np.append(0, np.cumsum(has * number))
     if by == "pre":
-        return _from_rows(owners, others, pre, post)
-    order = np.lexsort((owners, others))
-    return _from_rows(others[order], owners[order], pre, post)
+        return CSR(starts, _given(drawn.ravel()), (pre, post))
+    given = scipy.sparse.csc_matrix((np.zeros(drawn.size, np.int8), drawn.ravel(), starts), (pre, post))
+    rows = given.tocsr()
+    return CSR(rows.indptr, _given(rows.indices), (pre, post))
 
 
-def _distinct(generator: np.random.Generator, drawn: np.ndarray, partners: int) -> np.ndarray:
-    """Rows without repetitions: rows that have some are drawn again while that is likely to help, then as a
-    shuffle's beginning.
-    """
-    number = drawn.shape[1]
-    for _ in range(16):
-        again = np.flatnonzero((np.diff(drawn, axis=1) == 0).any(axis=1))
-        if not again.size or number * number > 4 * partners:
-            break
-        drawn[again] = np.sort(generator.integers(0, partners, (again.size, number)), axis=1)
-    for row in np.flatnonzero((np.diff(drawn, axis=1) == 0).any(axis=1)):
-        drawn[row] = np.sort(generator.choice(partners, number, replace=False, shuffle=False))
+def _partners(
+    rows: np.ndarray, number: int, partners: int, repeated: bool, allowed: Allowed | None, seed: np.ndarray
+) -> np.ndarray:
+    """The partners of rows, ascending: the first of their streams that count, ``(rows, number)``."""
+    first, second = streams(seed, rows)
+    owners = rows.astype(np.int32)[:, None]
+    if not repeated and 2 * number > partners:
+        return np.stack([_listed(row, number, partners, repeated, allowed, seed) for row in rows])
+    bits = numbers((first[:, None], second[:, None]), np.arange(number, dtype=np.uint32))
+    drawn = np.sort(below(bits, partners).astype(np.int32), axis=1)
+    taken = np.full(rows.size, number, np.uint32)
+    for _ in range(ROUNDS):
+        wrong = np.zeros(drawn.shape, bool)
+        if not repeated:
+            np.equal(drawn[:, 1:], drawn[:, :-1], out=wrong[:, 1:])
+        if allowed is not None:
+            wrong |= ~allowed(np.broadcast_to(owners, drawn.shape), drawn)
+        row, column = np.nonzero(wrong)
+        if not row.size:
+            return drawn
+        missing = np.bincount(row, minlength=rows.size)
+        order = np.arange(row.size) - np.repeat(np.cumsum(missing) - missing, missing)
+        bits = numbers((first[row], second[row]), taken[row] + order.astype(np.uint32))
+        drawn[row, column] = below(bits, partners).astype(np.int32)
+        again = np.flatnonzero(missing)
+        drawn[again] = np.sort(drawn[again], axis=1)
+        taken += missing.astype(np.uint32)
+    for i in np.flatnonzero(wrong.any(axis=1)):
+        drawn[i] = _listed(rows[i], number, partners, repeated, allowed, seed)
     return drawn
 
 
-def _from_rows(rows: np.ndarray, columns: np.ndarray, pre: int, post: int) -> CSR:
-    counts = np.bincount(rows, minlength=pre)
-    return CSR(np.append(0, np.cumsum(counts)), columns, (pre, post))
+def _listed(
+    row: np.uint32, number: int, partners: int, repeated: bool, allowed: Allowed | None, seed: np.ndarray
+) -> np.ndarray:
+    """The partners of a row from the list of all: those with the smallest numbers of the row's stream."""
+    every = np.arange(partners, dtype=np.int32)
+    if allowed is not None:
+        every = every[allowed(np.full(partners, row, np.int32), every)]
+    if not every.size or (number > every.size and not repeated):
+        raise ValueError(
+            describe(
+                f"{number} partners cannot be drawn for neuron {row}.",
+                why=f"the mask allows {every.size} of {partners}",
+            )
+        )
+    stream = streams(seed, np.array([row], np.uint32))
+    if repeated:
+        return np.sort(every[below(numbers(stream, np.arange(number, dtype=np.uint32)), every.size)])
+    keys = numbers(stream, every.astype(np.uint32))
+    return np.sort(every[np.argsort(keys, kind="stable")[:number]])
 
 
-def _generator(seed: Any) -> np.random.Generator:
-    stream = random.DEFAULT if seed is None else random.RandomState(seed)
-    words = np.asarray(jax.random.key_data(stream.split_key()), np.uint32).ravel()
-    key = np.zeros(4, np.uint32)
-    key[: words.size] = words[:4]
-    return np.random.Generator(np.random.Philox(key=key.view(np.uint64)))
+def permission(mask: Mask | None, include_self: bool, pre: int, post: int) -> Allowed | None:
+    """Whether synapses may be between pre and post neurons, as a function of arrays of both; None for everywhere."""
+    tests: list[Allowed] = []
+    if not include_self:
+        tests.append(np.not_equal)
+    if callable(mask):
+        tests.append(lambda i, j: _booleans(mask(i, j), i.shape))
+    elif mask is not None:
+        matrix = np.asarray(mask)
+        if matrix.shape != (pre, post) or matrix.dtype != bool:
+            raise ValueError(
+                describe(
+                    f"The mask is {matrix.dtype}{list(matrix.shape)}.",
+                    why=f"one between {pre} and {post} neurons is a boolean matrix {(pre, post)}, or a function",
+                    fix="mask=matrix != 0, or mask=lambda pre, post: ...",
+                )
+            )
+        tests.append(lambda i, j: matrix[i, j])
+    if not tests:
+        return None
+    if len(tests) == 1:
+        return tests[0]
+    return lambda i, j: tests[0](i, j) & tests[1](i, j)
+
+
+def _booleans(found: Any, shape: tuple[int, ...]) -> np.ndarray:
+    answer = np.asarray(found)
+    if answer.dtype != bool or answer.shape != shape:
+        raise ValueError(
+            describe(
+                f"The mask gives {answer.dtype}{list(answer.shape)} for neurons of the shape {shape}.",
+                why="it gives a boolean for each pair of neurons",
+                fix="for example mask=lambda pre, post: abs(pre - post) > 1",
+            )
+        )
+    return answer
+
+
+def _in_blocks(make: Callable[[np.ndarray], Any], rows: int, width: int) -> Iterator[Any]:
+    """``make(numbers of rows)`` for blocks of rows in parallel; what it gives, in order."""
+    height = max(BLOCK // max(width, 1), 1)
+    blocks = [
+        np.arange(first, min(first + height, rows), dtype=np.uint32) for first in range(0, rows, height)
+    ]
+    if len(blocks) < 4:
+        yield from map(make, blocks)
+        return
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, len(blocks))) as threads:
+        yield from threads.map(make, blocks)
+
+
+def _joined(parts: list[np.ndarray], size: int) -> np.ndarray:
+    joined = _room(size)
+    end = size
+    while parts:  # from the end, so that each part's memory is free once it was copied
+        part = parts.pop()
+        joined[end - part.size : end] = part
+        end -= part.size
+    return joined
+
+
+def _given(indices: np.ndarray) -> np.ndarray:
+    """Indices that a connectivity takes without a copy."""
+    indices.flags.writeable = False
+    return indices
+
+
+def _room(size: int) -> np.ndarray:
+    """An array for indices, at a place in memory where JAX takes it without a copy."""
+    room = np.empty(size + 16, np.int32)
+    start = (-room.ctypes.data // 4) % 16
+    return room[start : start + size]

@@ -1,5 +1,9 @@
 """Modules: Nodes that compute."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from stategraph import functional
 from stategraph.functional import *  # noqa: F403
 from stategraph.nn import activations, init
@@ -98,6 +102,33 @@ from stategraph.nn.transforms import (
 from stategraph.nn.transforms_vector import ChainT, OrderedT, SimplexT, UnitVectorT
 from stategraph.nn.watch import watch
 
+if TYPE_CHECKING:
+    from stategraph.event import AllToAll as EventAllToAll
+    from stategraph.event import FixedNumConn
+    from stategraph.event import FixedNumConn as EventFixedNumConn
+    from stategraph.event import FixedNumConn as EventFixedProb
+    from stategraph.event import Linear as EventLinear
+    from stategraph.event import OneToOne as EventOneToOne
+
+_EVENT = {
+    "FixedNumConn": "FixedNumConn",
+    "EventFixedNumConn": "FixedNumConn",
+    "EventFixedProb": "FixedNumConn",
+    "EventLinear": "Linear",
+    "EventAllToAll": "AllToAll",
+    "EventOneToOne": "OneToOne",
+}
+"""Connections of ``stategraph.event`` by their names here; that package stands on this one, so it is looked at late."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EVENT:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from stategraph import event
+
+    return getattr(event, _EVENT[name])
+
+
 __all__ = [
     "init",
     "Module",
@@ -135,6 +166,12 @@ __all__ = [
     "OneToOne",
     "SparseLinear",
     "LoRA",
+    "FixedNumConn",
+    "EventFixedNumConn",
+    "EventFixedProb",
+    "EventLinear",
+    "EventAllToAll",
+    "EventOneToOne",
     "Conv1d",
     "Conv2d",
     "Conv3d",

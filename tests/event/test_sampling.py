@@ -88,3 +88,78 @@ def test_more_distinct_partners_than_there_are_is_an_error() -> None:
 def test_a_fraction_of_the_partners() -> None:
     layer = event.FixedNumConn(10, 40, 0.25, 1.0, seed=0)
     np.testing.assert_array_equal(np.asarray(layer.connections.todense()).sum(axis=1), np.full(10, 10))
+
+
+@pytest.mark.parametrize("by", ["pre", "post"])
+@pytest.mark.parametrize("repeated", [True, False])
+@pytest.mark.parametrize("number", [1, 5, 11])
+def test_masks_leave_every_neuron_its_number(by: str, repeated: bool, number: int) -> None:
+    mask = np.abs(np.subtract.outer(np.arange(20), np.arange(20))) > 3
+    for given in (mask, lambda i, j: np.abs(i - j) > 3):
+        csr = event.fixed_number(20, 20, number, by=by, repeated=repeated, mask=given, seed=2)
+        matrix = np.asarray(csr.todense())
+        np.testing.assert_array_equal(matrix.sum(axis=1 if by == "pre" else 0), np.full(20, number))
+        assert not matrix[~mask].any() and (repeated or matrix.max() == 1)
+        if given is mask:
+            by_matrix = matrix
+    np.testing.assert_array_equal(matrix, by_matrix)
+
+
+def test_masks_of_probable_synapses_take_away_those_they_do_not_allow() -> None:
+    every = np.asarray(event.bernoulli(200, 200, 0.2, seed=3).todense())
+    mask = np.random.default_rng(0).random((200, 200)) < 0.5
+    found = event.bernoulli(200, 200, 0.2, mask=mask, include_self=False, seed=3).todense()
+    np.testing.assert_array_equal(found, every * mask * ~np.eye(200, dtype=bool))
+
+
+def test_partners_are_drawn_uniformly() -> None:
+    for repeated, mask in ((True, None), (False, None), (False, lambda i, j: j % 2 == 0)):
+        csr = event.fixed_number(3000, 40, 8, repeated=repeated, mask=mask, seed=4)
+        places = 20 if mask else 40
+        counts = np.bincount(np.asarray(csr.indices), minlength=40)
+        counts = counts[counts > 0]
+        expected = 3000 * 8 / places
+        assert counts.size == places and np.abs(counts - expected).max() < 5 * np.sqrt(expected)
+
+
+def test_a_share_of_the_neurons_has_synapses() -> None:
+    csr = event.fixed_number(1000, 50, 7, share=0.3, seed=0)
+    counts = np.diff(np.asarray(csr.indptr))
+    assert set(counts) == {0, 7} and 230 < (counts == 7).sum() < 370
+    assert event.fixed_number(10, 50, 7, by="post", share=0.0, seed=0).size == 0
+
+
+def test_the_synapses_of_a_seed_never_change() -> None:
+    """They are the same on every platform and in every version: models are published with their seeds."""
+    csr = event.bernoulli(1000, 1000, 0.01, seed=42)
+    assert (csr.size, np.asarray(csr.indices[:6]).tolist()) == (10019, [22, 95, 266, 370, 411, 470])
+    csr = event.fixed_number(1000, 1000, 10, repeated=False, seed=42)
+    assert np.asarray(csr.indices[:6]).tolist() == [113, 181, 199, 328, 353, 482]
+
+
+def test_rows_do_not_depend_on_how_many_there_are_nor_on_threads() -> None:
+    few, many = (event.fixed_number(pre, 500, 100, repeated=False, seed=1) for pre in (10, 5000))
+    np.testing.assert_array_equal(few.indices, many.indices[: few.size])
+    few, many = (event.bernoulli(pre, 500, 0.2, seed=1) for pre in (10, 5000))
+    np.testing.assert_array_equal(few.indices, many.indices[: few.size])
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.ones((3, 4)), r"mask is float64\[3, 4\]"),
+        (np.ones((4, 3), bool), r"mask is bool\[4, 3\]"),
+        (lambda i, j: i + j, "mask gives int32"),
+        (lambda i, j: np.zeros(i.shape, bool), "the mask allows 0 of 4"),
+    ],
+)
+def test_masks_that_are_none_are_errors(mask: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        event.fixed_number(3, 4, 2, mask=mask, seed=0)
+
+
+def test_arrays_that_a_connectivity_is_made_of_are_copied() -> None:
+    indices = np.array([0, 1, 2], np.int32)
+    csr = event.CSR(np.array([0, 3], np.int32), indices, (1, 3))
+    indices[:] = 0
+    np.testing.assert_array_equal(csr.indices, [0, 1, 2])

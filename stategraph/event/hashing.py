@@ -1,0 +1,161 @@
+"""Random numbers by counting: a hash of (seed, row, number), the same 32 bits wherever it is computed.
+
+Only 32-bit integer arithmetic is used, so NumPy, XLA on any device, and native kernels agree bit for bit. ``mix`` is the
+integer hash with the lowest known bias of its form, two multiplications and three xor-shifts: C. Wellons, "Hash function
+prospector" (2018, in the public domain), with the constants found by T. Ettinger (2022). A *stream* of numbers belongs to
+each row: two words, hashed from the seed and the row; number ``k`` of it hashes ``k`` with both.
+
+``gaps`` makes geometric numbers of hashes, the distances between the synapses of Bernoulli connectivity: ``floor(log(U) /
+log(1 - prob))`` for a uniform ``U`` (Devroye, "Non-Uniform Random Variate Generation", 1986, section X.2), with the
+logarithm in fixed point: the leading zeros of ``U`` are its whole part, and a table with linear interpolation gives the rest.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import attrs
+import jax
+import numpy as np
+
+from stategraph import random
+from stategraph.errors import describe
+
+FIRST, SECOND = 0x21F0AAAD, 0xD35A2D97
+GOLDEN = 0x9E3779B9  # 2**32 over the golden ratio: seeds that differ by one differ in many bits
+
+INDEX_BITS, STEP_BITS, POINT = 10, 15, 26
+"""The bits of a logarithm's argument that are looked up, and those that are interpolated; those of its fraction."""
+
+SMALLEST = 2.0**-26
+"""Smaller probabilities have gaps that 32 bits do not hold."""
+
+LARGEST = 2**26
+"""More neurons than these are too many for positions in 32 bits."""
+
+
+def words(seed: Any = None) -> np.ndarray:
+    """The two words that stand for a seed or a key; without one, for a key of the default random State."""
+    stream = random.DEFAULT if seed is None else random.RandomState(seed)
+    data = np.asarray(jax.random.key_data(stream.split_key()), np.uint32).ravel()
+    return np.array([data[0], data[1] if data.size > 1 else GOLDEN], np.uint32)
+
+
+def mix(x: Any) -> Any:
+    """The hash of 32-bit words: an array of ``uint32`` of NumPy or JAX."""
+    x = (x ^ (x >> 16)) * np.uint32(FIRST)
+    x = (x ^ (x >> 15)) * np.uint32(SECOND)
+    return x ^ (x >> 15)
+
+
+def streams(seed: Any, rows: Any) -> tuple[Any, Any]:
+    """The two words of the stream of each row: arrays like ``rows`` (``uint32``)."""
+    first = mix(rows ^ seed[0:1])
+    return mix(first + seed[1:2]), mix((first ^ np.uint32(GOLDEN)) + seed[1:2])
+
+
+def numbers(stream: tuple[Any, Any], counts: Any) -> Any:
+    """The numbers ``counts`` (``uint32``) of streams; the arrays broadcast."""
+    return mix(mix(counts ^ stream[0]) + stream[1])
+
+
+def below(bits: Any, limit: int) -> Any:
+    """Whole numbers below ``limit`` from 32 bits: the high word of their product. What differs between their
+    probabilities is less than ``limit / 2**32`` of them.
+    """
+    return high(bits, np.uint32(limit))
+
+
+def high(a: Any, b: Any) -> Any:
+    """The high words of products of ``uint32``."""
+    if isinstance(a, np.ndarray):
+        return ((a.astype(np.uint64) * np.uint64(b)) >> np.uint64(32)).astype(np.uint32)
+    a1, a0, b1, b0 = a >> 16, a & 0xFFFF, b >> 16, b & 0xFFFF
+    middle = a1 * b0 + ((a0 * b0) >> 16)
+    return a1 * b1 + (middle >> 16) + ((a0 * b1 + (middle & 0xFFFF)) >> 16)
+
+
+@attrs.frozen
+class Gaps:
+    """The law of gaps: how many places are passed over before the next synapse."""
+
+    factor: int
+    """What a logarithm is multiplied with, of which the high word is shifted down by ``shift``."""
+    shift: int
+
+    @classmethod
+    def of(cls, prob: float) -> Gaps:
+        """The law for a probability.
+
+        Raises:
+          ValueError: when it is too small, or not between 0 and 1.
+        """
+        if not 0.0 <= prob <= 1.0:
+            raise ValueError(f"a probability is between 0 and 1, not {prob}")
+        if prob == 1.0:
+            return cls(0, 0)
+        if prob < SMALLEST:
+            raise ValueError(
+                describe(
+                    f"The probability {prob} is too small.",
+                    why=f"the gaps between synapses do not fit 32 bits; the smallest is {SMALLEST:.1e}",
+                    fix="stategraph.event.FixedNumConn, for so few synapses",
+                )
+            )
+        rate = -_log2(1 - Fraction(prob))
+        scale = 31
+        while 2**scale < rate * 2**31:
+            scale += 1
+        while 2**scale >= rate * 2**32:
+            scale -= 1
+        return cls(min(round(2**scale / rate), 2**32 - 1), scale + POINT - 32)
+
+    def __call__(
+        self, bits: Any, logarithm: Callable[[Any], Any], leading_zeros: Callable[[Any], Any]
+    ) -> Any:
+        """Gaps from 32 random bits each (``uint32``).
+
+        Args:
+          bits: the random bits.
+          logarithm: looks up elements of ``logarithms()``.
+          leading_zeros: counts them in ``uint32``.
+        """
+        zeros = leading_zeros(bits)
+        rest = (bits << 1) << (zeros & 31)
+        place = rest >> (32 - INDEX_BITS)
+        step = (rest >> (32 - INDEX_BITS - STEP_BITS)) & ((1 << STEP_BITS) - 1)
+        here = logarithm(place)
+        fraction = here - (((here - logarithm(place + 1)) * step) >> STEP_BITS)
+        return high((zeros << POINT) + fraction, np.uint32(self.factor)) >> np.uint32(self.shift)
+
+
+@functools.cache
+def logarithms() -> np.ndarray:
+    """``1 - log2(1 + i / 2**INDEX_BITS)`` in fixed point, ``uint32``: exactly rounded, so the same on every machine."""
+    parts = 1 << INDEX_BITS
+    exact = [round((1 - _log2(Fraction(parts + i, parts))) * 2**POINT) for i in range(parts + 1)]
+    return np.array(exact, np.uint32)
+
+
+def _log2(x: Fraction, bits: int = 96) -> Fraction:
+    """The logarithm to that many binary places, by squaring: the same on every machine."""
+    whole = x.numerator.bit_length() - x.denominator.bit_length()
+    if Fraction(2) ** whole > x:
+        whole -= 1
+    precision = 2 * bits + 32
+    value = int(x / Fraction(2) ** whole * (1 << precision))
+    fraction = 0
+    for _ in range(bits):
+        value = value * value >> precision
+        bit = value >> (precision + 1)
+        value >>= bit
+        fraction = 2 * fraction + bit
+    return whole + Fraction(fraction, 1 << bits)
+
+
+def leading_zeros(bits: np.ndarray) -> np.ndarray:
+    """How many leading zeros there are in each ``uint32``."""
+    return (32 - np.frexp(bits.astype(np.float64))[1]).astype(np.uint32)
