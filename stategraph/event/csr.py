@@ -78,11 +78,6 @@ class CSR:
         return _kept(np.repeat(np.arange(self.shape[0], dtype=np.int32), np.diff(np.asarray(self.indptr))))
 
     @functools.cached_property
-    def _padded(self) -> jax.Array:
-        """A window of the longest row's length may be read at the start of every row."""
-        return _kept(np.append(np.asarray(self.indices), np.zeros(self.width, np.int32)))
-
-    @functools.cached_property
     def by_post(self) -> tuple[CSR, jax.Array]:
         """The same synapses, listed for each post neuron; made when first asked for.
 
@@ -114,7 +109,8 @@ class CSR:
         return arrived
 
     def __matmul__(self, events: Any) -> jax.Array:
-        return (self * 1.0) @ events
+        arrived: jax.Array = (self * 1.0) @ events
+        return arrived
 
     def __repr__(self) -> str:
         return f"CSR({self.shape[0]} -> {self.shape[1]}, {self.size} synapses)"

@@ -53,16 +53,13 @@ class Linear(Connections):
         sent, weight = self._sent(events, 0), self._each()
         if weight.ndim == 0:
             return self._total(sent, weight, self.shape[1])
-        given = sent.reshape(-1, sent.shape[-1]) if sent.ndim > 2 else sent
-        arrived: jax.Array = dense_product(given, weight)
-        return arrived.reshape(*sent.shape[:-1], self.shape[1])
+        return _product(sent, weight, transposed=False)
 
     def back(self, events: Any) -> jax.Array:
         sent, weight = self._sent(events, 1), self._each()
         if weight.ndim == 0:
             return self._total(sent, weight, self.shape[0])
-        arrived: jax.Array = sent.astype(weight.dtype) @ weight.T
-        return arrived
+        return _product(sent, weight, transposed=True)
 
     def todense(self) -> jax.Array:
         return jnp.broadcast_to(self.weight.value, self.shape)
@@ -85,6 +82,12 @@ class Linear(Connections):
         """What arrives at each neuron when all synapses have one weight."""
         total = sent.astype(weight.dtype).sum(-1, keepdims=True)
         return jnp.broadcast_to(total * weight, (*sent.shape[:-1], receiving))
+
+
+def _product(sent: jax.Array, weight: jax.Array, transposed: bool) -> jax.Array:
+    given = sent.reshape(-1, sent.shape[-1]) if sent.ndim > 2 else sent
+    arrived: jax.Array = dense_product(given, weight, transposed)
+    return arrived.reshape(*sent.shape[:-1], arrived.shape[-1])
 
 
 class AllToAll(Linear):

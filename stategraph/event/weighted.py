@@ -48,7 +48,9 @@ class Weighted:
         return product(events, self.weight, self.csr)
 
     def __matmul__(self, events: Any) -> jax.Array:
-        return from_post(events, self.shape, lambda given: product(given, self.weight, self.csr, transpose=True))
+        return from_post(
+            events, self.shape, lambda given: product(given, self.weight, self.csr, transpose=True)
+        )
 
     def __repr__(self) -> str:
         return f"{self.csr!r} * {'one weight' if jnp.ndim(self.weight) == 0 else 'weights'}"
