@@ -114,6 +114,10 @@ class Body:
         return (self.number, len(self.accesses) - 1)
 
 
+class StartAgain(BaseException):
+    """The trace in progress depends on something that has just been made outside of it, for good: it begins again."""
+
+
 class Local(threading.local):
     """Per thread: the recorder of the running trace, and whether eager transformations may write State."""
 

@@ -8,6 +8,7 @@ from stategraph import functional
 from stategraph.functional import *  # noqa: F403
 from stategraph.nn import activations, init
 from stategraph.nn.activations import *  # noqa: F403
+from stategraph.nn.clocks import Clock, clock
 from stategraph.nn.collective import call_all_fns, call_order, init_all_states, reset_all_states
 from stategraph.nn.collective_assign import assign_state_values
 from stategraph.nn.collective_lanes import vmap_call_all_fns, vmap_init_all_states, vmap_reset_all_states
@@ -43,6 +44,7 @@ from stategraph.nn.metrics import AccuracyMetric, AverageMetric, Metric, MetricS
 from stategraph.nn.module import Module
 from stategraph.nn.module_params import Const, Param
 from stategraph.nn.module_summary import Summary, count_parameters, summary
+from stategraph.nn.monitors import Monitor, SpikeMonitor
 from stategraph.nn.neurons_adaptive import GIF, QIF, AdExIF, ExpIF, Izhikevich
 from stategraph.nn.neurons_conductance import HH
 from stategraph.nn.neurons_leaky import ALIF, IF, LIF, LIFRef
@@ -75,8 +77,10 @@ from stategraph.nn.pooling import (
 from stategraph.nn.population import Neuron, Population, Synapse
 from stategraph.nn.projections import AlignPostProj, AlignPreProj, CurrentProj, DeltaProj, Projection
 from stategraph.nn.readouts import LeakyRateReadout, LeakySpikeReadout
+from stategraph.nn.records import Recording
 from stategraph.nn.regularization import ChainedReg, ElasticNetReg, GaussianReg, L1Reg, L2Reg, Regularization
 from stategraph.nn.rnn import GRUCell, LSTMCell, MGUCell, RNNCell, ValinaRNNCell, VanillaRNNCell
+from stategraph.nn.running import run
 from stategraph.nn.sequential import Sequential
 from stategraph.nn.spike_sources import PoissonEncoder, PoissonInput, PoissonSpike, SpikeTime
 from stategraph.nn.synapses import AMPA, STD, STP, Alpha, DualExpon, Expon, GABAa
@@ -265,6 +269,12 @@ __all__ = [
     "PoissonEncoder",
     "PoissonInput",
     "SpikeTime",
+    "run",
+    "Monitor",
+    "SpikeMonitor",
+    "Recording",
+    "Clock",
+    "clock",
     "MetricState",
     "Metric",
     "AverageMetric",

@@ -16,6 +16,7 @@ from stategraph import environ
 from stategraph.errors import describe
 from stategraph.graph.node import Node
 from stategraph.nn.delay import Delay, StateWithDelay
+from stategraph.nn.listening import LISTENING
 from stategraph.nn.module import Module
 from stategraph.state import State
 from stategraph.typing import Size
@@ -149,7 +150,10 @@ class Dynamics(Module):
                 hook(*args, **kwargs)
             else:
                 hook()
-        output = self.update(*args, **kwargs)
+        output = super().__call__(*args, **kwargs)
+        listener = LISTENING.listener
+        if listener is not None:
+            listener.hear(self, output)
         for hook in self.after_updates.values():
             if getattr(hook, "_receive_update_output", True):
                 hook(output)

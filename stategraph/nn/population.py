@@ -20,6 +20,7 @@ from stategraph.graph.node import Node
 from stategraph.init import Initial, param
 from stategraph.nn import arrivals
 from stategraph.nn.dynamics import Dynamics
+from stategraph.nn.listening import Spiking
 from stategraph.nn.module_params import Param
 from stategraph.nn.units import CURRENT, DELTA, INPUT, has_unit, initial_value, number, parameter, units_of
 from stategraph.state import State
@@ -244,7 +245,7 @@ def _labelled(key: str, label: str | None) -> str:
     return key if label is None else f"{label} // {key}"
 
 
-class Neuron(Population):
+class Neuron(Spiking, Population):
     """Base class of spiking neurons. Write ``init_state``, ``reset_state``, ``get_spike`` and ``update``.
 
     A step begins with the reset of the neurons that spiked at the end of the last one, so that ``V`` can be looked at where

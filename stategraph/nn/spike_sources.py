@@ -13,6 +13,7 @@ from stategraph import environ, random
 from stategraph.errors import describe
 from stategraph.init import param
 from stategraph.nn.dynamics import Dynamics, Prefetch
+from stategraph.nn.listening import Spiking
 from stategraph.nn.module import Module
 from stategraph.nn.population import Parameter, values
 from stategraph.nn.units import in_units_of, like, now, number, parameter, step
@@ -28,7 +29,7 @@ def _probability(rate: Any) -> Any:
     return -jnp.expm1(-jnp.asarray(number(rate, "Hz", "A rate")) * step() / 1000)
 
 
-class PoissonEncoder(Dynamics):
+class PoissonEncoder(Spiking, Dynamics):
     """Spikes of Poisson processes with the rates that it is called with: in each step, with the probability
     ``1 - exp(-rate dt)``. Dayan and Abbott, "Theoretical Neuroscience" (2001), section 1.4.
 
@@ -156,7 +157,7 @@ class PoissonInput(Module):
         state.value = like(state.value, new)
 
 
-class SpikeTime(Dynamics):
+class SpikeTime(Spiking, Dynamics):
     """Spikes at given times. Needs the setting ``i``, the number of the step, or ``t``, the time (ms), of
     ``stategraph.environ``.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 import jax
@@ -23,7 +23,7 @@ from stategraph.errors import ConcretizationError, StateAccessError, StateGraphE
 from stategraph.graph.node import Node, Structure, _instance_dict, watching
 from stategraph.graph.walk import walk
 from stategraph.ir.core import Program, Region, StateSymbol, Value
-from stategraph.recording import MISSING, Recorder, Token, state_read_p
+from stategraph.recording import MISSING, Recorder, StartAgain, Token, state_read_p
 from stategraph.sharding import per_leaf
 from stategraph.state import State
 from stategraph.tracing.importer import Importer
@@ -52,6 +52,29 @@ class Trace:
     """Settings that the trace read: (how to read it again, the value it had)."""
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+MOST_BEGINNINGS = 100
+"""How often a trace may begin."""
+
+
+def _begun_again(traces: F) -> F:
+    """A function that traces, and begins again when the trace asks for it (``recording.StartAgain``)."""
+
+    @functools.wraps(traces)
+    def tracing(*args: Any, **kwargs: Any) -> Any:
+        for _ in range(MOST_BEGINNINGS):
+            try:
+                return traces(*args, **kwargs)
+            except StartAgain:
+                pass
+        raise TraceError(
+            f"a trace began {MOST_BEGINNINGS} times, and each time it made what it depends on anew"
+        )
+
+    return tracing  # type: ignore[return-value]
+
+
+@_begun_again
 def trace_function(
     function: Callable[..., Any],
     args: Sequence[Any],
@@ -110,6 +133,7 @@ def touched_states(
     return {**read, **written}, read
 
 
+@_begun_again
 def accessed_states(
     function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
 ) -> tuple[dict[str, State[Any]], dict[str, State[Any]], Any]:

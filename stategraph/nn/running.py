@@ -1,0 +1,270 @@
+"""Running a model: one call simulates, records, and goes on where the last one stopped.
+
+A run is a loop of steps. Called eagerly it is made of *chunks*: one compiled program makes the steps of one chunk, and while it makes
+those of the next, what the last one recorded is put away, and of spikes only who spiked when. In a trace, a run is one
+loop, and the recording has what it computes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import attrs
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from stategraph import _jax, environ
+from stategraph.compile.cached import function_key, run_cached
+from stategraph.compile.progress import Live, ProgressBar, as_bar, with_bar
+from stategraph.compile.shapes import eval_shape
+from stategraph.errors import describe
+from stategraph.nn.clocks import Clock, clock
+from stategraph.nn.monitors import Monitor, as_spikes
+from stategraph.nn.records import Recording
+from stategraph.nn.running_chunks import Shelf, bytes_of, chunk_lengths, is_sparse, room_for, rows_of, written
+from stategraph.nn.running_inputs import Inputs, inputs_of
+from stategraph.recording import LOCAL
+
+
+def run(
+    model: Any,
+    duration: float,
+    inputs: Any = None,
+    monitor: Mapping[str, Any] | None = None,
+    *,
+    dt: float | None = None,
+    progress: bool | int | ProgressBar = False,
+) -> Recording:
+    """Run a model for some time, and record. It is the loop
+
+    .. code-block:: python
+
+        for i in range(first, first + steps):
+            with environ.context(i=i, t=i * dt):
+                model(input)
+
+    compiled, where ``first`` is the number of steps that the model was run for before: its clock, ``model.clock.i``, is State of the
+    model (see ``Clock``), so that the next run goes on where this one stops, and ``reset_all_states`` begins at 0.
+
+    Args:
+      model: a module whose ``update`` is one step.
+      duration: how long (ms), a multiple of ``dt``.
+      inputs: what the model is called with: None for nothing; a number; an array (or a pytree of arrays) with one row for every step;
+        a function of the time ``t`` (ms), which may return a tuple of arguments; or a tuple of these, one for each argument.
+      monitor: what to record after each step, by name. A State or its path (``"E.V"``): its value. ``population.spike``: who
+        spiked when. A function of no arguments or of what the model returned: what it returns; it may read State. With
+        ``SpikeMonitor(target)`` these are spikes. ``(target, index)`` records ``value[index]``, ``(target, index, every)`` after
+        the steps 0, ``every``, 2 ``every``, … of the run.
+      dt: the length of a step (ms); None for that of ``environ``. Steps see it there.
+      progress: whether to show a bar, or a ``ProgressBar`` (extra ``progress``).
+
+    Returns:
+      A ``Recording``: ``rec.t`` are the times of the steps (ms), ``rec[name]`` what a monitor recorded: arrays with a row for every
+      look, or ``Spikes`` with ``times`` (ms) and ``ids``. Called eagerly, the arrays are NumPy's, in the memory of the host.
+      In a trace (``jit``, ``vmap``, ``grad``) they are arrays of the program, which can be differentiated; spikes are
+      ``Spikes`` whose ``dense`` is ``(steps, neurons)``.
+
+    Raises:
+      ValueError: when the duration is no multiple of ``dt``, or inputs have another number of rows than the run has steps.
+      EnvironError: when nothing says what ``dt`` is.
+      KeyError: for a path without a State.
+      IndexError: for an index that does not fit.
+      TypeError: for a model, input or monitor of another kind.
+      ImportError: when a bar is wanted and tqdm is not installed.
+
+    Example:
+
+    >>> import stategraph as sg
+    >>> neurons = sg.nn.init_all_states(sg.nn.LIF(2, tau=20.0))
+    >>> with sg.environ.context(dt=0.5):
+    ...     rec = sg.nn.run(neurons, 50.0, inputs=1.5, monitor={"V": neurons.V, "spk": neurons.spike})
+    ...     later = sg.nn.run(neurons, 50.0, inputs=1.5, monitor={"spk": neurons.spike})
+    >>> rec["V"].shape, rec["spk"].times, rec["spk"].ids
+    ((100, 2), array([21.5, 21.5, 43.5, 43.5]), array([0, 1, 0, 1], dtype=int32))
+    >>> float(later.t[0]), later["spk"].times
+    (50.0, array([65.5, 65.5, 87.5, 87.5]))
+    """
+    if not callable(model):
+        raise TypeError(f"run needs a model that can be called, not a {type(model).__name__}")
+    counted = clock(model)
+    step = _step(environ.get_dt() if dt is None else dt)
+    steps = _steps(duration, step)
+    loop = Loop(Monitor(model, monitor or {}), counted, inputs_of(inputs, steps), step, dt is not None)
+    if LOCAL.recorder is not None or _jax.current_trace() is not None:
+        return loop.at_once(steps, progress)
+    return loop.in_chunks(steps, as_bar(progress))
+
+
+def _step(dt: Any) -> float:
+    if _jax.is_tracer(dt):
+        raise TypeError("the time step dt of a run has to be known: it is traced")
+    step = float(dt)
+    if not (step > 0 and math.isfinite(step)):
+        raise ValueError(f"the time step dt is positive, not {dt!r}")
+    return step
+
+
+def _steps(duration: Any, dt: float) -> int:
+    """How many steps a run makes."""
+    if _jax.is_tracer(duration):
+        raise TypeError("the duration of a run has to be known: it is traced")
+    ratio = float(duration) / dt
+    if not (math.isfinite(ratio) and ratio >= 0):
+        raise ValueError(f"a run has a duration of 0 ms or more, not {duration!r}")
+    steps = round(ratio)
+    if not math.isclose(ratio, steps, rel_tol=1e-6, abs_tol=1e-6):
+        low, high = math.floor(ratio), math.ceil(ratio)
+        raise ValueError(
+            describe(
+                f"A duration of {duration} ms is not a multiple of dt={dt:g} ms.",
+                why=f"{low} steps are {low * dt:g} ms, {high} steps {high * dt:g} ms",
+                fix=f"stategraph.nn.run(model, {steps * dt:g}, ...), or another dt",
+            )
+        )
+    return steps
+
+
+@attrs.frozen(eq=False)
+class Loop:
+    """The steps of a run."""
+
+    monitor: Monitor
+    clock: Clock
+    inputs: Inputs
+    dt: float
+    sets_dt: bool
+    """Whether the steps see ``dt`` as a setting of their own."""
+
+    def body(self, steps: int, spikes_as_bool: bool) -> Callable[..., Any]:
+        """A function that makes steps: of how many the run has made before, and the rows and constants of the inputs. It returns
+        the number of the first step, and what is recorded.
+        """
+
+        def loop(before: Any, rows: list[Any], constants: list[Any], bar: Any = None) -> Any:
+            first = self.clock.first(self.dt)
+            sparse = {entry.name: entry for entry in self.monitor.entries if is_sparse(entry)}
+            begin = {name: room_for(entry, steps) for name, entry in sparse.items()}
+
+            def step(buffers: dict[str, Any], now: Any) -> Any:
+                k, row = now
+                looked = self.step(first + k, row, constants)
+                for name, entry in sparse.items():
+                    # The rows of steps that are not wanted are written over by the next one that is.
+                    slot = (before % entry.every + k + entry.every - 1) // entry.every
+                    buffers = {**buffers, name: written(buffers[name], looked.pop(name), slot)}
+                for entry in self.monitor.entries:
+                    if entry.spikes and spikes_as_bool:
+                        looked[entry.name] = looked[entry.name] != 0
+                return buffers, looked
+
+            def scan(step: Any, carry: Any) -> Any:
+                return jax.lax.scan(step, carry, (jnp.arange(steps, dtype=jnp.int32), rows))
+
+            buffers, stacked = with_bar(bar, scan, step, begin, steps)
+            self.clock.advance(first, steps, self.dt)
+            return first, {**stacked, **buffers}
+
+        return loop
+
+    def step(self, i: Any, row: list[Any], constants: list[Any]) -> dict[str, Any]:
+        """Step ``i``: what is looked at after it."""
+        settings: dict[str, Any] = {environ.DT: self.dt} if self.sets_dt else {}
+        t = i * self.dt
+        with environ.context(**settings, i=i, t=t):
+            return self.monitor(*self.inputs.call(row, constants, t))
+
+    def at_once(self, steps: int, progress: Any) -> Recording:
+        """All steps as one loop, in a trace."""
+        loop = self.body(steps, spikes_as_bool=False)
+        first, found = loop(0, self.inputs.rows(0, steps), self.inputs.constants(), progress)
+        for entry in self.monitor.entries:
+            found[entry.name] = rows_of(entry, found[entry.name], 0, steps)
+            if entry.spikes:
+                found[entry.name] = as_spikes(entry, found[entry.name], first, steps, self.dt)
+        return Recording(
+            {entry.name: found[entry.name] for entry in self.monitor.entries},
+            {entry.name: entry.every for entry in self.monitor.entries},
+            steps,
+            self.dt,
+            first,
+        )
+
+    def in_chunks(self, steps: int, bar: ProgressBar | None) -> Recording:
+        """The steps chunk by chunk; what a chunk recorded is put away while the next one runs."""
+        shelves = {entry.name: Shelf(entry, steps, self.dt) for entry in self.monitor.entries}
+        live = None if bar is None else Live(bar, steps)
+        began: Any = None
+        done = 0
+        waiting: tuple[Any, ...] = ()
+
+        def put_away(before: int, length: int, first: Any, found: dict[str, Any]) -> None:
+            for name, shelf in shelves.items():
+                shelf.put(before, length, found[name])
+            if live is not None:
+                jax.block_until_ready(first)
+                live.move(before + length, {"i": before + length})
+
+        if live is not None:
+            live.start()
+        try:
+            for length in chunk_lengths(steps, self.bytes_per_step(steps), live is not None):
+                first, found = self._chunk(done, length)
+                began = first if began is None else began
+                if waiting:
+                    put_away(*waiting)
+                waiting = (done, length, first, found)
+                done += length
+            put_away(*waiting)
+        finally:
+            if live is not None:
+                live.close()
+        start = int(began)
+        return Recording(
+            {name: shelf.recorded(start) for name, shelf in shelves.items()},
+            {entry.name: entry.every for entry in self.monitor.entries},
+            steps,
+            self.dt,
+            start,
+        )
+
+    def _chunk(self, before: int, length: int) -> Any:
+        """One chunk, compiled once for all of this length."""
+        body = self.body(length, spikes_as_bool=True)
+        operands = (np.int32(before), self.inputs.rows(before, before + length), self.inputs.constants())
+        if _jax.under_disable_jit():
+            return body(*operands)
+        functions, options = self._identity()
+        return run_cached("run", functions, (length, options), lambda *given: body(*given), operands)
+
+    def _identity(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """What a step does: the objects that it computes with, and the rest."""
+        entries = self.monitor.entries
+        functions = (self.monitor.model, *self.inputs.functions, *[entry.target for entry in entries])
+        return functions, (self.dt, self.sets_dt, self.inputs.key, tuple([entry.key for entry in entries]))
+
+    def bytes_per_step(self, steps: int) -> float:
+        """How much a step records."""
+        entries = self.monitor.entries
+        unknown = [entry.name for entry in entries if entry.kind.startswith("function")]
+        known = sum(bytes_of(entry) for entry in entries if entry.name not in unknown)
+        return known + (self._bytes_of_functions(unknown) if unknown and steps else 0)
+
+    def _bytes_of_functions(self, names: list[str]) -> float:
+        """What functions return is known when a step was traced; that is done once for each model and what it does."""
+        functions, options = self._identity()
+        key = (options, tuple([function_key(function, []) for function in functions]))
+        sizes = _SIZES.setdefault(self.monitor.model, {})
+        if key not in sizes:
+            row = [leaf[0] for leaf in self.inputs.rows(0, 1)]
+            looked = eval_shape(lambda i: self.step(i, row, self.inputs.constants()), jnp.int32(0))
+            leaves = jax.tree.leaves([looked[name] for name in names])
+            sizes[key] = float(sum(leaf.dtype.itemsize * leaf.size for leaf in leaves))
+        return sizes[key]
+
+
+_SIZES: WeakKeyDictionary[Any, dict[Hashable, float]] = WeakKeyDictionary()
+"""How many bytes the functions among the monitors of a step give."""

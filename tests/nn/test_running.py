@@ -1,0 +1,547 @@
+"""``nn.run``: against the loop written out; chunk by chunk, continued, compiled, in lanes, differentiated, saved."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import stategraph as sg
+from stategraph import nn
+from stategraph.errors import CheckpointError, StateAccessError, TraceError
+from stategraph.nn import running_chunks
+from stategraph.spikes import Spikes
+from tests.nn.checking import numbers
+
+pytestmark = pytest.mark.core
+
+DT = 0.5
+
+
+@pytest.fixture(autouse=True)
+def time_step() -> Iterator[None]:
+    with sg.environ.context(dt=DT):
+        yield
+
+
+class Net(nn.Module):
+    """Two populations, of which one drives the other, one step later. It returns the mean potential."""
+
+    def __init__(self, size: int = 4) -> None:
+        super().__init__()
+        self.E = nn.LIFRef(size, tau=10.0, tau_ref=2.0, V_th=1.0)
+        self.I = nn.LIF(size, tau=5.0, V_th=1.0, spk_reset="hard")
+        self.weight = sg.ParamState(jnp.asarray(0.5 + numbers(size, size) / 2))
+
+    def update(self, x: Any = 1.6) -> Any:
+        sent = self.E.get_spike()
+        self.E(x - 0.1 * self.I.get_spike())
+        self.I(0.4 * x + sent @ self.weight.value)
+        return self.E.V.value.mean()
+
+
+def make(size: int = 4) -> Net:
+    return nn.init_all_states(Net(size))
+
+
+def drive(t: Any) -> Any:
+    return 1.5 + jnp.sin(t) * jnp.arange(1, 5) / 4
+
+
+def written_out(net: Any, steps: int, x: Callable[[Any], Any], first: int = 0) -> dict[str, np.ndarray]:
+    """The loop, with everything recorded at every step."""
+
+    def step(i: Any) -> Any:
+        with sg.environ.context(i=i, t=i * DT):
+            output = net(x(i))
+            return {"V": net.E.V.value, "I": net.I.V.value, "spk": net.E.get_spike(), "output": output}
+
+    found = sg.compile.for_loop(step, jnp.arange(first, first + steps))
+    return {name: np.asarray(array) for name, array in found.items()}
+
+
+def monitors(net: Any) -> dict[str, Any]:
+    return {"V": net.E.V, "I": "I.V", "spk": net.E.spike, "output": lambda output: output}
+
+
+def assert_equals(rec: Any, expected: dict[str, np.ndarray]) -> None:
+    for name, array in expected.items():
+        found = rec[name].dense if isinstance(rec[name], Spikes) else rec[name]
+        np.testing.assert_array_equal(np.asarray(found), array, err_msg=name)
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of 20 steps."""
+    monkeypatch.setattr(running_chunks, "LONGEST", 20)
+    monkeypatch.setattr(running_chunks, "SHORTEST", 1)
+
+
+# ------------------------------------------------------------------------------------------------ the loop
+
+
+@pytest.mark.parametrize("steps", [20, 60, 59, 53])
+def test_a_run_is_the_loop_written_out_bit_for_bit(steps: int, small_chunks: None) -> None:
+    net, other = make(), make()
+    rec = nn.run(net, steps * DT, drive, monitors(net))
+    assert_equals(rec, written_out(other, steps, lambda i: drive(i * DT)))
+    assert rec["spk"].ids.size > 2
+    for path, state in sg.graph.states(other).items():
+        np.testing.assert_array_equal(np.asarray(sg.graph.states(net)[path].value), np.asarray(state.value))
+
+
+def test_a_run_without_jit_is_the_loop_written_out() -> None:
+    with jax.disable_jit():
+        net, other = make(), make()
+        rec = nn.run(net, 3.0, drive, monitors(net))
+        assert_equals(rec, written_out(other, 6, lambda i: drive(i * DT)))
+
+
+def test_times_are_those_that_the_steps_see() -> None:
+    net = make()
+    seen = {
+        "t": lambda: sg.environ.get("t"),
+        "i": lambda: sg.environ.get("i"),
+        "dt": lambda: sg.environ.get_dt(),
+    }
+    rec = nn.run(net, 2.0, None, seen, dt=0.25)
+    np.testing.assert_allclose(rec["t"], rec.t)
+    np.testing.assert_array_equal(rec["i"], np.arange(8))
+    np.testing.assert_array_equal(rec["dt"], np.full(8, 0.25, np.float32))
+    np.testing.assert_array_equal(rec.t, np.arange(8) * 0.25)
+    assert (rec.steps, rec.duration, rec.dt) == (8, 2.0, 0.25)
+
+
+def test_chunks_of_one_length_are_compiled_once(small_chunks: None) -> None:
+    seen = SimpleNamespace(traces=0)
+
+    def x(t: Any) -> Any:
+        seen.traces += 1
+        return 1.5
+
+    net = make()
+    nn.run(net, 100 * DT, x, {"V": net.E.V})
+    nn.run(net, 60 * DT, x, {"V": net.E.V})
+    nn.run(net, 57 * DT, x, {"V": net.E.V})
+    assert seen.traces == 2  # 20 steps, and 19
+
+
+# -------------------------------------------------------------------------------------------- going on
+
+
+def test_two_runs_are_one_run() -> None:
+    net, other = make(), make()
+    whole = nn.run(net, 30.0, drive, monitors(net))
+    parts = [nn.run(other, duration, drive, monitors(other)) for duration in (10.0, 20.0)]
+    for name in ("V", "I", "output"):
+        np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), whole[name])
+    np.testing.assert_array_equal(np.concatenate([part["spk"].times for part in parts]), whole["spk"].times)
+    np.testing.assert_array_equal(np.concatenate([part["spk"].ids for part in parts]), whole["spk"].ids)
+    np.testing.assert_array_equal(np.concatenate([part.t for part in parts]), whole.t)
+
+
+def test_a_reset_model_begins_at_time_0_again() -> None:
+    net = make()
+    first = nn.run(net, 10.0, drive, monitors(net))
+    nn.reset_all_states(net)
+    again = nn.run(net, 10.0, drive, monitors(net))
+    np.testing.assert_array_equal(again.t, first.t)
+    np.testing.assert_array_equal(again["V"], first["V"])
+    nn.init_all_states(net)
+    assert int(net.clock.i.value) == 0
+
+
+def test_time_goes_on_when_the_step_changes() -> None:
+    net = make()
+    nn.run(net, 10.0, dt=0.5)
+    rec = nn.run(net, 1.0, dt=0.25)
+    np.testing.assert_array_equal(rec.t, [10.0, 10.25, 10.5, 10.75])
+    assert float(nn.clock(net).t) == 11.0
+
+
+def test_a_saved_run_goes_on_in_another_model(tmp_path: Path) -> None:
+    net, other = make(), make()
+    nn.run(net, 10.0, drive)
+    sg.save(tmp_path / "net.npz", net)
+    rest = nn.run(net, 10.0, drive, monitors(net))
+    with pytest.raises(CheckpointError, match=r"clock\.i: only in the file"):
+        sg.load(tmp_path / "net.npz", other)
+    nn.clock(other)
+    sg.load(tmp_path / "net.npz", other)
+    resumed = nn.run(other, 10.0, drive, monitors(other))
+    np.testing.assert_array_equal(resumed.t, rest.t)
+    np.testing.assert_array_equal(resumed["V"], rest["V"])
+    np.testing.assert_array_equal(resumed["spk"].times, rest["spk"].times)
+
+
+# ----------------------------------------------------------------------------------------------- in a trace
+
+
+def test_in_jit_it_is_the_same_and_goes_on() -> None:
+    net, other = make(), make()
+    compiled = sg.compile.jit(lambda: nn.run(net, 10.0, drive, monitors(net)))
+    for _ in range(3):
+        rec, expected = compiled(), nn.run(other, 10.0, drive, monitors(other))
+        np.testing.assert_array_equal(rec.t, expected.t)
+        np.testing.assert_allclose(rec["V"], expected["V"], rtol=1e-6)
+        np.testing.assert_array_equal(rec["spk"].times, expected["spk"].times)
+        np.testing.assert_array_equal(rec["spk"].ids, expected["spk"].ids)
+    assert compiled.trace_count <= 2 if hasattr(compiled, "trace_count") else True
+    assert int(net.clock.i.value) == 60
+
+
+def test_a_reset_in_the_same_jit_begins_at_0() -> None:
+    net = make()
+
+    @sg.compile.jit
+    def trial() -> Any:
+        nn.reset_all_states(net)
+        return nn.run(net, 10.0, drive, monitors(net))
+
+    first, second = trial(), trial()
+    np.testing.assert_array_equal(first.t, second.t)
+    np.testing.assert_array_equal(first["V"], second["V"])
+
+
+def test_lanes_of_a_run_are_the_runs_of_the_lanes() -> None:
+    currents = jnp.array([1.2, 1.6, 2.5])
+
+    def trial(x: Any) -> Any:
+        net = make()
+        rec = nn.run(net, 20.0, x, monitors(net))
+        return rec["V"], rec["spk"].dense, rec.t
+
+    V, spikes, t = sg.augment.vmap(trial)(currents)
+    for lane, x in enumerate(currents):
+        net = make()
+        rec = nn.run(net, 20.0, x, monitors(net))
+        np.testing.assert_allclose(V[lane], rec["V"], rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(spikes[lane], rec["spk"].dense)
+        np.testing.assert_array_equal(t[lane], rec.t)
+
+
+def test_an_ensemble_runs_on_one_clock() -> None:
+    net = Net()
+    nn.vmap_init_all_states(net, axis_size=3)
+
+    def trial(x: Any) -> Any:
+        return nn.run(net, 20.0, x, monitors(net))
+
+    each = {0: [net.E.V, net.E.last_spike_time, net.I.V]}
+    lanes = sg.augment.vmap(trial, in_states=each, out_states=each)
+    lanes(jnp.array([1.2, 1.6, 2.5]))
+    rec = lanes(jnp.array([1.2, 1.6, 2.5]))
+    assert int(net.clock.i.value) == 80
+    one = jax.tree.map(lambda x: x[1], rec)
+    np.testing.assert_array_equal(one.t, 20.0 + np.arange(40) * DT)
+    alone = make()
+    nn.run(alone, 20.0, 1.6)
+    expected = nn.run(alone, 20.0, 1.6, monitors(alone))
+    np.testing.assert_array_equal(one["spk"].times, expected["spk"].times)
+    with pytest.raises(ValueError, match="of lanes"):
+        _ = rec["spk"].times
+
+
+def test_gradients_go_through_what_is_recorded() -> None:
+    net = make()
+
+    def loss_of(run: Callable[[], tuple[Any, Any]]) -> Callable[[], Any]:
+        def loss() -> Any:
+            nn.reset_all_states(net)
+            V, spikes = run()
+            return (V**2).mean() + spikes.mean()
+
+        return loss
+
+    def with_run() -> tuple[Any, Any]:
+        rec = nn.run(net, 10.0, drive, {"V": net.I.V, "spk": net.I.spike})
+        return rec["V"], rec["spk"].dense
+
+    def with_loop() -> tuple[Any, Any]:
+        def step(i: Any) -> Any:
+            with sg.environ.context(i=i, t=i * DT):
+                net(drive(i * DT))
+                return net.I.V.value, net.I.get_spike()
+
+        return sg.compile.for_loop(step, jnp.arange(20))
+
+    found = sg.augment.grad(loss_of(with_run), net.weight)()
+    expected = sg.augment.grad(loss_of(with_loop), net.weight)()
+    assert bool(jnp.any(expected != 0))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_the_trace_leaves_the_model_as_it_is_but_for_the_clock() -> None:
+    net = make()
+    before = jax.tree.map(np.asarray, {path: state.value for path, state in sg.graph.states(net).items()})
+    sg.trace(lambda: nn.run(net, 10.0, drive, monitors(net)))
+    after = sg.graph.states(net)
+    assert set(after) - set(before) == {("clock", "i"), ("clock", "dt")}
+    for path, value in before.items():
+        np.testing.assert_array_equal(np.asarray(after[path].value), value)
+
+
+def test_who_spikes_is_not_known_in_a_trace() -> None:
+    net = make()
+    with pytest.raises(TraceError, match=r"spikes\.dense"):
+        sg.compile.jit(lambda: nn.run(net, 10.0, drive, monitors(net))["spk"].times)()
+
+
+def test_a_model_without_clock_in_a_trace_of_jax_is_refused() -> None:
+    with pytest.raises(StateAccessError, match="has no clock"):
+        jax.jit(lambda: nn.run(nn.init_all_states(Net()), 1.0))()
+
+
+# ------------------------------------------------------------------------------------------------ monitors
+
+
+def test_every_form_of_a_monitor(small_chunks: None) -> None:
+    net, other = make(), make()
+    monitor = {
+        "all": net.E.V,
+        "path": "E.V",
+        "one": (net.E.V, 2),
+        "slice": (net.E.V, slice(1, 3)),
+        "list": ("E.V", [3, 0]),
+        "mask": (net.E.V, np.array([True, False, False, True])),
+        "rare": (net.E.V, None, 7),
+        "rare slice": (net.E.V, slice(0, 2), 10),
+        "function": lambda: net.E.V.value.sum(),
+        "rare function": (lambda: net.E.V.value, ..., 7),
+        "output": lambda output: output,
+        "spk": net.E.spike,
+        "spk path": "E.spike",
+        "some spk": (net.E.spike, [2, 0]),
+        "spikes of function": nn.SpikeMonitor(lambda: net.E.get_spike()),
+        "dense spikes": lambda: net.E.spike(),
+    }
+    steps = 54
+    rec = nn.run(net, steps * DT, drive, monitor)
+    expected = written_out(other, steps, lambda i: drive(i * DT))
+    V, spikes = expected["V"], expected["spk"]
+    assert_equals(
+        rec,
+        {
+            "all": V,
+            "path": V,
+            "one": V[:, 2],
+            "slice": V[:, 1:3],
+            "list": V[:, [3, 0]],
+            "mask": V[:, [0, 3]],
+            "rare": V[::7],
+            "rare slice": V[::10, :2],
+            "rare function": V[::7],
+            "output": expected["output"],
+            "spk": spikes,
+            "spk path": spikes,
+            "some spk": spikes[:, [2, 0]],
+            "spikes of function": spikes,
+            "dense spikes": spikes,
+        },
+    )
+    np.testing.assert_allclose(rec["function"], V.sum(1), rtol=1e-6)
+    np.testing.assert_array_equal(rec.times("rare"), rec.t[::7])
+    assert set(rec["some spk"].ids) <= {0, 2}
+    steps_of, _ = np.nonzero(spikes[:, [0, 2]])
+    np.testing.assert_array_equal(np.sort(rec["some spk"].times), steps_of * DT)
+    assert set(monitor) == set(rec) and len(rec) == len(monitor)
+    traced = sg.compile.jit(lambda: nn.run(net, 27.0, drive, monitor))
+    nn.reset_all_states(net)
+    found = traced()
+    for name, value in rec.items():
+        a, b = (x.dense if isinstance(x, Spikes) else x for x in (found[name], value))
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_monitors_of_states_that_are_pytrees() -> None:
+    class Counter(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.count = sg.ShortTermState({"a": jnp.zeros(2), "b": jnp.zeros((2, 3), jnp.int32)})
+
+        def update(self) -> None:
+            self.count.value = jax.tree.map(lambda leaf: leaf + 1, self.count.value)
+
+    rec = nn.run(Counter(), 5.0, None, {"count": (Counter().count, 0), "all": "count"})
+    assert rec["all"]["b"].shape == (10, 2, 3) and rec["count"]["b"].shape == (10, 3)
+    np.testing.assert_array_equal(rec["all"]["a"][:, 0], np.arange(1, 11))
+
+
+def test_spikes_in_branches_loops_and_repeated_calls_are_all_seen() -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = (nn.PoissonSpike(3, freqs=1e9) for _ in range(3))
+
+        def update(self) -> None:
+            sg.compile.cond(sg.environ.get("i") % 2 == 1, lambda: self.a(), lambda: jnp.zeros(3, bool))
+            sg.compile.for_loop(lambda k: self.b(), jnp.arange(2))
+            self.c(), self.c()
+
+    net = Odd()
+    rec = nn.run(net, 5.0, None, {name: getattr(net, name).spike for name in "abc"})
+    np.testing.assert_array_equal(rec["a"].dense[:, 0], np.arange(10) % 2)
+    assert len(rec["b"]) == len(rec["c"]) == 30
+
+
+def test_a_batch_of_populations_is_recorded() -> None:
+    net = nn.init_all_states(nn.LIF(3, tau=10.0), batch_size=2)
+    x = jnp.array([[0.5, 1.5, 2.0], [0.5, 0.5, 3.0]])
+    rec = nn.run(net, 20.0, lambda t: x, {"spk": net.spike, "some": (net.spike, (slice(None), [2, 1]))})
+    assert rec["spk"].shape == (2, 3) and set(rec["spk"].ids) == {1, 2, 5}
+    assert set(rec["some"].ids) == {1, 2, 5}
+    np.testing.assert_array_equal(np.sort(rec["some"].times), np.sort(rec["spk"].times))
+
+
+def test_sources_of_spikes_are_recorded() -> None:
+    source = nn.SpikeTime(3, indices=[0, 2, 1], times=[1.0, 2.5, 2.5])
+    rec = nn.run(source, 5.0, None, {"spk": source.spike})
+    np.testing.assert_array_equal(rec["spk"].times, [1.0, 2.5, 2.5])
+    np.testing.assert_array_equal(rec["spk"].ids, [0, 1, 2])
+
+
+def test_a_monitor_in_a_loop_of_ones_own() -> None:
+    net, other = make(), make()
+    monitor = nn.Monitor(net, {**monitors(net), "rare": ("E.V", 1, 3)})
+
+    def step(i: Any) -> Any:
+        with sg.environ.context(i=i, t=i * DT):
+            return monitor(drive(i * DT))
+
+    rec = monitor.recording(sg.compile.for_loop(step, jnp.arange(30)))
+    expected = nn.run(other, 15.0, drive, {**monitors(other), "rare": ("E.V", 1, 3)})
+    for name in ("V", "I", "output", "rare"):
+        np.testing.assert_array_equal(rec[name], expected[name])
+    np.testing.assert_array_equal(rec["spk"].times, expected["spk"].times)
+    np.testing.assert_array_equal(rec.t, expected.t)
+
+
+# -------------------------------------------------------------------------------------------------- inputs
+
+
+def test_every_form_of_inputs(small_chunks: None) -> None:
+    rows = np.asarray(1.5 + numbers(60, 4), np.float32)
+
+    def last(inputs: Any) -> np.ndarray:
+        net = make()
+        return nn.run(net, 30.0, inputs, {"V": net.E.V})["V"]
+
+    constant = last(lambda t: 1.6)
+    np.testing.assert_array_equal(last(None), constant)
+    np.testing.assert_array_equal(last(1.6), constant)
+    np.testing.assert_array_equal(last(np.float32(1.6)), constant)
+    np.testing.assert_array_equal(last((1.6,)), constant)
+    by_row = last(lambda t: jnp.asarray(rows)[sg.environ.get("i")])
+    np.testing.assert_array_equal(last(rows), by_row)
+    np.testing.assert_array_equal(last(jnp.asarray(rows)), by_row)
+    np.testing.assert_array_equal(last(rows.tolist()), by_row)
+
+
+def test_several_arguments_and_pytrees_as_inputs() -> None:
+    class Sum(nn.Module):
+        def update(self, a: Any, b: Any) -> Any:
+            return a + b["x"] * b["y"]
+
+    rows = jnp.arange(10.0)
+    monitor = {"out": lambda out: out}
+    mixed = nn.run(Sum(), 5.0, (lambda t: t, {"x": rows, "y": 2.0}), monitor)
+    np.testing.assert_allclose(mixed["out"], np.arange(10) * 0.5 + 2 * np.arange(10))
+    together = nn.run(Sum(), 5.0, lambda t: (t, {"x": t, "y": 4.0}), monitor)
+    np.testing.assert_allclose(together["out"], mixed["out"])
+
+
+# ------------------------------------------------------------------------------------------------ progress
+
+
+def test_a_bar_counts_the_steps_and_changes_nothing(small_chunks: None) -> None:
+    pytest.importorskip("tqdm")
+    text = io.StringIO()
+    net, other = make(), make()
+    bar = sg.compile.ProgressBar(desc="network", file=text, mininterval=0)
+    rec = nn.run(net, 50 * DT, drive, monitors(net), progress=bar)
+    expected = nn.run(other, 50 * DT, drive, monitors(other))
+    np.testing.assert_array_equal(rec["V"], expected["V"])
+    assert "network" in text.getvalue() and "50/50" in text.getvalue()
+
+
+def test_without_monitors_only_the_time_is_known() -> None:
+    rec = nn.run(make(), 10.0)
+    assert list(rec) == [] and rec.t.shape == (20,)
+    assert nn.run(make(), 0.0).t.shape == (0,)
+
+
+# -------------------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (dict(duration=1.3), ValueError, "2 steps are 1 ms, 3 steps 1.5 ms"),
+        (dict(duration=-1.0), ValueError, "0 ms or more"),
+        (dict(duration=1.0, dt=0.0), ValueError, "positive"),
+        (dict(duration=5.0, inputs=np.zeros(7)), ValueError, "7 rows, and the run has 10 steps"),
+        (dict(duration=5.0, inputs="x"), TypeError, "inputs of a run are a str"),
+        (dict(duration=5.0, monitor={"V": "E.W"}), KeyError, "'E.V'"),
+        (dict(duration=5.0, monitor={"V": ("E.V", 9)}), IndexError, "does not fit a value of the shape"),
+        (dict(duration=5.0, monitor={"s": ("E.spike", 9)}), IndexError, "does not fit a value of the shape"),
+        (dict(duration=5.0, monitor={"V": ("E.V", 0, 0)}), ValueError, "every 0 steps"),
+        (dict(duration=5.0, monitor={"s": ("E.spike", 0, 5)}), ValueError, "it would miss those"),
+        (
+            dict(duration=5.0, monitor={"V": 3}),
+            TypeError,
+            "the monitor 'V' is a int|The monitor 'V' is a int",
+        ),
+        (dict(duration=5.0, monitor=["E.V"]), TypeError, "a dict of what to record"),
+    ],
+)
+def test_what_does_not_fit_is_an_error(arguments: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        nn.run(make(), **arguments)
+
+
+def test_a_missing_step_is_an_error() -> None:
+    net = make()
+    with sg.environ.context():
+        pass
+    with pytest.raises(KeyError, match="'dt'"):
+        _outside(lambda: nn.run(net, 1.0))
+
+
+def _outside(function: Callable[[], Any]) -> Any:
+    """Call a function in a thread, which has no context."""
+    import concurrent.futures
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result()
+
+
+def test_populations_that_are_not_called_have_no_spikes() -> None:
+    class Direct(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.E = nn.LIF(2)
+
+        def update(self) -> Any:
+            return self.E.update(1.0)
+
+    net = nn.init_all_states(Direct())
+    with pytest.raises(StateAccessError, match="was not called in this step"):
+        nn.run(net, 1.0, None, {"spk": net.E.spike})
+    with pytest.raises(StateAccessError, match="outside of a monitored step"):
+        net.E.spike()
+
+
+def test_other_things_have_no_clock() -> None:
+    with pytest.raises(TypeError, match="no clock"):
+        nn.run(lambda: None, 1.0)
+    net = make()
+    net.clock = 3
+    with pytest.raises(TypeError, match="'clock'"):
+        nn.run(net, 1.0)
