@@ -96,6 +96,7 @@ from stategraph._jax.shards import (
     within_mesh,
     without_mesh,
 )
+from stategraph._jax.tracebacks import boundary, shortened
 from stategraph._jax.traces import (
     DISABLE_JIT,
     EAGER,
@@ -150,6 +151,7 @@ __all__ = [
     "body_as_function",
     "body_effects",
     "body_parts",
+    "boundary",
     "call_body",
     "cast_like",
     "checkify_exception",
@@ -224,6 +226,7 @@ __all__ = [
     "scan_params",
     "set_trace",
     "set_trace_context",
+    "shortened",
     "source_of",
     "strong_aval",
     "talks_over",

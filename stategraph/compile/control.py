@@ -37,6 +37,7 @@ def _branch(branch: Any) -> Callable[..., Any]:
     return branch if callable(branch) else lambda *operands: branch
 
 
+@_jax.boundary
 def cond(pred: Any, true_fun: Any, false_fun: Any, *operands: Any) -> Any:
     """``true_fun(*operands)`` if ``pred`` else ``false_fun(*operands)``; both may read and write State.
 
@@ -62,6 +63,7 @@ def cond(pred: Any, true_fun: Any, false_fun: Any, *operands: Any) -> Any:
     return _run("cond", (true_fun, false_fun), (), body, (pred, *operands))
 
 
+@_jax.boundary
 def switch(index: Any, branches: Sequence[Any], *operands: Any) -> Any:
     """Run one of ``branches``, ``index`` clamped to the valid range; all may read and write State."""
     if not len(branches):
@@ -74,6 +76,7 @@ def switch(index: Any, branches: Sequence[Any], *operands: Any) -> Any:
     return _run("switch", tuple(branches), (), body, (index, *operands))
 
 
+@_jax.boundary
 def ifelse(conditions: Any, branches: Sequence[Any], *operands: Any, check_cond: bool = True) -> Any:
     """The branch of the first condition that holds, like ``if``/``elif``/``else``.
 
@@ -146,6 +149,7 @@ def trip_count(xs: Any, length: int | None) -> int:
     return int(jnp.shape(jax.tree.leaves(xs)[0])[0])
 
 
+@_jax.boundary
 def for_loop(
     f: Callable[..., Any],
     *xs: Any,
@@ -192,6 +196,7 @@ def for_loop(
     return _run("for_loop", (f,), (length, reverse, unroll, pbar), body, xs)
 
 
+@_jax.boundary
 def scan(
     f: Callable[[Any, Any], Any],
     init: Any,
@@ -215,6 +220,7 @@ def scan(
     return _run("scan", (f,), (length, reverse, unroll, pbar), body, (init, xs))
 
 
+@_jax.boundary
 def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], init_val: Any) -> Any:
     """Repeat ``body_fun`` while ``cond_fun`` holds; both take the loop's value and may read and write State."""
 

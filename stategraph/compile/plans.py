@@ -62,6 +62,7 @@ class PlanCache:
         self.lock = threading.RLock()
         self.trace_count = 0
 
+    @_jax.boundary
     def call(
         self,
         function: Callable[..., Any],
@@ -149,6 +150,7 @@ class PlanCache:
             )
         return plan
 
+    @_jax.boundary
     def trace(self, function: Callable[..., Any], parts: Split) -> Trace:
         """Trace the function at one call's arguments."""
         self.trace_count += 1

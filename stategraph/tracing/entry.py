@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from stategraph import _jax
 from stategraph.backends.params import treedef_of
 from stategraph.errors import TraceError
 from stategraph.graph.node import Node
@@ -62,6 +63,7 @@ class Untraced:
         )
 
 
+@_jax.boundary
 def trace(
     function: Callable[..., Any],
     /,

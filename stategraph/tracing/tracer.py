@@ -106,9 +106,9 @@ def trace_function(
             except Exception as error:
                 pending = recorder.pending_error()
                 if pending is not None:
-                    raise pending from error
+                    raise pending from _jax.shortened(error)
                 if isinstance(error, _CONCRETE) and not isinstance(error, StateGraphError):
-                    raise _concretization(error, recorder) from error
+                    raise _concretization(error, recorder) from _jax.shortened(error)
                 raise
             recorder.root = None
             labels = list(argument_names or _leaf_names(in_tree))
