@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import jax
 from jax._src import traceback_util
@@ -16,11 +16,12 @@ traceback_util.register_exclusion(__file__.rsplit("/", 2)[0])
 
 def boundary(function: F) -> F:
     """A function that users call: errors that pass it lose internal frames."""
-    return cast(F, traceback_util.api_boundary(function))
+    return traceback_util.api_boundary(function)
 
 
 def shortened(error: Exception) -> Exception:
     """The error without internal frames, unless JAX is told to show them."""
-    if jax.config.jax_traceback_filtering == "off":
+    trace = error.__traceback__
+    if trace is None or jax.config.jax_traceback_filtering == "off":
         return error
-    return error.with_traceback(traceback_util.filter_traceback(error.__traceback__))
+    return error.with_traceback(traceback_util.filter_traceback(trace))
