@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import jax
 
-from benchmarks import augment, carried, first_call, modelling, networks, per_call
+from benchmarks import augment, carried, events, first_call, modelling, networks, per_call
 
 PARTS = {
     "per_call": per_call,
@@ -23,6 +23,7 @@ PARTS = {
     "carried": carried,
     "augment": augment,
     "modelling": modelling,
+    "events": events,
     "networks": networks,
 }
 
