@@ -29,9 +29,10 @@ def new_operation(
     name: str,
     out_aval: Callable[..., Any],
     *,
-    linear: Sequence[int],
-    on_transpose: Transpose,
-    on_batch: Lanes,
+    linear: Sequence[int] = (),
+    on_transpose: Transpose | None = None,
+    on_batch: Lanes | None = None,
+    apart: Callable[..., Any] | None = None,
 ) -> Any:
     """A primitive with one result; ``out_aval(*avals, **params)`` gives its aval or raises.
 
@@ -41,10 +42,26 @@ def new_operation(
       linear: the operands in which it is linear; the others have no derivative.
       on_transpose: the cotangent of one linear operand.
       on_batch: the operation over lanes.
+      apart: instead of these three, the same as several operations, which have derivatives and lanes.
     """
     primitive = core.Primitive(name)
     primitive.def_abstract_eval(out_aval)
     primitive.def_impl(functools.partial(dispatch.apply_primitive, primitive))
+
+    remember_primitive(primitive)
+    if apart is not None:
+
+        def parts(operands: Sequence[Any], **params: Any) -> Any:
+            return apart(*operands, **params)
+
+        ad.primitive_jvps[primitive] = lambda primals, tangents, **params: _jvp_of(
+            lambda *given: parts(given, **params), primals, tangents
+        )
+        batching.primitive_batchers[primitive] = lambda operands, axes, **params: (
+            jax.vmap(lambda *given: parts(given, **params), in_axes=tuple(axes))(*operands),
+            0,
+        )
+        return primitive
 
     def jvp(primals: Sequence[Any], tangents: Sequence[Any], **params: Any) -> tuple[Any, Any]:
         out = primitive.bind(*primals, **params)
@@ -60,19 +77,32 @@ def new_operation(
     def transpose(cotangent: Any, *operands: Any, **params: Any) -> list[Any]:
         found: list[Any] = [None] * len(operands)
         (index,) = (i for i, operand in enumerate(operands) if ad.is_undefined_primal(operand))
-        if type(cotangent) is not ad.Zero:
+        if type(cotangent) is not ad.Zero and on_transpose is not None:
             others = [None if i == index else operand for i, operand in enumerate(operands)]
             found[index] = on_transpose(index, cotangent, others, operands[index].aval, **params)
         return found
 
     def batch(operands: Sequence[Any], axes: Sequence[Any], **params: Any) -> tuple[Any, int]:
+        assert on_batch is not None
         return on_batch(operands, axes, **params)
 
     ad.primitive_jvps[primitive] = jvp
     ad.primitive_transposes[primitive] = transpose
     batching.primitive_batchers[primitive] = batch
-    remember_primitive(primitive)
     return primitive
+
+
+def _jvp_of(function: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+    """The derivative of a function along tangents of which some are symbolic zeros."""
+    moving = [i for i, tangent in enumerate(tangents) if type(tangent) is not ad.Zero]
+
+    def of_moving(*moved: Any) -> Any:
+        given = list(primals)
+        for i, value in zip(moving, moved, strict=True):
+            given[i] = value
+        return function(*given)
+
+    return jax.jvp(of_moving, [primals[i] for i in moving], [tangents[i] for i in moving])
 
 
 Choose = Callable[[str, str, bool, Sequence[Any], dict[str, Any]], tuple[str, Callable[..., Any]]]

@@ -1,6 +1,7 @@
 """Event ops: products that cost what the events cost. An *event* is an element of a vector that is not zero.
 
 ``event.csr``        events and weights over connectivity in compressed rows; ``transposed``: from post to pre
+``event.csr_add``    the same, added to a sum that comes first
 ``event.csr_outer``  for each synapse, the product of a pre and a post value: the cotangent of ``event.csr``'s weights
 ``event.dense``      events and a matrix; ``transposed``: the matrix comes first
 
@@ -14,7 +15,7 @@ from stategraph.ir.core import Op
 from stategraph.ir.registry import no_effects, register_op
 from stategraph.ir.types import TensorType
 
-EVENT_OPS = ("event.csr", "event.csr_outer", "event.dense")
+EVENT_OPS = ("event.csr", "event.csr_add", "event.csr_outer", "event.dense")
 
 
 def _tensors(op: Op, count: int) -> list[TensorType] | str:
@@ -43,8 +44,20 @@ def _vector(what: str, given: TensorType, size: int) -> str | None:
 
 def _verify_csr(op: Op) -> str | None:
     types = _tensors(op, 4)
+    return types if isinstance(types, str) else _product(op, types)
+
+
+def _verify_csr_add(op: Op) -> str | None:
+    types = _tensors(op, 5)
     if isinstance(types, str):
         return types
+    total, result = types[0], types[-1]
+    if (total.shape, total.dtype) != (result.shape, result.dtype):
+        return f"the sum is {total}, and its result is {result}"
+    return _product(op, types[1:])
+
+
+def _product(op: Op, types: list[TensorType]) -> str | None:
     events, weight, indptr, indices, result = types
     problem = _connectivity(op, indptr, indices)
     if problem is not None:
@@ -106,6 +119,12 @@ def _verify_dense(op: Op) -> str | None:
 
 
 register_op("event.csr", summary="events through sparse synapses", effects=no_effects, verify=_verify_csr)
+register_op(
+    "event.csr_add",
+    summary="a sum, and events through sparse synapses",
+    effects=no_effects,
+    verify=_verify_csr_add,
+)
 register_op(
     "event.csr_outer",
     summary="for each synapse, the product of its pre and its post value",

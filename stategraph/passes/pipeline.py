@@ -35,6 +35,7 @@ DEFAULT = (
     "licm",
     "simplify-loops",  # outputs that licm has shown to be the same on every trip
     "dce",
+    "accumulate-events",  # after whatever looks for event.csr
 )
 """The default pipeline."""
 

@@ -47,6 +47,7 @@ BUILTIN = (
     "cse",
     "licm",
     "dce",
+    "accumulate-events",
 )
 """The passes of this package; ``fold-constants`` lives in the module ``fold_constants``."""
 

@@ -45,6 +45,9 @@ TABLE: tuple[Row, ...] = (
     Row("event.csr", "cpu", True, "native: list, rows", native.csr),
     Row("event.csr", "cpu", False, "loop over active rows", _always(generic.csr_by_rows)),
     Row("event.csr", None, False, "all synapses", _always(generic.csr_by_synapses)),
+    Row("event.csr_add", "cpu", True, "native: list, rows, in place", native.csr_add),
+    Row("event.csr_add", "cpu", False, "loop over active rows", _always(generic.added(generic.csr_by_rows))),
+    Row("event.csr_add", None, False, "all synapses", _always(generic.added(generic.csr_by_synapses))),
     Row("event.csr_outer", "cpu", True, "native: list, rows", native.csr_outer),
     Row("event.csr_outer", "cpu", False, "loop over active rows", _always(generic.outer_by_rows)),
     Row("event.csr_outer", None, False, "all synapses", _always(generic.outer_by_synapses)),
@@ -61,7 +64,7 @@ def choose(
     """(name, function) of the kernel for a product.
 
     Args:
-      op: ``event.csr``, ``event.csr_outer`` or ``event.dense``.
+      op: the name of the op.
       platform: what it runs on.
       in_process: whether kernels of this process may be used.
       avals: the types of the operands.

@@ -62,8 +62,14 @@ def dense_whole(events: Any, matrix: Any, *, transposed: bool, threshold: float 
     return events.astype(matrix.dtype) @ (matrix.T if transposed else matrix)
 
 
+def added(product: Callable[..., Any]) -> Callable[..., Any]:
+    """``event.csr_add`` by a kernel of ``event.csr``."""
+    return lambda total, *operands, **params: total + product(*operands, **params)
+
+
 MEANINGS: dict[str, Callable[..., Any]] = {
     "event.csr": csr_by_synapses,
+    "event.csr_add": added(csr_by_synapses),
     "event.csr_outer": outer_by_synapses,
     "event.dense": dense_whole,
 }

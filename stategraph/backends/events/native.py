@@ -53,6 +53,26 @@ def event_columns_batch(events, weight, indptr, indices, out):
         add_columns(events[b], weight, indptr, indices, out[b])
 
 
+def event_rows_add(ids, count, events, weight, indptr, indices, total, out):
+    add_rows(ids, count[()], events, weight, indptr, indices, out)
+
+
+def event_rows_batch_add(events, weight, indptr, indices, total, out):
+    ids = np.empty(events.shape[1], np.int32)
+    for b in range(events.shape[0]):
+        count = compact(events[b], ids)
+        add_rows(ids, count, events[b], weight, indptr, indices, out[b])
+
+
+def event_columns_add(events, weight, indptr, indices, total, out):
+    add_columns(events, weight, indptr, indices, out)
+
+
+def event_columns_batch_add(events, weight, indptr, indices, total, out):
+    for b in range(events.shape[0]):
+        add_columns(events[b], weight, indptr, indices, out[b])
+
+
 def event_outer(ids, count, pre, post, indptr, indices, out):
     out[:] = 0
     add_outer(ids, count[()], pre, post, indptr, indices, out)
@@ -105,24 +125,39 @@ Compute = Callable[..., Any]
 
 def csr(avals: Any, *, shape: tuple[int, int], transposed: bool) -> Compute | None:
     """``event.csr`` by kernels, None when there are none for these types."""
+    return _csr(avals, None, shape[0] if transposed else shape[1], transposed)
+
+
+def csr_add(avals: Any, *, shape: tuple[int, int], transposed: bool) -> Compute | None:
+    """``event.csr_add`` by kernels that add in place, None when there are none for these types."""
+    total, *others = avals
+    compute = _csr(others, total, shape[0] if transposed else shape[1], transposed)
+    return compute and (lambda total, *operands, **params: compute(*operands, total))
+
+
+def _csr(avals: Any, total: Any, arrived: int, transposed: bool) -> Compute | None:
+    """The product; the sum that it is added to is the last operand."""
     events, weight = avals[:2]
     if not _supported(events, weight):
         return None
-    arrived = shape[0] if transposed else shape[1]
-    if transposed or events.ndim == 2:
-        name = ("event_columns" if transposed else "event_rows") + ("_batch" if events.ndim == 2 else "")
-        kernel = _kernel(name, avals, [_like(weight, events.ndim)])
-        if kernel is None:
-            return None
-
-        def whole(events: Any, weight: Any, indptr: Any, indices: Any, **params: Any) -> Any:
-            return kernel(events, weight, indptr, indices, shapes=[(*events.shape[:-1], arrived)])[0]
-
-        return whole
-    through = _through_list("event_rows", events, avals, _like(weight, 1))
-    if through is None:
+    adds = total is not None
+    given = [*avals, total] if adds else avals
+    name = "event_columns" if transposed else "event_rows"
+    suffix = "_add" if adds else ""
+    out = _like(weight, events.ndim)
+    if not transposed and events.ndim == 1:
+        through = _through_list(name + suffix, events, given, out, aliased=adds)
+        return through and (lambda events, *others, **params: through(events, *others, size=arrived))
+    name += "_batch" if events.ndim == 2 else ""
+    aliases = [(4, 0)] if adds else []
+    kernel = bind(_SOURCE, name + suffix, list(map(_tensor, given)), [out], aliases)
+    if kernel is None:
         return None
-    return lambda events, *others, **params: through(events, *others, size=arrived)
+
+    def whole(events: Any, *others: Any, **params: Any) -> Any:
+        return kernel(events, *others, shapes=[(*events.shape[:-1], arrived)])[0]
+
+    return whole
 
 
 def csr_outer(avals: Any, *, shape: tuple[int, int]) -> Compute | None:
@@ -185,11 +220,14 @@ def _supported(events: Any, weight: Any) -> bool:
     return dtype in FLOATS and events.dtype in (jnp.bool_, weight.dtype)
 
 
-def _through_list(name: str, events: Any, avals: Any, out: Tensor) -> Compute | None:
-    """The product ``name`` of a vector of events, by the list of its active neurons."""
+def _through_list(name: str, events: Any, avals: Any, out: Tensor, aliased: bool = False) -> Compute | None:
+    """The product ``name`` of a vector of events, by the list of its active neurons; ``aliased``: its result is the
+    last operand.
+    """
     ids = Tensor("i32", (None,))
     compact = _kernel("event_compact", [events], [ids, _COUNT])
-    rows = _bind(name, [ids, _COUNT, *map(_tensor, avals)], [out])
+    inputs = [ids, _COUNT, *map(_tensor, avals)]
+    rows = bind(_SOURCE, name, inputs, [out], [(len(inputs) - 1, 0)] if aliased else [])
     if compact is None or rows is None:
         return None
 
@@ -201,11 +239,7 @@ def _through_list(name: str, events: Any, avals: Any, out: Tensor) -> Compute | 
 
 
 def _kernel(name: str, avals: Any, outputs: list[Tensor]) -> Kernel | None:
-    return _bind(name, [_tensor(aval) for aval in avals], outputs)
-
-
-def _bind(name: str, inputs: list[Tensor], outputs: list[Tensor]) -> Kernel | None:
-    return bind(_SOURCE, name, inputs, outputs)
+    return bind(_SOURCE, name, [_tensor(aval) for aval in avals], outputs)
 
 
 def _tensor(aval: Any) -> Tensor:

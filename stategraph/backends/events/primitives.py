@@ -32,6 +32,19 @@ def csr_product(
     return csr_p.bind(events, weight, indptr, indices, shape=shape, transposed=transposed)
 
 
+def csr_add(
+    total: Any,
+    events: Any,
+    weight: Any,
+    indptr: Any,
+    indices: Any,
+    shape: tuple[int, int],
+    transposed: bool = False,
+) -> Any:
+    """``event.csr_add``: the sum and the product, in the memory of the sum where nobody else needs it."""
+    return csr_add_p.bind(total, events, weight, indptr, indices, shape=shape, transposed=transposed)
+
+
 def csr_outer(pre: Any, post: Any, indptr: Any, indices: Any, shape: tuple[int, int]) -> Any:
     """``event.csr_outer``: ``pre[i] * post[j]`` for each synapse, summed over the batch if there is one."""
     return csr_outer_p.bind(pre, post, indptr, indices, shape=shape)
@@ -83,6 +96,17 @@ def _csr_lanes(operands: Sequence[Any], axes: Sequence[int | None], *, shape: An
     flat = events.reshape(-1, events.shape[-1])
     sent = csr_product(flat, weight, indptr, indices, shape, transposed)
     return sent.reshape(*events.shape[:-1], sent.shape[-1]), 0
+
+
+# ------------------------------------------------------------------------------------------------- event.csr_add
+
+
+def _csr_add_aval(total: Any, *operands: Any, shape: Any, transposed: bool) -> Any:
+    return _csr_aval(*operands, shape=shape, transposed=transposed)
+
+
+def _csr_add_apart(total: Any, *operands: Any, **params: Any) -> Any:
+    return total + csr_p.bind(*operands, **params)
 
 
 # ----------------------------------------------------------------------------------------------- event.csr_outer
@@ -158,6 +182,7 @@ def _one_by_one(primitive: Any, operands: Sequence[Any], axes: Sequence[int | No
 csr_p = _jax.new_operation(
     "event.csr", _csr_aval, linear=(0, 1), on_transpose=_csr_transpose, on_batch=_csr_lanes
 )
+csr_add_p = _jax.new_operation("event.csr_add", _csr_add_aval, apart=_csr_add_apart)
 csr_outer_p = _jax.new_operation(
     "event.csr_outer", _outer_aval, linear=(0, 1), on_transpose=_outer_transpose, on_batch=_outer_lanes
 )
@@ -165,5 +190,5 @@ dense_p = _jax.new_operation(
     "event.dense", _dense_aval, linear=(0, 1), on_transpose=_dense_transpose, on_batch=_dense_lanes
 )
 
-for _primitive in (csr_p, csr_outer_p, dense_p):
+for _primitive in (csr_p, csr_add_p, csr_outer_p, dense_p):
     _jax.lower_by(_primitive, choose)
