@@ -57,6 +57,10 @@ class ExportError(StateGraphError):
     """A program that cannot be exported, or a file that is not an exported program."""
 
 
+class NIRError(StateGraphError, ValueError):
+    """A NIR graph that cannot become a module as it is, or a module that has no counterpart in NIR."""
+
+
 class CheckpointError(StateGraphError):
     """Saved State that cannot be written or read, or that does not fit the objects it is to be loaded into."""
 

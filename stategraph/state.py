@@ -116,6 +116,7 @@ class State(Members, Operators, Generic[T]):
         a prefix of the value's structure with several) says where the value lies: it is put there, and compiled
         programs keep it there. A bare ``PartitionSpec`` only tells ``augment.shard_map`` how to cut it. A ``unit`` (a
         ``saiunit.Unit``) says what the numbers mean: quantities are converted to it, and plain numbers are read.
+        ``attributes``, a dict of plain data, is printed with the State's symbol in programs.
 
     A quantity of saiunit as value is kept as a plain array, its unit as part of the structure (see ``units``).
 

@@ -302,6 +302,7 @@ def _symbol_attributes(owner: State[Any], tree: Any) -> dict[str, Any]:
     declared = owner.metadata.get("sharding")
     if any(isinstance(item, Sharding) for item in jax.tree.leaves(declared)):
         attributes["sharding"] = sharding_attribute(per_leaf("sharding", declared, tree))
+    attributes.update(owner.metadata.get("attributes", {}))
     unit = units.attribute_of(owner, tree)
     return attributes if unit is None else {**attributes, units.DECLARED: unit}
 
