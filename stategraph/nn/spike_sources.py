@@ -15,7 +15,7 @@ from stategraph.init import param
 from stategraph.nn.dynamics import Dynamics, Prefetch
 from stategraph.nn.listening import Spiking
 from stategraph.nn.module import Module
-from stategraph.nn.population import Parameter, values
+from stategraph.nn.population import Parameter, Population, known, values
 from stategraph.nn.units import in_units_of, like, now, number, parameter, step
 from stategraph.state import State
 from stategraph.typing import Size
@@ -26,6 +26,8 @@ __all__ = ["PoissonEncoder", "PoissonInput", "PoissonSpike", "SpikeTime"]
 
 def _probability(rate: Any) -> Any:
     """That of at least one spike of a Poisson process in a step: ``1 - exp(-rate dt)``."""
+    if known(rate, step()) and isinstance(rate, (int, float, np.ndarray)):
+        return -np.expm1(-np.asarray(rate) * step() / 1000)
     return -jnp.expm1(-jnp.asarray(number(rate, "Hz", "A rate")) * step() / 1000)
 
 
@@ -96,11 +98,14 @@ class PoissonSpike(PoissonEncoder):
 
 
 class PoissonInput(Module):
-    """Independent Poisson processes that send to a State: in each step it gets ``weight`` times the number of spikes of
-    ``num_input`` processes, drawn from the binomial distribution.
+    """Independent Poisson processes that send to a population or a State: in each step it gets ``weight`` times the number of
+    spikes of ``num_input`` processes, drawn from the binomial distribution.
+
+    A population gets it as a delta input, at the end of its next step: the neurons that it brings to the threshold spike. To a
+    State it is added at once.
 
     Args:
-      target: the State, as ``population.prefetch("V")``.
+      target: the population; or a State, as ``population.prefetch("V")``.
       indices: which elements of it (of its last axis); None for all.
       num_input: how many processes send to each element.
       freq: the rate of each (Hz).
@@ -111,10 +116,11 @@ class PoissonInput(Module):
 
     >>> import stategraph as sg
     >>> sg.random.seed(0)
-    >>> neurons = sg.nn.init_all_states(sg.nn.LIF(3))
-    >>> noise = sg.nn.PoissonInput(neurons.prefetch("V"), [0, 2], num_input=20, freq=1e6, weight=0.25)
+    >>> neurons = sg.nn.init_all_states(sg.nn.LIF(3, V_th=10.0))
+    >>> noise = sg.nn.PoissonInput(neurons, [0, 2], num_input=20, freq=1e6, weight=0.25)
     >>> with sg.environ.context(dt=0.1):
     ...     noise()
+    ...     _ = neurons()
     >>> neurons.V.value
     Array([5., 0., 5.], dtype=float32)
     """
@@ -123,7 +129,7 @@ class PoissonInput(Module):
 
     def __init__(
         self,
-        target: Prefetch,
+        target: Population | Prefetch,
         indices: Any,
         num_input: int,
         freq: Parameter,
@@ -131,12 +137,12 @@ class PoissonInput(Module):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        if not isinstance(target, Prefetch):
+        if not isinstance(target, (Population, Prefetch)):
             raise TypeError(
                 describe(
                     f"PoissonInput sends to a {type(target).__name__}.",
-                    why="the target is a State of a population, which may be made later",
-                    fix="target=population.prefetch('V')",
+                    why="the target is a population, or a State of one, which may be made later",
+                    fix="target=population, or target=population.prefetch('V')",
                 )
             )
         self.target = target
@@ -144,17 +150,50 @@ class PoissonInput(Module):
         self.num_input = num_input
         self.freq = parameter(self, "freq", freq)
         self.weight = weight
+        self.key = target.new_input_key(type(self).__name__) if isinstance(target, Population) else None
 
     def update(self) -> None:
-        """Add the spikes of one step to the State."""
-        state = self.target.get_item()
+        """Send the spikes of one step."""
+        state = self._state()
         freq, weight = values(self.freq, in_units_of(state, self.weight, "The weight of PoissonInput"))
-        now = without_units(state.value)
-        shape = now.shape if self.indices is None else now[..., self.indices].shape
-        count = random.binomial(self.num_input, _probability(freq), shape)
-        added = (weight * count).astype(now.dtype)
-        new = now + added if self.indices is None else now.at[..., self.indices].add(added)
-        state.value = like(state.value, new)
+        held = without_units(state.value)
+        shape = held.shape if self.indices is None else held[..., self.indices].shape
+        added = (weight * _counts(self.num_input, _probability(freq), shape)).astype(held.dtype)
+        if self.indices is not None:
+            added = jnp.zeros_like(held).at[..., self.indices].add(added)
+        if isinstance(self.target, Population):
+            self.target.add_delta_input(self.key or "", like(state.value, added))
+        else:
+            state.value = like(state.value, held + added)
+
+    def _state(self) -> Any:
+        """The State that is sent to, or one of the same shape."""
+        if isinstance(self.target, Prefetch):
+            return self.target.get_item()
+        return Prefetch(self.target, next(iter(self.target._beginnings()), "V")).get_item()
+
+
+def _counts(number: int, probability: Any, shape: tuple[int, ...]) -> jax.Array:
+    """Draws from the binomial distribution. Where few spikes are expected, by inversion: the number of values of the
+    distribution function that a uniform draw exceeds, which is much cheaper.
+    """
+    if not known(number, probability) or np.ndim(probability) or number * float(probability) > FEW:
+        return random.binomial(number, probability, shape)
+    p = float(probability)
+    mass, below = (1 - p) ** number, []
+    total = mass
+    while total < 1 - 1e-9 and len(below) < number:
+        below.append(total)
+        mass *= (number - len(below) + 1) / len(below) * p / (1 - p)
+        total += mass
+    draws = random.rand(*shape)
+    counts: jax.Array = jnp.zeros(shape, jnp.int32)
+    for value in below:
+        counts = counts + (draws >= value)
+    return counts
+
+
+FEW = 16.0
 
 
 class SpikeTime(Spiking, Dynamics):

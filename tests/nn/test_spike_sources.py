@@ -52,7 +52,32 @@ def test_poisson_input_is_binomial() -> None:
     np.testing.assert_allclose(counts[:, [0, 2]].mean(0), 50 * p, rtol=0.03)
     np.testing.assert_allclose(counts[:, [0, 2]].var(0), 50 * p * (1 - p), rtol=0.15)
     with pytest.raises(TypeError, match="prefetch"):
-        nn.PoissonInput(neurons, None, 1, 1.0, 1.0)  # type: ignore[arg-type]
+        nn.PoissonInput(neurons.V, None, 1, 1.0, 1.0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("number", "rate"), [(1, 300.0), (5, 2e3), (1000, 2.0), (30, 600.0), (50, 600.0)])
+def test_counts_have_the_binomial_distribution(number: int, rate: float) -> None:
+    sg.random.seed(1)
+    synapse = nn.init_all_states(nn.Expon(20000))
+    with sg.environ.context(dt=1.0):
+        nn.PoissonInput(synapse.prefetch("g"), None, number, rate, 1.0)()
+    p = -math.expm1(-rate * 1e-3)
+    expected = np.array([math.comb(number, k) * p**k * (1 - p) ** (number - k) for k in range(number + 1)])
+    found = np.bincount(np.asarray(synapse.g.value, int), minlength=number + 1)
+    often = 20000 * expected > 5
+    chi2 = ((found - 20000 * expected)[often] ** 2 / (20000 * expected[often])).sum()
+    assert chi2 < often.sum() + 5 * math.sqrt(2 * often.sum())
+    assert found[~often].sum() < 60
+
+
+def test_input_to_a_population_arrives_like_that_of_a_projection() -> None:
+    """What brings a neuron to its threshold makes it spike."""
+    sg.random.seed(0)
+    neurons = nn.init_all_states(nn.LIF(3, V_th=5.0), batch_size=2)
+    noise = nn.PoissonInput(neurons, [0, 2], num_input=20, freq=1e6, weight=0.25)
+    with sg.environ.context(dt=1.0):
+        noise()
+        np.testing.assert_array_equal(neurons(), [[1, 0, 1]] * 2)
 
 
 @pytest.mark.parametrize("rounding", ["round", "floor", "ceil", lambda ratio: np.floor(ratio) + 1])
