@@ -82,7 +82,9 @@ def simulate(step: Callable[[Any], Any], duration: float, title: str = "simulati
     return np.concatenate(found)
 
 
-def draw_raster(axes: Axes, spikes: Spikes, colour: str, every: int = 1, above: int = 0) -> int:
+def draw_raster(
+    axes: Axes, spikes: Spikes, colour: str, every: int = 1, above: int = 0, size: float = 2.0
+) -> int:
     """Dots for the spikes of every ``every``-th neuron, from row ``above`` on; returns the next free row."""
     shown = spikes.ids % every == 0
     axes.plot(
@@ -90,7 +92,7 @@ def draw_raster(axes: Axes, spikes: Spikes, colour: str, every: int = 1, above: 
         spikes.ids[shown] // every + above,
         ".",
         color=colour,
-        markersize=2,
+        markersize=size,
         markeredgewidth=0,
     )
     axes.set(xlabel="time (ms)", yticks=[], xlim=(0, spikes.duration))

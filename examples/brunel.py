@@ -1,0 +1,127 @@
+"""States of a sparsely connected network with delays: Brunel (2000).
+
+    python examples/brunel.py [--short] [--output DIR]
+
+10,000 excitatory and 2,500 inhibitory integrate-and-fire neurons, each with synapses from a tenth of both, which
+act after 1.5 ms. How strong inhibition is (g) and how much comes from outside (the rate, in units of the one that
+suffices to reach the threshold) decide what they do: spike together like clocks, each on its own and irregularly,
+or irregularly in a rhythm. These are panels A to D of the paper's figure 8.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from shared import COLOURS, options, save_picture
+from spiking import Spikes, draw_raster, simulate
+
+import stategraph as sg
+from stategraph import nn
+
+DT = 0.1  # ms
+DELAY, TAU, THRESHOLD, RESET, REFRACTORY = 1.5, 20.0, 20.0, 10.0, 2.0  # ms and mV
+
+
+class Regime(NamedTuple):
+    """A state, with inhibition ``g`` times as strong as excitation and ``outside`` times the input that is enough."""
+
+    title: str
+    g: float
+    outside: float
+
+
+REGIMES = {
+    "SR": Regime("synchronous regular", 3.0, 2.0),
+    "SI fast": Regime("synchronous irregular, fast", 6.0, 4.0),
+    "AI": Regime("asynchronous irregular", 5.0, 2.0),
+    "SI slow": Regime("synchronous irregular, slow", 4.5, 0.9),
+}
+
+
+class Brunel(nn.Module):
+    """``synapses`` excitatory ones a neuron, of ``strength`` mV, and a quarter as many inhibitory ones."""
+
+    def __init__(
+        self, regime: Regime, excitatory: int = 10000, synapses: int = 1000, strength: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.excitatory = excitatory
+        inhibitory = excitatory // 4
+        size = excitatory + inhibitory
+        self.neurons = nn.LIFRef(
+            size, tau=TAU, tau_ref=REFRACTORY, V_th=THRESHOLD, V_reset=RESET, V_rest=0.0,
+            V_initializer=nn.init.Uniform(0.0, THRESHOLD), spk_reset="hard",
+        )  # fmt: skip
+        self.late = self.neurons.output_delay(
+            DELAY - DT
+        )  # asked for before a step, it counts from the last one
+        connect = sg.event.FixedNumConn
+        self.excite = nn.DeltaProj(
+            comm=connect(excitatory, size, synapses, strength, efferent_target="pre"), post=self.neurons
+        )
+        self.inhibit = nn.DeltaProj(
+            comm=connect(inhibitory, size, synapses // 4, -regime.g * strength, efferent_target="pre"),
+            post=self.neurons,
+        )
+        enough = (
+            1000 * THRESHOLD / (strength * synapses * TAU)
+        )  # Hz for each of as many synapses from outside
+        self.outside = nn.PoissonInput(self.neurons, None, synapses, regime.outside * enough, strength)
+
+    def update(self, _: Any) -> Any:
+        spikes = self.late()
+        self.excite(spikes[: self.excitatory])
+        self.inhibit(spikes[self.excitatory :])
+        self.outside()
+        return self.neurons() > 0
+
+
+def synchrony(spikes: Spikes) -> float:
+    """The standard deviation of the population's rate in bins of 1 ms, in units of that of independent neurons."""
+    rates = spikes.rates(1.0)[1]
+    return float(rates.std() / np.sqrt(1000 * rates.mean() / spikes.size))
+
+
+def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
+    """Rate (Hz), CV of the inter-spike intervals and synchrony of each state."""
+    chosen = options(__doc__, arguments)
+    names, scale, duration, settling = list(REGIMES), 1, 1000.0, 200.0  # ms
+    if chosen.short:  # a fifth of the neurons and synapses, which are five times as strong
+        names, scale, duration, settling = ["SR", "AI"], 5, 250.0, 50.0
+    numbers, pictures = {}, {}
+    for name in names:
+        sg.random.seed(1)
+        with sg.environ.context(dt=DT):
+            network = Brunel(REGIMES[name], 10000 // scale, 1000 // scale, 0.1 * scale)
+            raster = simulate(nn.init_all_states(network), duration, f"{name:8}")
+        spikes = Spikes.of(raster, DT).after(settling)
+        numbers[name] = {"rate": spikes.rate, "cv": spikes.cv, "synchrony": synchrony(spikes)}
+        pictures[name] = spikes
+        print(
+            "{rate:6.1f} Hz, CV {cv:.2f}, synchrony {synchrony:.1f}".format(**numbers[name]),
+            "in",
+            REGIMES[name].title,
+        )
+    save_picture(draw(pictures), chosen.output / "brunel.png")
+    return numbers
+
+
+def draw(pictures: dict[str, Spikes]) -> Figure:
+    """For each state the spikes of 50 neurons and the rate of all, for 200 ms."""
+    figure = Figure(figsize=(4.8 * len(pictures) / 2, 7.2), layout="constrained")
+    cells = figure.subplots(4, len(pictures) // 2, height_ratios=[2, 1, 2, 1], squeeze=False)
+    for i, (name, spikes) in enumerate(pictures.items()):
+        row, column = 2 * (i // (len(pictures) // 2)), i % (len(pictures) // 2)
+        above, below = cells[row, column], cells[row + 1, column]
+        draw_raster(above, spikes.within(0, 50), COLOURS[i], size=4)
+        regime = REGIMES[name]
+        above.set(
+            title=f"{regime.title}: g = {regime.g:g}, outside {regime.outside:g}", xlabel="", xlim=(0, 200)
+        )
+        below.plot(*spikes.rates(1.0), color=COLOURS[i], linewidth=0.8)
+        below.set(xlabel="time (ms)", ylabel="rate (Hz)", xlim=(0, 200), ylim=(0, None))
+    return figure
+
+
+if __name__ == "__main__":
+    main()
