@@ -46,32 +46,22 @@ def ours(kind: str, size: int, seed: int, out: str) -> None:
     """One measurement of ours: the median of a few seconds that follow on one another; the spikes of the last."""
     import importlib
 
-    import jax.numpy as jnp
-
     import stategraph as sg
 
     sg.random.seed(seed)
     network = sg.nn.init_all_states(getattr(importlib.import_module(kind), kind.upper())(size))
-    steps = round(DURATION / DT)
-
-    def step(i: Any) -> Any:
-        with sg.environ.context(t=i * DT):
-            return network(i)
-
     seconds = []
-    with sg.environ.context(dt=DT):
-        for repeat in range(REPEATS + 1):  # the first compiles, and lets the network settle
-            numbers = jnp.arange(steps) + repeat * steps
-            start = time.perf_counter()
-            raster = sg.compile.for_loop(step, numbers).block_until_ready()
-            seconds.append(time.perf_counter() - start)
-    when, who = np.nonzero(np.asarray(raster))
-    np.savez(out, seconds=np.median(seconds[1:]), times=when * DT, ids=who, first=seconds[0])
+    for _ in range(REPEATS + 1):  # the first compiles, and lets the network settle
+        start = time.perf_counter()
+        found = sg.nn.run(network, DURATION, monitor={"spikes": network.neurons.spike}, dt=DT)["spikes"]
+        seconds.append(time.perf_counter() - start)
+    times = found.times - found.start
+    np.savez(out, seconds=np.median(seconds[1:]), times=times, ids=found.ids, first=seconds[0])
 
 
 def one(tool: str, kind: str, size: int, seed: int) -> dict[str, float] | None:
     """One measurement in a process of its own; None when the tool is not there."""
-    from spiking import Spikes
+    from stategraph.spikes import Spikes, cv, rates
 
     script, *more = TOOLS[tool]
     mine = tool == "stategraph"
@@ -86,8 +76,10 @@ def one(tool: str, kind: str, size: int, seed: int) -> dict[str, float] | None:
         if done.returncode:
             raise RuntimeError(f"{tool} failed on {kind} with {size} neurons:\n{done.stderr[-2000:]}")
         found = np.load(out)
-        spikes = Spikes(found["times"], found["ids"], size, DURATION)
-        return {"seconds": float(found["seconds"]), "rate": spikes.rate, "cv": spikes.cv}
+        when = np.round(found["times"] / DT).astype(np.int32)
+        spikes = Spikes(when, found["ids"], shape=(size,), length=round(DURATION / DT), dt=DT)
+        numbers = {"rate": rates(spikes).mean(), "cv": np.nanmean(cv(spikes, least=5))}
+        return {"seconds": float(found["seconds"]), **{name: float(value) for name, value in numbers.items()}}
 
 
 def measure(sizes: tuple[int, ...] = SIZES, rounds: int = 3) -> list[dict[str, Any]]:

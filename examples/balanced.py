@@ -1,26 +1,38 @@
-"""What is looked at in a network of excitatory and inhibitory neurons: for ``coba.py`` and ``cuba.py``."""
+"""What is done with a network of excitatory and inhibitory neurons: for ``coba.py``, ``cuba.py`` and others."""
 
+import time
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 from shared import COLOURS, save_picture
-from spiking import Spikes, draw_raster
+from spiking import bar, draw_raster, mean_cv, mean_rate
+
+from stategraph import nn, spikes
+from stategraph.spikes import Spikes
 
 SETTLED = 100.0
 """What is measured begins after so many ms."""
 
 
-def report(name: str, spikes: Spikes, excitatory: int, seconds: float, picture: Path) -> dict[str, float]:
-    """Print rates and irregularity, draw them, and return them."""
+def observe(name: str, network: Any, duration: float, picture: Path, dt: float = 0.1) -> dict[str, float]:
+    """Run a network that has ``neurons``, of which the first are ``excitatory``; print and draw what they do.
+
+    Returns rates (Hz), the CV of the inter-spike intervals, and the seconds that it took, with compiling.
+    """
+    began = time.perf_counter()
+    recorded = nn.run(network, duration, monitor={"spikes": network.neurons.spike}, dt=dt, progress=bar(name))
+    seconds = time.perf_counter() - began
+    every: Spikes = recorded["spikes"]
     populations = {
-        "excitatory": spikes.within(0, excitatory),
-        "inhibitory": spikes.within(excitatory, spikes.size),
+        "excitatory": every.of(0, network.excitatory),
+        "inhibitory": every.of(network.excitatory, every.size),
     }
     save_picture(draw(name, populations), picture)
-    steady = spikes.after(SETTLED)
-    numbers = {title: those.after(SETTLED).rate for title, those in populations.items()}
-    numbers |= {"rate": steady.rate, "cv": steady.cv, "seconds": seconds}
-    print(f"{spikes.size} neurons, {spikes.duration:.0f} ms in {seconds:.2f} s with compiling")
+    numbers = {title: mean_rate(those.between(SETTLED)) for title, those in populations.items()}
+    numbers |= {"rate": mean_rate(every.between(SETTLED)), "cv": mean_cv(every.between(SETTLED))}
+    numbers |= {"seconds": seconds, "steps per second": len(recorded.t) / seconds}
+    print(f"{every.size} neurons, {duration:.0f} ms in {seconds:.2f} s with compiling")
     print("{excitatory:.1f} Hz excitatory, {inhibitory:.1f} Hz inhibitory".format(**numbers), end=", ")
     print("CV of the inter-spike intervals {cv:.2f}".format(**numbers))
     return numbers
@@ -31,9 +43,9 @@ def draw(name: str, populations: dict[str, Spikes]) -> Figure:
     figure = Figure(figsize=(9.6, 5.2), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2.2, 1])
     row = 0
-    for colour, (title, spikes) in zip(COLOURS, populations.items(), strict=False):
-        row = draw_raster(above, spikes, colour, every=8, above=row)
-        below.plot(*spikes.rates(5.0), color=colour, linewidth=1, label=title)
+    for colour, (title, those) in zip(COLOURS, populations.items(), strict=False):
+        row = draw_raster(above, those, colour, every=8, above=row)
+        below.plot(*spikes.rate(those, 5.0), color=colour, linewidth=1, label=title)
     above.set(title=f"{name}: spikes of every eighth neuron", xlabel="", ylim=(0, row))
     below.set(xlabel="time (ms)", ylabel="rate (Hz)", ylim=(0, None))
     return figure

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 from shared import COLOURS, options, save_picture
-from spiking import Spikes, draw_raster, simulate
+from spiking import bar, draw_raster, mean_cv, mean_rate
 
 import stategraph as sg
-from stategraph import nn
+from stategraph import nn, spikes
+from stategraph.spikes import Spikes
 
 DT = 0.1  # ms
 DELAY, TAU, THRESHOLD, RESET, REFRACTORY = 1.5, 20.0, 20.0, 10.0, 2.0  # ms and mV
@@ -68,18 +69,18 @@ class Brunel(nn.Module):
         )  # Hz for each of as many synapses from outside
         self.outside = nn.PoissonInput(self.neurons, None, synapses, regime.outside * enough, strength)
 
-    def update(self, _: Any) -> Any:
-        spikes = self.late()
-        self.excite(spikes[: self.excitatory])
-        self.inhibit(spikes[self.excitatory :])
+    def update(self) -> Any:
+        sent = self.late()
+        self.excite(sent[: self.excitatory])
+        self.inhibit(sent[self.excitatory :])
         self.outside()
-        return self.neurons() > 0
+        return self.neurons()
 
 
-def synchrony(spikes: Spikes) -> float:
+def synchrony(those: Spikes) -> float:
     """The standard deviation of the population's rate in bins of 1 ms, in units of that of independent neurons."""
-    rates = spikes.rates(1.0)[1]
-    return float(rates.std() / np.sqrt(1000 * rates.mean() / spikes.size))
+    rates = spikes.rate(those, 1.0)[1]
+    return float(rates.std() / np.sqrt(1000 * rates.mean() / those.size))
 
 
 def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
@@ -92,11 +93,12 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     for name in names:
         sg.random.seed(1)
         with sg.environ.context(dt=DT):
-            network = Brunel(REGIMES[name], 10000 // scale, 1000 // scale, 0.1 * scale)
-            raster = simulate(nn.init_all_states(network), duration, f"{name:8}")
-        spikes = Spikes.of(raster, DT).after(settling)
-        numbers[name] = {"rate": spikes.rate, "cv": spikes.cv, "synchrony": synchrony(spikes)}
-        pictures[name] = spikes
+            network = nn.init_all_states(Brunel(REGIMES[name], 10000 // scale, 1000 // scale, 0.1 * scale))
+            monitor = {"spikes": network.neurons.spike}
+            those = nn.run(network, duration, monitor=monitor, progress=bar(f"{name:8}"))["spikes"]
+        those = those.between(settling)
+        numbers[name] = {"rate": mean_rate(those), "cv": mean_cv(those), "synchrony": synchrony(those)}
+        pictures[name] = those
         print(
             "{rate:6.1f} Hz, CV {cv:.2f}, synchrony {synchrony:.1f}".format(**numbers[name]),
             "in",
@@ -110,16 +112,16 @@ def draw(pictures: dict[str, Spikes]) -> Figure:
     """For each state the spikes of 50 neurons and the rate of all, for 200 ms."""
     figure = Figure(figsize=(4.8 * len(pictures) / 2, 7.2), layout="constrained")
     cells = figure.subplots(4, len(pictures) // 2, height_ratios=[2, 1, 2, 1], squeeze=False)
-    for i, (name, spikes) in enumerate(pictures.items()):
+    for i, (name, those) in enumerate(pictures.items()):
         row, column = 2 * (i // (len(pictures) // 2)), i % (len(pictures) // 2)
         above, below = cells[row, column], cells[row + 1, column]
-        draw_raster(above, spikes.within(0, 50), COLOURS[i], size=4)
-        regime = REGIMES[name]
+        draw_raster(above, those.of(0, 50), COLOURS[i], size=4)
+        regime, shown = REGIMES[name], (those.start, those.start + 200)
         above.set(
-            title=f"{regime.title}: g = {regime.g:g}, outside {regime.outside:g}", xlabel="", xlim=(0, 200)
+            title=f"{regime.title}: g = {regime.g:g}, outside {regime.outside:g}", xlabel="", xlim=shown
         )
-        below.plot(*spikes.rates(1.0), color=COLOURS[i], linewidth=0.8)
-        below.set(xlabel="time (ms)", ylabel="rate (Hz)", xlim=(0, 200), ylim=(0, None))
+        below.plot(*spikes.rate(those, 1.0), color=COLOURS[i], linewidth=0.8)
+        below.set(xlabel="time (ms)", ylabel="rate (Hz)", xlim=shown, ylim=(0, None))
     return figure
 
 

@@ -8,18 +8,15 @@ Nothing drives it: the conductances it starts with set it off, and excitation an
 balance at some 20 irregular spikes per neuron and second.
 """
 
-import time
 from typing import Any
 
-from balanced import report
+from balanced import observe
 from shared import options
-from spiking import Spikes, simulate
 
 import stategraph as sg
 from stategraph import nn
 
-DT = 0.1  # ms
-DURATION, SHORT_DURATION = 1000.0, 300.0  # ms
+DURATION, SHORT_DURATION = 1000.0, 500.0  # ms
 
 
 class COBA(nn.Module):
@@ -53,24 +50,20 @@ class COBA(nn.Module):
             post=self.neurons,
         )
 
-    def update(self, _: Any) -> Any:
+    def update(self) -> Any:
         spikes = self.neurons.get_spike()  # of the last step
         self.excite(spikes[: self.excitatory])
         self.inhibit(spikes[self.excitatory :])
-        return self.neurons() > 0
+        return self.neurons()
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
-    """Rates of the excitatory and inhibitory neurons (Hz), CV of the inter-spike intervals, steps per second."""
+    """Rates (Hz), the CV of the inter-spike intervals, and how long it took."""
     chosen = options(__doc__, arguments)
-    duration = SHORT_DURATION if chosen.short else DURATION
     sg.random.seed(0)
     network = nn.init_all_states(COBA())
-    with sg.environ.context(dt=DT):
-        began = time.perf_counter()
-        spikes = Spikes.of(simulate(network, duration, "COBA"), DT)
-        seconds = time.perf_counter() - began
-    return report("COBA", spikes, network.excitatory, seconds, chosen.output / "coba.png")
+    duration = SHORT_DURATION if chosen.short else DURATION
+    return observe("COBA", network, duration, chosen.output / "coba.png")
 
 
 if __name__ == "__main__":

@@ -8,18 +8,15 @@ rest, -49 mV, a neuron is above its threshold: it would spike regularly, and som
 are what the inhibition leaves of that.
 """
 
-import time
 from typing import Any
 
-from balanced import report
+from balanced import observe
 from shared import options
-from spiking import Spikes, simulate
 
 import stategraph as sg
 from stategraph import nn
 
-DT = 0.1  # ms
-DURATION, SHORT_DURATION = 1000.0, 300.0  # ms
+DURATION, SHORT_DURATION = 1000.0, 500.0  # ms
 
 
 class CUBA(nn.Module):
@@ -40,37 +37,24 @@ class CUBA(nn.Module):
             V_initializer=nn.init.Uniform(-60.0, -50.0),
             spk_reset="hard",
         )
-        self.excite = nn.AlignPostProj(
-            comm=sg.event.FixedProb(self.excitatory, size, probability, 1.62),
-            syn=nn.Expon.desc(tau=5.0),
-            out=nn.CUBA.desc(),
-            post=self.neurons,
-        )
-        self.inhibit = nn.AlignPostProj(
-            comm=sg.event.FixedProb(size - self.excitatory, size, probability, -9.0),
-            syn=nn.Expon.desc(tau=10.0),
-            out=nn.CUBA.desc(),
-            post=self.neurons,
-        )
+        self.excite = sg.event.FixedProb(self.excitatory, size, probability, 1.62)
+        self.inhibit = sg.event.FixedProb(size - self.excitatory, size, probability, -9.0)
+        self.fast, self.slow = nn.Expon(size, tau=5.0), nn.Expon(size, tau=10.0)
 
-    def update(self, _: Any) -> Any:
+    def update(self) -> Any:
         spikes = self.neurons.get_spike()  # of the last step
-        self.excite(spikes[: self.excitatory])
-        self.inhibit(spikes[self.excitatory :])
-        return self.neurons() > 0
+        excitation = self.fast(spikes[: self.excitatory] @ self.excite)
+        inhibition = self.slow(spikes[self.excitatory :] @ self.inhibit)
+        return self.neurons(excitation + inhibition)
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
-    """Rates of the excitatory and inhibitory neurons (Hz), CV of the inter-spike intervals, steps per second."""
+    """Rates (Hz), the CV of the inter-spike intervals, and how long it took."""
     chosen = options(__doc__, arguments)
-    duration = SHORT_DURATION if chosen.short else DURATION
     sg.random.seed(0)
     network = nn.init_all_states(CUBA())
-    with sg.environ.context(dt=DT):
-        began = time.perf_counter()
-        spikes = Spikes.of(simulate(network, duration, "CUBA"), DT)
-        seconds = time.perf_counter() - began
-    return report("CUBA", spikes, network.excitatory, seconds, chosen.output / "cuba.png")
+    duration = SHORT_DURATION if chosen.short else DURATION
+    return observe("CUBA", network, duration, chosen.output / "cuba.png")
 
 
 if __name__ == "__main__":

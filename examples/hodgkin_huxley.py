@@ -7,18 +7,15 @@ whose spikes are made by sodium and potassium channels (Traub and Miles 1991). T
 ``nn.HH`` with other rates of the gates. Excitation and inhibition keep each other in balance.
 """
 
-import time
 from typing import Any
 
 import jax.numpy as jnp
-from balanced import report
+from balanced import observe
 from shared import options
-from spiking import Spikes, simulate
 
 import stategraph as sg
 from stategraph import nn
 
-DT = 0.1  # ms
 DURATION, SHORT_DURATION = 1000.0, 200.0  # ms
 AREA = 20000e-8
 """The membrane of a neuron (cm²): 1 nS is 1/AREA nS/cm², which are 1e-3/AREA µS/cm²."""
@@ -80,25 +77,21 @@ class COBAHH(nn.Module):
             post=self.neurons,
         )
 
-    def update(self, _: Any) -> Any:
+    def update(self) -> Any:
         spikes = self.spikes.value  # of the last step
         self.excite(spikes[: self.excitatory])
         self.inhibit(spikes[self.excitatory :])
         self.spikes.value = self.neurons()
-        return self.spikes.value > 0
+        return self.spikes.value
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
-    """Rates of the excitatory and inhibitory neurons (Hz), CV of the inter-spike intervals, steps per second."""
+    """Rates (Hz), the CV of the inter-spike intervals, and how long it took."""
     chosen = options(__doc__, arguments)
-    duration = SHORT_DURATION if chosen.short else DURATION
     sg.random.seed(0)
     network = nn.init_all_states(COBAHH())
-    with sg.environ.context(dt=DT):
-        began = time.perf_counter()
-        spikes = Spikes.of(simulate(network, duration, "COBAHH"), DT)
-        seconds = time.perf_counter() - began
-    return report("COBAHH", spikes, network.excitatory, seconds, chosen.output / "hodgkin_huxley.png")
+    duration = SHORT_DURATION if chosen.short else DURATION
+    return observe("COBAHH", network, duration, chosen.output / "hodgkin_huxley.png")
 
 
 if __name__ == "__main__":
