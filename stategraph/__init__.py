@@ -22,6 +22,7 @@ from stategraph import (
     transform,
     typing,
     util,
+    viz,
 )
 from stategraph._version import __version__
 from stategraph.errors import BatchAxisError
@@ -98,4 +99,5 @@ __all__ = [
     "transform",
     "typing",
     "util",
+    "viz",
 ]

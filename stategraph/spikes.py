@@ -271,12 +271,10 @@ def events(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _places(flat: np.ndarray) -> np.ndarray:
     """``np.flatnonzero`` of an array of bool."""
     whole = len(flat) // 8 * 8
-    if whole < 512:
-        return np.flatnonzero(flat)
     words = flat[:whole].view(np.uint64)
-    hit = _places(words != 0)
-    which, within = np.nonzero(flat[:whole].reshape(-1, 8)[hit])
-    return np.concatenate([hit[which] * 8 + within, whole + np.flatnonzero(flat[whole:])])
+    hit = np.flatnonzero(words != 0)
+    found = np.flatnonzero(words.take(hit).view(np.uint8))
+    return np.concatenate([hit[found >> 3] * 8 + (found & 7), whole + np.flatnonzero(flat[whole:])])
 
 
 # ------------------------------------------------------------------------------------------------------- numbers
