@@ -70,7 +70,12 @@ from stategraph._jax.derivatives import (
     user_array,
 )
 from stategraph._jax.locations import display_file, here, location_of, resolve_source, source_of
-from stategraph._jax.operations import lower_by, lower_foreign_call, new_operation, without_foreign_calls
+from stategraph._jax.operations import (
+    lower_by,
+    lower_foreign_call,
+    lowering_without_foreign_calls,
+    new_operation,
+)
 from stategraph._jax.primitives import (
     STATE_EFFECT,
     StateEffect,
@@ -196,6 +201,7 @@ __all__ = [
     "local_aval",
     "lower_by",
     "lower_foreign_call",
+    "lowering_without_foreign_calls",
     "low_body",
     "location_of",
     "make_body",
@@ -248,7 +254,6 @@ __all__ = [
     "weak",
     "when_watching_changes",
     "within_mesh",
-    "without_foreign_calls",
     "without_mesh",
     "x64",
     "zero_tangent",

@@ -7,10 +7,8 @@ operand can be transposed, and the caller says how.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -111,39 +109,35 @@ Choose = Callable[[str, str, bool, Sequence[Any], dict[str, Any]], tuple[str, Ca
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
-class _Generic(threading.local):
-    on = False
-
-
-_GENERIC = _Generic()
-
-
-@contextlib.contextmanager
-def without_foreign_calls() -> Iterator[None]:
-    """Lower without functions that only this process has."""
-    before, _GENERIC.on = _GENERIC.on, True
-    try:
-        yield
-    finally:
-        _GENERIC.on = before
+_CHOICES: dict[Any, Choose] = {}
 
 
 def lower_by(primitive: Any, choose: Choose) -> None:
     """Lower a primitive as a function of JAX that ``choose`` names when the program is lowered."""
-
-    def register(platform: str | None) -> None:
-        def rule(context: Any, *operands: Any, **params: Any) -> Any:
-            module = context.module_context
-            exported = module.lowering_parameters.for_export or tuple(module.platforms) != (platform,)
-            in_process = not (exported or _GENERIC.on)
-            _, function = choose(primitive.name, platform or "", in_process, context.avals_in, params)
-            lower = mlir.lower_fun(lambda *given: function(*given, **params), multiple_results=False)
-            return lower(context, *operands)
-
-        mlir.register_lowering(primitive, rule, platform=platform)
-
+    _CHOICES[primitive] = choose
     for platform in PLATFORMS:
-        register(platform)
+        mlir.register_lowering(primitive, _rule(primitive, choose, platform), platform=platform)
+
+
+def _rule(primitive: Any, choose: Choose, platform: str | None) -> Callable[..., Any]:
+    """The rule for a platform; None for all, and then without functions of this process."""
+
+    def rule(context: Any, *operands: Any, **params: Any) -> Any:
+        module = context.module_context
+        one = tuple(module.platforms) == (platform,)
+        in_process = one and not module.lowering_parameters.for_export
+        chosen = platform or (module.platforms[0] if len(module.platforms) == 1 else "")
+        _, function = choose(primitive.name, chosen, in_process, context.avals_in, params)
+        lower = mlir.lower_fun(lambda *given: function(*given, **params), multiple_results=False)
+        return lower(context, *operands)
+
+    return rule
+
+
+def lowering_without_foreign_calls() -> dict[str, Any]:
+    """Options of ``jax.stages.Traced.lower`` for a program that names no function of this process."""
+    rules: Any = tuple((primitive, _rule(primitive, choose, None)) for primitive, choose in _CHOICES.items())
+    return {"_private_parameters": mlir.LoweringParameters(override_lowering_rules=rules)}
 
 
 def lower_foreign_call(

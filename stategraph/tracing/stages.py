@@ -23,6 +23,7 @@ from stategraph.backends.params import treedef_of
 from stategraph.backends.xla import Executable, SignatureMiss, build, strip_host_effects
 from stategraph.errors import CallError, LoweringError, TraceError, describe
 from stategraph.ir.core import Program
+from stategraph.ir.event_ops import EVENT_OPS
 from stategraph.ir.shards import sharding_text
 from stategraph.passes import hooks
 from stategraph.passes.base import Pass
@@ -228,13 +229,22 @@ class Lowered(Stage):
         """JAX's own lowering of the program."""
         if self._lowered is None:
             start = time.perf_counter()
-            jitted = self.executable.jit
-            options = {"lowering_platforms": self.platforms} if self.platforms else {}
-            with paused_gc():
-                donated, kept, args, kwargs = self._example()
-                self._lowered = jitted.trace(donated, kept, *args, **kwargs).lower(**options)
+            self._lowered = self._lower({})
             self.times["lower"] = time.perf_counter() - start
         return self._lowered
+
+    def _lower(self, options: dict[str, Any]) -> Any:
+        if self.platforms:
+            options = {**options, "lowering_platforms": self.platforms}
+        with paused_gc():
+            donated, kept, args, kwargs = self._example()
+            return self.executable.jit.trace(donated, kept, *args, **kwargs).lower(**options)
+
+    def _for_text(self, native: bool) -> Any:
+        """JAX's lowering; without ``native``, one that names no function of this process."""
+        if native or next(self.program.walk(*EVENT_OPS), None) is None:
+            return self.jax_lowered
+        return self._lower(_jax.lowering_without_foreign_calls())
 
     @property
     def states(self) -> dict[str, State[Any]]:
@@ -268,15 +278,22 @@ class Lowered(Stage):
         times = {**self.times, "compile": time.perf_counter() - start}
         return Compiled(self.program, self, compiled, times)
 
-    def as_text(self, dialect: str = "stategraph") -> str:
-        """The program as ``stategraph``, ``jaxpr``, ``stablehlo`` or (compiled) ``hlo`` text."""
+    def as_text(self, dialect: str = "stategraph", *, native: bool = False) -> str:
+        """The program as ``stategraph``, ``jaxpr``, ``stablehlo`` or (compiled) ``hlo`` text.
+
+        Event products are written out in the last two, as programs that are exported have them; with ``native`` they
+        are calls of native kernels, as in the program that runs here.
+        """
         if dialect == "stategraph":
             return str(self.program)
         if dialect == "jaxpr":
             return str(self.executable.body)
         if dialect == "stablehlo":
-            return str(self.jax_lowered.as_text())
+            return str(self._for_text(native).as_text())
         if dialect == "hlo":
+            lowered = self._for_text(native)
+            if lowered is not self._lowered:
+                return str(lowered.compile().as_text())
             return self.compile().as_text("hlo")
         raise ValueError(f"dialect is 'stategraph', 'jaxpr', 'stablehlo' or 'hlo', not {dialect!r}")
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-CHUNK = 16
+WORD = 32
 """Neurons that are passed over at once when none of them is active."""
 DENSE_THRESHOLD = 0.1
 """Share of active rows above which a product with a matrix is an ordinary one: without and"""
@@ -186,20 +186,29 @@ class _Windows:
 
 
 def _over_active(events: Any, add: Callable[[Any, Any, Any], Any], total: Any) -> Any:
-    """``add(row, value, total)`` for each row whose value is not zero."""
-    values = jnp.pad(events, (0, -events.shape[0] % CHUNK)).reshape(-1, CHUNK)
-    active = values != 0
-    some = active.any(axis=1)
+    """``add(row, value, total)`` for each row whose value is not zero.
 
-    def visit(chunk: Any, total: Any) -> Any:
-        def one(k: Any, total: Any) -> Any:
-            row, value = (chunk * CHUNK + k).astype(jnp.int32), values[chunk, k]
-            return lax.cond(active[chunk, k], lambda t: add(row, value, t), lambda t: t, total)
+    The active neurons are bits of words: the loop passes over words that are zero, and takes the lowest bit of the
+    others until none is left.
+    """
+    active = jnp.pad(events != 0, (0, -events.shape[0] % WORD)).reshape(-1, WORD)
+    bits = jnp.uint32(1) << jnp.arange(WORD, dtype=jnp.uint32)
+    words = jnp.where(active, bits, jnp.uint32(0)).sum(axis=1, dtype=jnp.uint32)
 
-        return lax.fori_loop(0, CHUNK, one, total)
+    def visit(place: Any, total: Any) -> Any:
+        def lowest(state: Any) -> Any:
+            word, total = state
+            below = (word & (~word + 1)) - 1
+            row = place * WORD + lax.population_count(below).astype(jnp.int32)
+            return word & (word - 1), add(row, events[row], total)
+
+        return lax.while_loop(lambda state: state[0] != 0, lowest, (words[place], total))[1]
 
     return lax.fori_loop(
-        0, values.shape[0], lambda c, t: lax.cond(some[c], lambda t: visit(c, t), lambda t: t, t), total
+        0,
+        words.shape[0],
+        lambda place, total: lax.cond(words[place] != 0, lambda t: visit(place, t), lambda t: t, total),
+        total,
     )
 
 

@@ -1,0 +1,224 @@
+"""Every kernel of the dispatch table against dense NumPy, and native kernels in programs that are kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import stategraph as sg
+from stategraph import event
+from stategraph.backends.events import dispatch
+from stategraph.backends.events.primitives import csr_product, dense_product
+from stategraph.backends.native import binding
+from tests.support import ROOT
+
+ROWS = {
+    "native": lambda row: row.process and row.platform == "cpu",
+    "loop": lambda row: not row.process and row.platform == "cpu",
+    "parallel": lambda row: not row.process and row.platform is None and "small" not in row.build.__name__,
+}
+"""Kinds of kernels; together they are the whole table."""
+
+
+def kernel(kind: str, op: str, operands: list[Any], **params: Any) -> Callable[..., Any]:
+    """The kernel of a kind for these operands, compiled."""
+    if kind == "native" and not binding.available():
+        pytest.skip("numba is not installed")
+    (row,) = (row for row in dispatch.TABLE if row.op == op and ROWS[kind](row))
+    function = row.build([jax.typeof(x) for x in operands], **params)
+    assert function is not None
+    return jax.jit(lambda *given: function(*given, **params))
+
+
+def drawn(seed: int) -> tuple[tuple[int, int], np.ndarray, np.ndarray]:
+    """(shape, indptr, indices): rows of different lengths, some empty, with synapses twice."""
+    rng = np.random.default_rng(seed)
+    shape = (int(rng.integers(1, 90)), int(rng.integers(1, 90)))
+    count = int(rng.integers(0, 300)) if seed else 0
+    rows = np.sort(rng.integers(0, max(2 * shape[0] // 3, 1), count))
+    indptr = np.append(0, np.cumsum(np.bincount(rows, minlength=shape[0]))).astype(np.int32)
+    return shape, indptr, rng.integers(0, shape[1], count).astype(np.int32)
+
+
+def events_of(rng: np.random.Generator, rate: float, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    values = (rng.random(shape) < rate) * rng.uniform(0.5, 2.0, shape)
+    values[values == 0] = -0.0  # no event either
+    return values != 0 if dtype == "bool" else values.astype(dtype)
+
+
+CASES = [
+    # op, events, one weight, batch, transposed
+    ("event.csr", "bool", True, (), False),
+    ("event.csr", "bool", False, (), False),
+    ("event.csr", "float32", True, (), False),
+    ("event.csr", "float32", False, (3,), False),
+    ("event.csr", "bool", True, (), True),
+    ("event.csr", "float32", False, (3,), True),
+    ("event.csr_add", "bool", True, (), False),
+    ("event.csr_add", "float32", False, (3,), False),
+    ("event.csr_add", "bool", False, (), True),
+]
+
+
+@pytest.mark.parametrize("kind", ROWS)
+@pytest.mark.parametrize(("op", "dtype", "one", "batch", "transposed"), CASES)
+def test_sparse_kernels(kind: str, op: str, dtype: str, one: bool, batch: Any, transposed: bool) -> None:
+    for seed in (0, 1, 2) if kind == "native" else (1,):  # a kernel of XLA is compiled for each size
+        rng = np.random.default_rng(seed)
+        shape, indptr, indices = drawn(seed)
+        weight = rng.normal(size=() if one else indices.size).astype(np.float32)
+        matrix = np.zeros(shape)
+        np.add.at(matrix, (np.repeat(np.arange(shape[0]), np.diff(indptr)), indices), weight)
+        facing = matrix.T if transposed else matrix
+        total = rng.normal(size=(*batch, facing.shape[1])).astype(np.float32)
+        sums = [total] if op == "event.csr_add" else []
+        params = {"shape": shape, "transposed": transposed}
+        run: Any = None
+        for rate in (0.0, 0.1, 1.0):
+            events = events_of(rng, rate, dtype, (*batch, facing.shape[0]))
+            operands = [*map(jnp.asarray, (*sums, events, weight, indptr, indices))]
+            run = run or kernel(kind, op, operands, **params)
+            expected = events.astype(np.float64) @ facing + (total if sums else 0)
+            found = run(*operands)
+            assert found.dtype == jnp.float32
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", ROWS)
+@pytest.mark.parametrize(("dtype", "batch"), [("bool", ()), ("float32", (3,))])
+def test_outer_kernels(kind: str, dtype: str, batch: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    shape, indptr, indices = drawn(1)
+    rows = np.repeat(np.arange(shape[0]), np.diff(indptr))
+    post = rng.normal(size=(*batch, shape[1])).astype(np.float32)
+    run: Any = None
+    for rate in (0.0, 0.1, 1.0):
+        pre = events_of(rng, rate, dtype, (*batch, shape[0]))
+        operands = [*map(jnp.asarray, (pre, post, indptr, indices))]
+        run = run or kernel(kind, "event.csr_outer", operands, shape=shape)
+        expected = (pre[..., rows].astype(np.float64) * post[..., indices]).reshape(-1, rows.size).sum(0)
+        np.testing.assert_allclose(run(*operands), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ROWS)
+@pytest.mark.parametrize(
+    ("dtype", "batch", "transposed", "threshold"),
+    [
+        ("bool", (), False, 1.0),
+        ("float32", (), True, 0.3),
+        ("bool", (3,), False, 0.3),
+        ("float32", (3,), True, None),
+    ],
+)
+def test_dense_kernels(kind: str, dtype: str, batch: Any, transposed: bool, threshold: Any) -> None:
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(37, 21)).astype(np.float32)
+    facing = matrix.T if transposed else matrix
+    params = {"transposed": transposed, "threshold": threshold}
+    run: Any = None
+    for rate in (0.0, 0.1, 1.0):
+        events = events_of(rng, rate, dtype, (*batch, facing.shape[0]))
+        operands = [jnp.asarray(events), jnp.asarray(matrix)]
+        run = run or kernel(kind, "event.dense", operands, **params)
+        np.testing.assert_allclose(run(*operands), events @ facing.astype(np.float64), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
+def test_dtypes_of_weights(dtype: str) -> None:
+    """Those that have no native kernel take the generic one, without a message."""
+    shape, indptr, indices = drawn(1)
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        weight = jnp.asarray(rng.integers(1, 4, indices.size), dtype)
+        events = rng.random(shape[0]) < 0.3
+        found = csr_product(events, weight, indptr, indices, shape)
+        assert found.dtype == weight.dtype
+        matrix = np.zeros(shape)
+        rows = np.repeat(np.arange(shape[0]), np.diff(indptr))
+        np.add.at(matrix, (rows, indices), np.asarray(weight, np.float64))
+        np.testing.assert_array_equal(np.asarray(found, np.float64), events @ matrix)
+
+
+def test_every_op_has_a_kernel_for_every_platform_and_small_matrices_are_multiplied() -> None:
+    bools, floats = jax.typeof(jnp.zeros(4, bool)), jax.typeof(jnp.zeros((4, 4)))
+    for platform in ("cpu", "cuda", "tpu"):
+        name, _ = dispatch.choose(
+            "event.dense", platform, False, [bools, floats], {"transposed": False, "threshold": None}
+        )
+        assert name == "matrix product"
+    with pytest.raises(LookupError, match="no kernel"):
+        dispatch.choose("event.other", "cpu", False, [], {})
+
+
+def products(spikes: Any, first: event.CSR, second: event.CSR) -> Any:
+    return event.product(spikes, 0.5, first), event.product(spikes, jnp.ones(second.size), second)
+
+
+def test_projections_of_one_population_share_one_list_of_its_spikes() -> None:
+    pytest.importorskip("numba")
+    first, second = (event.fixed_number(60, 40, 5, seed=seed) for seed in (0, 1))
+    lowered = sg.trace(lambda s: products(s, first, second), jnp.zeros(60, bool)).lower(passes="default")
+    text = lowered.as_text("hlo", native=True)
+    assert text.count('custom_call_target="stategraph_event_compact') == 1
+    assert text.count('custom_call_target="stategraph_event_rows') == 2
+
+
+def test_text_and_exported_programs_name_no_function_of_this_process(tmp_path: Path) -> None:
+    csr = event.fixed_number(60, 40, 5, seed=0)
+    step = sg.trace(lambda s: event.product(s, 0.5, csr), jnp.zeros(60, bool))
+    lowered = step.lower()
+    spikes = jnp.arange(60) % 3 == 0
+    expected = np.asarray(spikes @ csr.todense(0.5))
+    np.testing.assert_allclose(lowered.compile()(spikes), expected)
+    assert "stategraph_event" not in lowered.as_text("stablehlo")
+    assert "stategraph_event" not in lowered.as_text("hlo")
+    exported = sg.export(step, platforms=("cpu", "cuda"))
+    exported.save(tmp_path / "step.sgx")
+    np.testing.assert_allclose(sg.load_exported(tmp_path / "step.sgx")(spikes), expected)
+
+
+def test_kernels_come_from_the_caches_in_another_process(tmp_path: Path) -> None:
+    pytest.importorskip("numba")
+    answers = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, str(Path(__file__).with_name("kernels_elsewhere.py")), str(tmp_path)],
+            env={**os.environ, "STATEGRAPH_CACHE": str(tmp_path), "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        answers.append(json.loads(done.stdout))
+    first, second = answers
+    assert first["result"] == second["result"] == first["loaded"] == second["loaded"] == [3.0, 6.0]
+    assert first["kernels"] == second["kernels"] != []  # nothing was compiled under another name
+    assert first["numba"] == second["numba"] >= len(first["kernels"])
+    assert first["hits"] == 0 and second["hits"] > 0
+
+
+def test_without_numba_products_are_generic_and_one_message_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    csr = event.fixed_number(30, 20, 3, seed=0)
+    spikes = jnp.arange(30) % 3 == 0
+    binding.available.cache_clear()
+    monkeypatch.setitem(sys.modules, "numba", None)
+    try:
+        with pytest.warns(RuntimeWarning, match=r"stategraph\[events\]") as found:
+            ours = jax.jit(lambda s: products(s, csr, csr))(spikes)
+            dense = jax.jit(lambda s: dense_product(s, jnp.ones((30, 300))))(spikes)
+        assert len(found) == 1
+    finally:
+        binding.available.cache_clear()
+    np.testing.assert_allclose(ours[0], spikes @ csr.todense(0.5))
+    np.testing.assert_allclose(dense, np.full(300, 10.0))
