@@ -19,10 +19,12 @@ from stategraph.event.sampling import Mask, bernoulli, fixed_number
 from stategraph.event.weighted import from_post
 from stategraph.init import Initial, param
 from stategraph.nn.module import Module
+from stategraph.nn.units import refuse_quantity, separated
 from stategraph.state import ParamState, State
 from stategraph.typing import Size
+from stategraph.units import DECLARED, loaded, quantity
 
-ParamType = Callable[[Any], State[Any]]
+ParamType = Callable[..., State[Any]]
 """The kind of State that holds the weight: ``ParamState``, or for constants ``FakeState``."""
 
 
@@ -68,14 +70,27 @@ class Connections(Module):
         return arrived
 
     def __matmul__(self, events: Any) -> jax.Array:
-        return from_post(events, self.shape, self.back)
+        return self._in_units(from_post(events, self.shape, self.back))  # type: ignore[no-any-return]
 
     def _weight(self, weight: Initial, size: Size, param_type: ParamType) -> State[Any]:
         """The State of a weight: one that is given, or a new one."""
         if isinstance(weight, State):
+            refuse_quantity(weight, "The weight of connections")
             return weight
+        weight, unit = separated(weight)
         value = param(weight, size, allow_none=False)
-        return param_type(jnp.asarray(value, jnp.result_type(float, value)))
+        declared = {} if unit is None else {DECLARED: unit}
+        return param_type(jnp.asarray(value, jnp.result_type(float, value)), **declared)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._in_units(super().__call__(*args, **kwargs))
+
+    def _in_units(self, arrived: Any) -> Any:
+        """What arrives is in the unit of the weight, if that has one."""
+        weight = getattr(self, "weight", None)
+        return (
+            quantity(arrived, weight.unit) if loaded() is not None and isinstance(weight, State) else arrived
+        )
 
     def _checked(self, events: Any, side: int) -> jax.Array:
         """Events as an array, if there is one for each neuron of that side."""

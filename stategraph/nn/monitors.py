@@ -16,12 +16,14 @@ import attrs
 import jax
 import numpy as np
 
-from stategraph import _jax, environ
+from stategraph import _jax
 from stategraph.errors import describe
 from stategraph.graph.walk import nodes, states
 from stategraph.nn.listening import Listener, Spiking
 from stategraph.nn.module_views import dotted
 from stategraph.nn.records import Recording
+from stategraph.nn.units import TIME, number
+from stategraph.nn.units import step as step_in_ms
 from stategraph.spikes import Spikes
 from stategraph.state import State
 
@@ -292,7 +294,7 @@ class Monitor:
           dt: the length of a step (ms); None for that of ``environ``.
           first: the number of the first step.
         """
-        step = float(environ.get_dt() if dt is None else dt)
+        step = float(step_in_ms() if dt is None else number(dt, TIME, "The length of a step"))
         length = next((int(leaf.shape[0]) for leaf in jax.tree.leaves(values)), 0)
         return recorded(self.entries, {**values}, length, step, first)
 

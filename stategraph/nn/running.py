@@ -27,7 +27,9 @@ from stategraph.nn.monitors import Monitor, as_spikes
 from stategraph.nn.records import Recording
 from stategraph.nn.running_chunks import Shelf, bytes_of, chunk_lengths, is_sparse, room_for, rows_of, written
 from stategraph.nn.running_inputs import Inputs, inputs_of
+from stategraph.nn.units import TIME, number
 from stategraph.recording import LOCAL
+from stategraph.units import is_quantity, named_unit, quantity
 
 
 def run(
@@ -91,9 +93,11 @@ def run(
     if not callable(model):
         raise TypeError(f"run needs a model that can be called, not a {type(model).__name__}")
     counted = clock(model)
-    step = _step(environ.get_dt() if dt is None else dt)
-    steps = _steps(duration, step)
-    loop = Loop(Monitor(model, monitor or {}), counted, inputs_of(inputs, steps), step, dt is not None)
+    given = environ.get_dt() if dt is None else dt
+    step = _step(number(given, TIME, "The time step dt of a run"))
+    steps = _steps(number(duration, TIME, "The duration of a run"), step)
+    watched, arriving = Monitor(model, monitor or {}), inputs_of(inputs, steps)
+    loop = Loop(watched, counted, arriving, step, dt is not None, is_quantity(given))
     if LOCAL.recorder is not None or _jax.current_trace() is not None:
         return loop.at_once(steps, progress)
     return loop.in_chunks(steps, as_bar(progress))
@@ -138,6 +142,8 @@ class Loop:
     dt: float
     sets_dt: bool
     """Whether the steps see ``dt`` as a setting of their own."""
+    in_units: bool
+    """Whether the steps see times as quantities."""
 
     def body(self, steps: int, spikes_as_bool: bool) -> Callable[..., Any]:
         """A function that makes steps: of how many the run has made before, and the rows and constants of the inputs. It returns
@@ -172,8 +178,9 @@ class Loop:
 
     def step(self, i: Any, row: list[Any], constants: list[Any]) -> dict[str, Any]:
         """Step ``i``: what is looked at after it."""
-        settings: dict[str, Any] = {environ.DT: self.dt} if self.sets_dt else {}
-        t = i * self.dt
+        unit = named_unit(TIME) if self.in_units else None
+        settings: dict[str, Any] = {environ.DT: quantity(self.dt, unit)} if self.sets_dt else {}
+        t = quantity(i * self.dt, unit)
         with environ.context(**settings, i=i, t=t):
             return self.monitor(*self.inputs.call(row, constants, t))
 
@@ -244,7 +251,13 @@ class Loop:
         """What a step does: the objects that it computes with, and the rest."""
         entries = self.monitor.entries
         functions = (self.monitor.model, *self.inputs.functions, *[entry.target for entry in entries])
-        return functions, (self.dt, self.sets_dt, self.inputs.key, tuple([entry.key for entry in entries]))
+        return functions, (
+            self.dt,
+            self.sets_dt,
+            self.in_units,
+            self.inputs.key,
+            tuple([entry.key for entry in entries]),
+        )
 
     def bytes_per_step(self, steps: int) -> float:
         """How much a step records."""

@@ -173,6 +173,33 @@ def _initializer(value: Initializer, unit: str, what: str) -> Initializer:
     return attrs.evolve(value, **changed) if changed else value
 
 
+def separated(weight: Any) -> tuple[Any, Any]:
+    """(a weight as plain numbers, their unit or None) of a quantity, or an initialiser of quantities."""
+    if units.is_quantity(weight):
+        return weight.mantissa, weight.unit
+    if isinstance(weight, Initializer):
+        found = [item.unit for item in _fields(weight).values() if units.is_quantity(item)]
+        if found:
+            return _initializer(weight, units.text_of(found[0]), f"{type(weight).__name__}(...)"), found[0]
+    return weight, None
+
+
+def refuse_quantity(state: State[Any], what: str) -> None:
+    """Refuse a State that holds a quantity where a plain array is needed; it may declare its unit."""
+    if units.is_unit(state.metadata.get(units.DECLARED)) or state.unit is None:
+        return
+    raise UnitError(
+        describe(
+            f"{what} is a State that holds a quantity in {state.unit}.",
+            state=state._describe(),
+            created=state.source_location,
+            at=_jax.here(),
+            why="the product is computed with plain numbers",
+            fix="declare the unit: ParamState(3.0, unit=saiunit.nS)",
+        )
+    )
+
+
 def in_units_of(state: State[Any], value: Any, what: str) -> Any:
     """A plain number in the unit of a State, for a quantity that is added to it."""
     if not units.is_quantity(value):

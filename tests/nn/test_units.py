@@ -151,3 +151,45 @@ def test_random_input_in_units():
     with sg.environ.context(dt=0.1 * u.ms):
         noise()
     np.testing.assert_allclose(neurons.V.value, [5, 0, 5], rtol=1e-6)
+
+
+def test_connections_send_in_the_unit_of_their_weight():
+    spikes = jnp.array([1.0, 0.0, 1.0])
+    for weight in (2.0 * u.nS, nn.init.Constant(2.0 * u.nS), sg.ParamState(2.0, unit=u.nS)):
+        connections = sg.event.FixedProb(3, 4, 1.0, weight, seed=0)
+        arrived = spikes @ connections
+        assert arrived.unit == u.nS and connections.weight.unit == u.nS
+        np.testing.assert_allclose(arrived.mantissa, np.full(4, 4.0))
+        assert (connections @ jnp.ones(4)).unit == u.nS
+    with pytest.raises(UnitError, match="weight of connections is a State that holds a quantity in nS"):
+        sg.event.FixedProb(3, 4, 1.0, sg.ParamState(2.0 * u.nS), seed=0)
+
+
+def test_weights_of_projections_are_checked_and_converted():
+    def potential(weight, post):
+        projection = nn.DeltaProj(comm=sg.event.FixedProb(3, 4, 1.0, weight, seed=0), post=post)
+        nn.init_all_states(post)
+        with sg.environ.context(dt=0.1):
+            projection(jnp.ones(3))
+            post()
+        return post.V.value
+
+    expected = potential(3.0, nn.LIF(4, V_th=100.0))
+    np.testing.assert_allclose(potential(0.003 * u.volt, nn.LIF(4, V_th=100.0)), expected, rtol=1e-6)
+    with pytest.raises(UnitError, match="The delta of LIF is given a quantity in nS"):
+        potential(3.0 * u.nS, nn.LIF(4, V_th=100.0))
+
+
+def test_a_run_takes_quantities():
+    def spikes(q):
+        neurons = nn.init_all_states(nn.LIFRef(2, tau=q(20.0, u.ms), V_th=q(10.0, u.mV)))
+        with sg.environ.context(dt=q(0.1, u.ms)):
+            found = nn.run(
+                neurons, q(50.0, u.ms), inputs=q(20.0, u.nA), monitor={"spk": neurons.spike, "V": neurons.V}
+            )
+        return found
+
+    plainly, found = spikes(plain), spikes(measured)
+    assert len(found["spk"].times) > 0
+    np.testing.assert_array_equal(found["spk"].times, plainly["spk"].times)
+    np.testing.assert_array_equal(found["V"], plainly["V"])
