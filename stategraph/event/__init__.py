@@ -8,6 +8,7 @@ sending vector that is not zero.
 from stategraph.event.connections import Connections, FixedNumConn, FixedProb, Sparse
 from stategraph.event.csr import CSR
 from stategraph.event.dense import AllToAll, Linear, OneToOne
+from stategraph.event.jit import JITConn
 from stategraph.event.product import product
 from stategraph.event.sampling import bernoulli, fixed_number
 from stategraph.event.weighted import Weighted
@@ -25,6 +26,7 @@ __all__ = [
     "Dense",
     "AllToAll",
     "OneToOne",
+    "JITConn",
     "bernoulli",
     "fixed_number",
     "product",

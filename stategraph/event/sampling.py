@@ -1,8 +1,8 @@
 """Drawing random connectivity without a dense matrix, in time and memory like the synapses.
 
-The draws are made on the host, row by row, by a counter-based hash of a key of ``stategraph.random`` or a seed (see
-``hashing``): the same key gives the same synapses on every platform, in whatever order and by however many threads the
-rows are made. Blocks of rows that fit the processor's cache are made at a time.
+The draws are made on the host, row by row, by a counter-based hash of a key of ``stategraph.random`` or a seed: see
+``stategraph.backends.events.hashing``. The same key gives the same synapses on every platform, in whatever order and by
+however many threads the rows are made. Blocks of rows that fit the processor's cache are made at a time.
 """
 
 from __future__ import annotations
@@ -12,12 +12,24 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import jax
 import numpy as np
 import scipy.sparse
 
+from stategraph import random
+from stategraph.backends.events.hashing import (
+    GOLDEN,
+    LARGEST,
+    Gaps,
+    below,
+    candidates,
+    leading_zeros,
+    logarithms,
+    numbers,
+    streams,
+)
 from stategraph.errors import describe
 from stategraph.event.csr import CSR
-from stategraph.event.hashing import Gaps, below, leading_zeros, logarithms, numbers, streams, words
 
 Mask = Any
 """Where synapses may be: a boolean matrix ``(pre, post)``, or a function of arrays of pre and of post neurons that gives
@@ -62,6 +74,7 @@ def bernoulli(
     >>> bool(((csr.rows - csr.indices) ** 2 > 1).all())
     True
     """
+    too_many(post)
     allowed = permission(mask, include_self, pre, post)
     law, seed_words = Gaps.of(prob) if prob else None, words(seed)
     if law is None or not pre or not post:
@@ -82,10 +95,23 @@ def bernoulli(
     return CSR(starts, _given(_joined(list(parts), int(starts[-1]))), (pre, post))
 
 
-def candidates(post: int, prob: float) -> int:
-    """How many gaps nearly always reach the end of a row."""
-    expected = post * prob
-    return min(int(expected + 5.0 * np.sqrt(expected) + 16), post + 1)
+def words(seed: Any = None) -> np.ndarray:
+    """The two words that stand for a seed or a key; without one, for a key of the default random State."""
+    stream = random.DEFAULT if seed is None else random.RandomState(seed)
+    data = np.asarray(jax.random.key_data(stream.split_key()), np.uint32).ravel()
+    return np.array([data[0], data[1] if data.size > 1 else GOLDEN], np.uint32)
+
+
+def too_many(post: int) -> None:
+    """Raise the error for positions that do not fit 32 bits."""
+    if post > LARGEST:
+        raise ValueError(
+            describe(
+                f"Connections with probability to {post} post neurons are not possible.",
+                why=f"there can be {LARGEST}: the distances between synapses are counted with 32 bits",
+                fix="several populations, or stategraph.event.FixedNumConn",
+            )
+        )
 
 
 def _places(

@@ -4,6 +4,8 @@
 ``event.csr_add``    the same, added to a sum that comes first
 ``event.csr_outer``  for each synapse, the product of a pre and a post value: the cotangent of ``event.csr``'s weights
 ``event.dense``      events and a matrix; ``transposed``: the matrix comes first
+``event.jit``        events through synapses that a seed (two u32) makes: each exists with probability ``prob``, and its weight is
+                     ``weight``, or for another ``law`` than "one" ``weight[0] + weight[1] * x`` with a random ``x``
 
 Connectivity is an operand, never an attribute: ``indptr`` (pre + 1) and ``indices`` (synapses), both i32. Events may
 have one more axis in front, a batch; ``event.csr_outer`` sums over it.
@@ -15,7 +17,7 @@ from stategraph.ir.core import Op
 from stategraph.ir.registry import no_effects, register_op
 from stategraph.ir.types import TensorType
 
-EVENT_OPS = ("event.csr", "event.csr_add", "event.csr_outer", "event.dense")
+EVENT_OPS = ("event.csr", "event.csr_add", "event.csr_outer", "event.dense", "event.jit")
 
 
 def _tensors(op: Op, count: int) -> list[TensorType] | str:
@@ -118,6 +120,37 @@ def _verify_dense(op: Op) -> str | None:
     return problem
 
 
+def _verify_jit(op: Op) -> str | None:
+    types = _tensors(op, 3)
+    if isinstance(types, str):
+        return types
+    events, weight, seed, result = types
+    shape, prob = op.attributes.get("shape"), op.attributes.get("prob")
+    if not isinstance(shape, tuple) or len(shape) != 2 or not all(isinstance(n, int) for n in shape):
+        return "its attribute shape is the numbers of pre and post neurons"
+    if not isinstance(prob, float) or not 0.0 <= prob <= 1.0:
+        return "its attribute prob is a probability"
+    for name in ("transposed", "include_self"):
+        if not isinstance(op.attributes.get(name), bool):
+            return f"its attribute {name} is True or False"
+    law = op.attributes.get("law")
+    if law not in ("one", "uniform", "normal"):
+        return "its attribute law is one, uniform or normal"
+    sent, arrived = shape[::-1] if op.attributes["transposed"] else shape
+    problem = _vector("the events", events, sent)
+    if problem is None and weight.shape != (() if law == "one" else (2,)):
+        problem = (
+            f"the weight is {weight}; for the law {law} it has {'one number' if law == 'one' else 'two'}"
+        )
+    if problem is None and (seed.dtype, seed.shape) != ("u32", (2,)):
+        problem = f"the seed is {seed}; it is u32[2]"
+    if problem is None and events.dtype not in ("bool", weight.dtype):
+        problem = f"the events are {events} and the weight {weight}; events are bool or of the weight's dtype"
+    if problem is None and (result.shape, result.dtype) != ((*events.shape[:-1], arrived), weight.dtype):
+        problem = f"its result is {result}, and {arrived} elements of {weight.dtype} arrive"
+    return problem
+
+
 register_op("event.csr", summary="events through sparse synapses", effects=no_effects, verify=_verify_csr)
 register_op(
     "event.csr_add",
@@ -132,3 +165,6 @@ register_op(
     verify=_verify_outer,
 )
 register_op("event.dense", summary="events times a matrix", effects=no_effects, verify=_verify_dense)
+register_op(
+    "event.jit", summary="events through synapses made of a seed", effects=no_effects, verify=_verify_jit
+)

@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from stategraph.backends.events import generic, native
+from stategraph.backends.events import generic, jit_generic, jit_native, native
 
 Compute = Callable[..., Any]
 SMALL = 4096
@@ -55,6 +55,9 @@ TABLE: tuple[Row, ...] = (
     Row("event.dense", "cpu", True, "native: list, rows; matrix product above a threshold", native.dense),
     Row("event.dense", "cpu", False, "loop over active rows", _always(generic.dense_by_rows)),
     Row("event.dense", None, False, "matrix product", _always(generic.dense_whole)),
+    Row("event.jit", "cpu", True, "native: list, rows made of the seed", jit_native.jit),
+    Row("event.jit", "cpu", False, "loop over active rows", _always(jit_generic.jit_by_rows)),
+    Row("event.jit", None, False, "all synapses", _always(jit_generic.jit_by_synapses)),
 )
 
 

@@ -101,7 +101,7 @@ def csr_by_rows(
         return windows.over(row, window, total)
 
     # the last element takes what is no synapse of the row
-    total = _over_active(events, add, jnp.zeros(shape[1] + 1, weight.dtype))
+    total = over_active(events, add, jnp.zeros(shape[1] + 1, weight.dtype))
     return total[: shape[1]]
 
 
@@ -122,7 +122,7 @@ def outer_by_rows(pre: Any, post: Any, indptr: Any, indices: Any, *, shape: tupl
 
             return windows.over(row, window, total)
 
-        return _over_active(pre, add, total)
+        return over_active(pre, add, total)
 
     nothing = jnp.zeros(indices.shape, post.dtype)
     if pre.ndim == 1:
@@ -148,7 +148,7 @@ def dense_by_rows(events: Any, matrix: Any, *, transposed: bool, threshold: floa
             sent = lax.dynamic_index_in_dim(matrix, row, 1 if transposed else 0, keepdims=False)
             return total + (sent if value.dtype == jnp.bool_ else sent * value)
 
-        return _over_active(events, add, jnp.zeros(matrix.shape[0 if transposed else 1], matrix.dtype))
+        return over_active(events, add, jnp.zeros(matrix.shape[0 if transposed else 1], matrix.dtype))
 
     if threshold >= 1.0:
         return rows(events)
@@ -185,7 +185,7 @@ class _Windows:
         return lax.while_loop(lambda state: state[0] < end, one, (start, total))[1]
 
 
-def _over_active(events: Any, add: Callable[[Any, Any, Any], Any], total: Any) -> Any:
+def over_active(events: Any, add: Callable[[Any, Any, Any], Any], total: Any) -> Any:
     """``add(row, value, total)`` for each row whose value is not zero.
 
     The active neurons are bits of words: the loop passes over words that are zero, and takes the lowest bit of the

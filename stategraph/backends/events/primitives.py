@@ -83,7 +83,7 @@ def _csr_transpose(
 def _csr_lanes(operands: Sequence[Any], axes: Sequence[int | None], *, shape: Any, transposed: bool) -> Lanes:
     events, weight, indptr, indices = operands
     if axes[2] is not None or axes[3] is not None or (axes[1] is not None and weight.ndim == 2):
-        return _one_by_one(csr_p, operands, axes, shape=shape, transposed=transposed)
+        return one_by_one(csr_p, operands, axes, shape=shape, transposed=transposed)
     if axes[1] is not None:  # one number for each lane
         one = jnp.ones((), weight.dtype)
         given = (events, one, indptr, indices)
@@ -124,7 +124,7 @@ def _outer_transpose(index: int, cotangent: Any, operands: Sequence[Any], aval: 
 
 
 def _outer_lanes(operands: Sequence[Any], axes: Sequence[int | None], *, shape: Any) -> Lanes:
-    return _one_by_one(csr_outer_p, operands, axes, shape=shape)
+    return one_by_one(csr_outer_p, operands, axes, shape=shape)
 
 
 # --------------------------------------------------------------------------------------------------- event.dense
@@ -157,7 +157,7 @@ def _dense_transpose(
 def _dense_lanes(operands: Sequence[Any], axes: Sequence[int | None], **params: Any) -> Lanes:
     events, matrix = operands
     if axes[1] is not None:
-        return _one_by_one(dense_p, operands, axes, **params)
+        return one_by_one(dense_p, operands, axes, **params)
     events = jnp.moveaxis(events, axes[0] or 0, 0)
     sent = dense_p.bind(events.reshape(-1, events.shape[-1]), matrix, **params)
     return sent.reshape(*events.shape[:-1], sent.shape[-1]), 0
@@ -166,7 +166,7 @@ def _dense_lanes(operands: Sequence[Any], axes: Sequence[int | None], **params: 
 # ------------------------------------------------------------------------------------------------------ all three
 
 
-def _one_by_one(primitive: Any, operands: Sequence[Any], axes: Sequence[int | None], **params: Any) -> Lanes:
+def one_by_one(primitive: Any, operands: Sequence[Any], axes: Sequence[int | None], **params: Any) -> Lanes:
     """One lane after another: for operands that lanes do not share, connectivity among them."""
     mapped = [jnp.moveaxis(x, axis, 0) for x, axis in zip(operands, axes, strict=True) if axis is not None]
 

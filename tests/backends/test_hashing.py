@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stategraph.event import hashing
-from stategraph.event.hashing import Gaps, below, leading_zeros, logarithms, mix, numbers, streams
+from stategraph.backends.events import hashing
+from stategraph.backends.events.hashing import Gaps, below, leading_zeros, logarithms, mix, numbers, streams
 
 pytestmark = pytest.mark.core
 

@@ -13,15 +13,14 @@ logarithm in fixed point: the leading zeros of ``U`` are its whole part, and a t
 from __future__ import annotations
 
 import functools
+import statistics
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
 import attrs
-import jax
 import numpy as np
 
-from stategraph import random
 from stategraph.errors import describe
 
 FIRST, SECOND = 0x21F0AAAD, 0xD35A2D97
@@ -37,13 +36,6 @@ LARGEST = 2**26
 """More neurons than these are too many for positions in 32 bits."""
 
 
-def words(seed: Any = None) -> np.ndarray:
-    """The two words that stand for a seed or a key; without one, for a key of the default random State."""
-    stream = random.DEFAULT if seed is None else random.RandomState(seed)
-    data = np.asarray(jax.random.key_data(stream.split_key()), np.uint32).ravel()
-    return np.array([data[0], data[1] if data.size > 1 else GOLDEN], np.uint32)
-
-
 def mix(x: Any) -> Any:
     """The hash of 32-bit words: an array of ``uint32`` of NumPy or JAX."""
     x = (x ^ (x >> 16)) * np.uint32(FIRST)
@@ -53,13 +45,18 @@ def mix(x: Any) -> Any:
 
 def streams(seed: Any, rows: Any) -> tuple[Any, Any]:
     """The two words of the stream of each row: arrays like ``rows`` (``uint32``)."""
-    first = mix(rows ^ seed[0:1])
-    return mix(first + seed[1:2]), mix((first ^ np.uint32(GOLDEN)) + seed[1:2])
+    first = mix(rows ^ seed[0])
+    return mix(first + seed[1]), mix((first ^ np.uint32(GOLDEN)) + seed[1])
 
 
 def numbers(stream: tuple[Any, Any], counts: Any) -> Any:
     """The numbers ``counts`` (``uint32``) of streams; the arrays broadcast."""
     return mix(mix(counts ^ stream[0]) + stream[1])
+
+
+def another(bits: Any) -> Any:
+    """Bits for a second purpose: for the weight of a synapse whose place was decided by the given ones."""
+    return mix(bits ^ np.uint32(GOLDEN))
 
 
 def below(bits: Any, limit: int) -> Any:
@@ -130,6 +127,35 @@ class Gaps:
         here = logarithm(place)
         fraction = here - (((here - logarithm(place + 1)) * step) >> STEP_BITS)
         return high((zeros << POINT) + fraction, np.uint32(self.factor)) >> np.uint32(self.shift)
+
+
+NORMAL_BITS = 12
+
+
+@functools.cache
+def normals() -> np.ndarray:
+    """Quantiles of the normal distribution at the middles of ``2**NORMAL_BITS`` parts, scaled to a variance of 1."""
+    parts = 1 << NORMAL_BITS
+    exact = [statistics.NormalDist().inv_cdf((i + 0.5) / parts) for i in range(parts)]
+    scale = (sum(x * x for x in exact) / parts) ** -0.5
+    return np.array([x * scale for x in exact], np.float32)
+
+
+def normal(bits: Any, quantile: Callable[[Any], Any]) -> Any:
+    """Normal numbers from 32 random bits each: two looked up in ``normals()``, added, so that there are 2**24 of them."""
+    mask = (1 << NORMAL_BITS) - 1
+    return (quantile(bits & mask) + quantile((bits >> NORMAL_BITS) & mask)) * np.float32(0.5**0.5)
+
+
+def uniform(bits: Any) -> Any:
+    """Uniform numbers in [0, 1) from 32 random bits each, in single precision."""
+    return (bits >> 8).astype(np.float32) * np.float32(2.0**-24)
+
+
+def candidates(post: int, prob: float) -> int:
+    """How many gaps nearly always reach the end of a row."""
+    expected = post * prob
+    return min(int(expected + 5.0 * expected**0.5 + 16), post + 1)
 
 
 @functools.cache

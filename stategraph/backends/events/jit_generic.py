@@ -1,0 +1,206 @@
+"""Products with connectivity that is not stored: its synapses come from a seed whenever they are needed.
+
+Row ``i`` is made of the numbers of its stream (see ``hashing``): number ``k`` is the gap between its synapses ``k`` and
+``k + 1``, and its bits decide the random part ``x`` of the weight, ``weight[0] + weight[1] * x``. The numbers are the same
+on every platform, bit for bit; what is summed of them is rounded as every sum is.
+
+The forms are those of ``generic``: the loop over active rows, and everything at once. The meaning of the op is the product
+with the dense matrix.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from stategraph.backends.events.generic import MEANINGS, over_active
+from stategraph.backends.events.hashing import (
+    Gaps,
+    another,
+    candidates,
+    logarithms,
+    normal,
+    normals,
+    numbers,
+    streams,
+    uniform,
+)
+
+LAWS = ("one", "uniform", "normal")
+"""The laws of weights: the same for all; with a random part that is uniform in [0, 1), or normal."""
+
+BLOCK = 256
+"""Rows that are made at once where all are needed."""
+
+
+class Rows:
+    """The rows of a connectivity."""
+
+    def __init__(self, seed: Any, shape: tuple[int, int], prob: float, law: str, include_self: bool) -> None:
+        self.seed, self.law, self.include_self = seed, law, include_self
+        self.pre, self.post = shape
+        self.width = candidates(self.post, prob) if prob else 0
+        self.gaps = Gaps.of(prob) if prob else None
+        self.table = jnp.asarray(logarithms())
+        self.quantiles = jnp.asarray(normals())
+
+    @property
+    def none(self) -> bool:
+        """Whether there are no synapses at all."""
+        return self.gaps is None or not self.pre or not self.post
+
+    def over(self, row: Any, each: Any, total: Any) -> Any:
+        """``each(post neurons, which of them are there, random parts, total)`` for pieces of a row, or of an array of rows:
+        the first synapses of all, and the next ones while some row has any.
+        """
+        stream = tuple(word[..., None] for word in streams(self.seed, row))
+        places = jnp.arange(self.width, dtype=jnp.uint32)
+        own = row.astype(jnp.int32)[..., None]
+
+        def piece(state: Any) -> Any:
+            last, first, total = state
+            bits = numbers(stream, first + places)
+            found = last[..., None] + jnp.cumsum(self.steps(bits), axis=-1)
+            there = found < self.post if self.include_self else (found < self.post) & (found != own)
+            last = jnp.minimum(found[..., -1], self.post)
+            return last, first + self.width, each(found, there, self.random(bits), total)
+
+        start = (jnp.full(row.shape, -1, jnp.int32), jnp.uint32(0), total)
+        return lax.while_loop(lambda state: (state[0] < self.post - 1).any(), piece, start)[2]
+
+    def steps(self, bits: Any) -> Any:
+        """From one synapse to the next."""
+        if self.gaps is None:
+            raise ValueError("there are no synapses")
+        gaps = self.gaps(bits, lambda i: self.table[i], lax.clz)
+        return jnp.minimum(gaps, np.uint32(self.post)).astype(jnp.int32) + 1
+
+    def blocks(self) -> Any:
+        """The rows in blocks ``(blocks, BLOCK)``, with some that are none at the end."""
+        padded = self.pre + -self.pre % BLOCK
+        return jnp.arange(padded, dtype=jnp.uint32).reshape(-1, BLOCK)
+
+    def random(self, bits: Any) -> Any:
+        """The random parts of weights, None where there are none."""
+        if self.law == "one":
+            return None
+        if self.law == "uniform":
+            return uniform(another(bits))
+        return normal(another(bits), lambda i: self.quantiles[i])
+
+
+def weighed(weight: Any, random: Any) -> Any:
+    """The weights of synapses."""
+    return weight if random is None else weight[0] + weight[1] * random.astype(weight.dtype)
+
+
+def jit_matrix(
+    weight: Any, seed: Any, *, shape: tuple[int, int], prob: float, law: str, include_self: bool
+) -> Any:
+    """The dense matrix ``(pre, post)``."""
+    rows = Rows(seed, shape, prob, law, include_self)
+    if rows.none:
+        return jnp.zeros(shape, weight.dtype)
+
+    def block(own: Any) -> Any:
+        def each(found: Any, there: Any, random: Any, total: Any) -> Any:
+            places = jnp.where(there, found, rows.post)
+            return total.at[jnp.arange(BLOCK)[:, None], places].set(weighed(weight, random))
+
+        return rows.over(own, each, jnp.zeros((BLOCK, rows.post + 1), weight.dtype))
+
+    return lax.map(block, rows.blocks()).reshape(-1, rows.post + 1)[: rows.pre, : rows.post]
+
+
+def jit_dense(events: Any, weight: Any, seed: Any, *, transposed: bool, **connectivity: Any) -> Any:
+    """``event.jit`` as its meaning: the product with the dense matrix."""
+    matrix = jit_matrix(weight, seed, **connectivity)
+    return events.astype(weight.dtype) @ (matrix.T if transposed else matrix)
+
+
+def jit_by_rows(
+    events: Any,
+    weight: Any,
+    seed: Any,
+    *,
+    shape: tuple[int, int],
+    prob: float,
+    law: str,
+    include_self: bool,
+    transposed: bool,
+) -> Any:
+    """``event.jit`` over active rows; against the direction of the synapses over all of them."""
+    rows = Rows(seed, shape, prob, law, include_self)
+    if rows.none or transposed:
+        return jit_by_synapses(
+            events,
+            weight,
+            seed,
+            shape=shape,
+            prob=prob,
+            law=law,
+            include_self=include_self,
+            transposed=transposed,
+        )
+
+    def lane(events: Any) -> Any:
+        def add(row: Any, value: Any, total: Any) -> Any:
+            def each(found: Any, there: Any, random: Any, total: Any) -> Any:
+                sent = weighed(weight, random) * value.astype(weight.dtype)
+                return total.at[jnp.where(there, found, rows.post)].add(sent)
+
+            return rows.over(row.astype(jnp.uint32), each, total)
+
+        return over_active(events, add, jnp.zeros(rows.post + 1, weight.dtype))[: rows.post]
+
+    return lane(events) if events.ndim == 1 else lax.map(lane, events)
+
+
+def jit_by_synapses(
+    events: Any,
+    weight: Any,
+    seed: Any,
+    *,
+    shape: tuple[int, int],
+    prob: float,
+    law: str,
+    include_self: bool,
+    transposed: bool,
+) -> Any:
+    """``event.jit`` over all synapses, in blocks of rows."""
+    rows = Rows(seed, shape, prob, law, include_self)
+    pre, post = shape
+    if rows.none:
+        return jnp.zeros((*events.shape[:-1], pre if transposed else post), weight.dtype)
+    values = events.astype(weight.dtype)
+    if transposed:
+
+        def receive(own: Any) -> Any:
+            def each(found: Any, there: Any, random: Any, total: Any) -> Any:
+                arrived = values[..., jnp.where(there, found, 0)]
+                return total + jnp.where(there, arrived * weighed(weight, random), 0).sum(-1)
+
+            return rows.over(own, each, jnp.zeros((*events.shape[:-1], BLOCK), weight.dtype))
+
+        arrived = jnp.moveaxis(lax.map(receive, rows.blocks()), 0, -2)
+        return arrived.reshape(*events.shape[:-1], -1)[..., :pre]
+
+    def send(total: Any, block: Any) -> Any:
+        own, values = block
+
+        def each(found: Any, there: Any, random: Any, total: Any) -> Any:
+            sent = values[..., None] * weighed(weight, random)
+            return total.at[..., jnp.where(there, found, post)].add(sent)
+
+        return rows.over(own, each, total), None
+
+    padded = jnp.pad(values, [(0, 0)] * (events.ndim - 1) + [(0, -pre % BLOCK)])
+    blocks = jnp.moveaxis(padded.reshape(*events.shape[:-1], -1, BLOCK), -2, 0)
+    total = jnp.zeros((*events.shape[:-1], post + 1), weight.dtype)
+    return lax.scan(send, total, (rows.blocks(), blocks))[0][..., :post]
+
+
+MEANINGS["event.jit"] = jit_dense

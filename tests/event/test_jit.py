@@ -1,0 +1,172 @@
+"""Connections that are made of a seed: every kernel against the dense matrix, and that against what is stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import stategraph as sg
+from stategraph import event, init
+from stategraph._jax import without_foreign_calls
+from stategraph.backends.events import jit_generic
+from tests.oracle import agree
+
+pytestmark = pytest.mark.core
+
+LAWS = {"one": 0.5, "uniform": init.Uniform(-1.0, 3.0), "normal": init.Normal(0.5, 0.25)}
+SIZES = (70, 45)
+
+
+def connections(law: str, **options: Any) -> event.JITConn:
+    return event.JITConn(*SIZES, **{"prob": 0.2, "weight": LAWS[law], "seed": 3, **options})
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("include_self", [True, False])
+def test_the_synapses_are_those_that_would_be_stored(law: str, include_self: bool) -> None:
+    made = np.asarray(connections(law, include_self=include_self).todense())
+    stored = event.FixedProb(*SIZES, 0.2, 1.0, include_self=include_self, seed=3).todense()
+    np.testing.assert_array_equal(made != 0, np.asarray(stored) != 0)
+
+
+def test_the_weights_have_their_law() -> None:
+    large = {law: event.JITConn(400, 500, 0.3, weight, seed=0) for law, weight in LAWS.items()}
+    weights = {law: matrix[matrix != 0] for law, c in large.items() for matrix in (np.asarray(c.todense()),)}
+    assert set(weights["one"]) == {0.5}
+    for law, mean, deviation in (("normal", 0.5, 0.25), ("uniform", 1.0, 4 / np.sqrt(12))):
+        found = weights[law]
+        assert abs(found.mean() - mean) < 5 * deviation / np.sqrt(found.size)
+        assert abs(found.std() / deviation - 1) < 0.01
+    # normal: 68.3 % and 95.4 % within one and two deviations
+    distance = np.abs(weights["normal"] - 0.5) / 0.25
+    assert abs((distance < 1).mean() - 0.6827) < 0.01 and abs((distance < 2).mean() - 0.9545) < 0.005
+    assert weights["uniform"].min() >= -1 and weights["uniform"].max() < 3
+
+
+@pytest.mark.parametrize(("law", "transposed"), [("one", False), ("normal", True), ("uniform", False)])
+def test_every_kernel_is_the_product_with_the_matrix(law: str, transposed: bool) -> None:
+    layer = connections(law, include_self=False)
+    matrix = np.asarray(layer.todense())
+    matrix = matrix.T if transposed else matrix
+    params = {**layer._connectivity(), "transposed": transposed}
+    weight, seed = layer.weight.value, layer.seed
+
+    @jax.jit
+    def every(events: Any, values: Any) -> Any:
+        found = [layer._send(events, transposed), layer._send(values[0], transposed)[None]]
+        for kernel in (jit_generic.jit_by_rows, jit_generic.jit_by_synapses):
+            found += [kernel(events, weight, seed, **params)]
+        return [*found, jit_generic.jit_by_rows(values[0], weight, seed, **params)[None]]
+
+    rng = np.random.default_rng(0)
+    for rate in (0.0, 0.3, 1.0):
+        events = rng.random((2, matrix.shape[0])) < rate
+        values = (events * rng.normal(size=events.shape)).astype(np.float32)
+        wanted = events @ matrix, values[:1] @ matrix
+        for arrived, which in zip(every(events, values), (0, 1, 0, 0, 1), strict=True):
+            np.testing.assert_allclose(arrived, wanted[which], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("law", ["uniform", "normal"])
+def test_one_active_neuron_sends_the_same_bits_on_every_path(law: str) -> None:
+    layer = connections(law)
+    event_of_one = jnp.arange(SIZES[0]) == 7
+    send = jax.jit(lambda e: e @ layer)
+    with without_foreign_calls():
+        generic = jax.jit(lambda e: e @ layer)(event_of_one)
+    native = send(event_of_one)
+    np.testing.assert_array_equal(np.asarray(native) != 0, np.asarray(generic) != 0)
+    np.testing.assert_array_max_ulp(
+        np.asarray(native), np.asarray(generic), 1
+    )  # of the law's multiply and add
+    np.testing.assert_array_max_ulp(np.asarray(native), np.asarray(layer.todense()[7]), 1)
+
+
+@pytest.mark.parametrize("law", ["one", "normal"])
+def test_gradients_to_weights_and_events_are_those_of_the_matrix(law: str) -> None:
+    layer = connections(law)
+    x, y = np.linspace(0.5, 2, SIZES[0], dtype=np.float32), np.linspace(-1, 1, SIZES[1], dtype=np.float32)
+    one, random = (
+        jit_generic.jit_matrix(jnp.array(unit), layer.seed, **{**layer._connectivity(), "law": "normal"})
+        for unit in ((1.0, 0.0), (0.0, 1.0))
+    )
+
+    def ours(weight: Any, x: Any) -> Any:
+        layer.weight.value = weight
+        return jnp.sin(x @ layer).sum() + jnp.sin(layer @ y).sum()
+
+    def theirs(weight: Any, x: Any) -> Any:
+        matrix = weight * one if law == "one" else weight[0] * one + weight[1] * random
+        return jnp.sin(x @ matrix).sum() + jnp.sin(matrix @ y).sum()
+
+    weight = layer.weight.value
+    found = sg.compile.jit(sg.augment.grad(ours, argnums=(0, 1)))(weight, x)
+    for one_of, other in zip(found, jax.grad(theirs, (0, 1))(weight, x), strict=True):
+        np.testing.assert_allclose(one_of, other, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize(("law", "axes"), [("normal", (0, None)), ("normal", (None, 0)), ("one", (0, 0))])
+def test_lanes_of_events_and_of_weights(law: str, axes: tuple[Any, Any]) -> None:
+    layer = connections(law)
+    events = np.random.default_rng(1).random((3, SIZES[0])) < 0.3
+    weights = jnp.stack([layer.weight.value * k for k in (1.0, 2.0, -1.0)])
+
+    def send(events: Any, weight: Any) -> Any:
+        params = {**layer._connectivity(), "transposed": False}
+        return event.jit.jit_product(events, weight, layer.seed, **params)
+
+    given = (events if axes[0] == 0 else events[0], weights if axes[1] == 0 else weights[1])
+    found = jax.jit(jax.vmap(send, in_axes=axes))(*given)
+    lane = jax.jit(send)
+    for i in range(3):
+        own = [g[i] if axis == 0 else g for g, axis in zip(given, axes, strict=True)]
+        np.testing.assert_allclose(found[i], lane(*own), rtol=1e-5, atol=1e-5)
+
+
+def test_compiled_products_are_those_of_plain_python_and_of_the_interpreter() -> None:
+    def make() -> Any:
+        layer = connections("normal")
+        g = sg.ShortTermState(jnp.zeros(SIZES[1]))
+
+        def step(spikes: Any) -> Any:
+            g.value = g.value * 0.5 + spikes @ layer
+            return layer @ g.value
+
+        return step, [g]
+
+    agree(make, (np.arange(SIZES[0]) % 3 == 0,))
+
+
+def test_products_are_ops_of_a_program() -> None:
+    layer = connections("normal")
+    spikes = jnp.arange(SIZES[0]) % 3 == 0
+    traced = sg.trace(lambda s: s @ layer, spikes)
+    assert "event.jit" in str(traced.program) and 'law = "normal"' in str(traced.program)
+    np.testing.assert_allclose(traced.lower().compile()(spikes), spikes @ layer, rtol=1e-5)
+
+
+@pytest.mark.parametrize("prob", [0.0, 1.0])
+def test_probabilities_zero_and_one(prob: float) -> None:
+    layer = connections("one", prob=prob)
+    np.testing.assert_array_equal(layer.todense(), np.full(SIZES, 0.5 * prob, np.float32))
+    ones = np.ones(SIZES[0], bool)
+    np.testing.assert_allclose(ones @ layer, np.full(SIZES[1], 35 * prob, np.float32))
+    np.testing.assert_allclose(layer @ np.ones(SIZES[1]), np.full(SIZES[0], 22.5 * prob, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prob": 1.5}, "between 0 and 1"),
+        ({"prob": 1e-9}, "too small"),
+        ({"weight": np.ones(3)}, "no law of the weights"),
+        ({"weight": init.KaimingNormal()}, "no law of the weights"),
+    ],
+)
+def test_what_cannot_be_made_is_an_error_at_construction(options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        connections("one", **options)
