@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import jax
 
-from benchmarks import augment, carried, events, first_call, modelling, networks, per_call
+from benchmarks import augment, carried, events, first_call, modelling, networks, per_call, training
 
 PARTS = {
     "per_call": per_call,
@@ -25,6 +25,7 @@ PARTS = {
     "modelling": modelling,
     "events": events,
     "networks": networks,
+    "training": training,
 }
 
 

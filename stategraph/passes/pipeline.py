@@ -33,6 +33,7 @@ DEFAULT = (
     "algebra",
     "cse",
     "licm",
+    "batch-loops",  # products that need no carry, once for all steps
     "simplify-loops",  # outputs that licm has shown to be the same on every trip
     "dce",
     "accumulate-events",  # after whatever looks for event.csr

@@ -46,6 +46,7 @@ BUILTIN = (
     "algebra",
     "cse",
     "licm",
+    "batch-loops",
     "dce",
     "accumulate-events",
 )

@@ -219,6 +219,7 @@ class Generator:
                     lambda e: f"jnp.sum({e(M)}, 0)",
                     lambda e: f"({e(M)}[:, :2] @ {e(M)})[0]",
                     lambda e: f"jnp.cumsum({e(V)})",
+                    lambda e: f"({e(V)} @ jnp.full((3, 3), 0.3))",
                 ]
         elif t == M:
             found += [

@@ -25,7 +25,7 @@ import pytest
 
 from stategraph import ir
 from stategraph.backends.reference_compare import observe, random_sample
-from stategraph.passes import DEFAULT, Verify, run_passes
+from stategraph.passes import DEFAULT, EXACTNESS, Verify, parse_pipeline, run_passes
 from tests.support import execute_both
 
 FOLDER = Path(__file__).parent / "golden"
@@ -58,6 +58,11 @@ def cases_of(file: Path) -> list[Case]:
 CASES = [case for file in sorted(FOLDER.glob("*.sg")) for case in cases_of(file)]
 
 
+def exactness_of(pipeline: str) -> str:
+    """What all passes of a pipeline keep."""
+    return max((item.exactness for item in parse_pipeline(pipeline)), key=EXACTNESS.index)
+
+
 def after(case: Case) -> tuple[ir.Program, ir.Program, str]:
     before = ir.parse(case.source)
     program = run_passes(before, case.pipeline, instruments=[Verify()]).program
@@ -70,7 +75,7 @@ def test_a_pass_makes_of_the_program_what_the_file_says(case: Case) -> None:
     assert ir.parse(text) is not None
     if "// NOT EXECUTED" not in case.source:
         observe(before, random_sample(before, 0, False))  # it can be executed at all
-        execute_both(before, program)
+        execute_both(before, program, exactness=exactness_of(case.pipeline))
     if os.environ.get("UPDATE_GOLDEN") and text.strip() != case.expected.strip():
         update(case, text)
     else:
