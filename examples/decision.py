@@ -14,15 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 from shared import COLOURS, options, save_picture
-from spiking import simulate
+from spiking import bar
 
 import stategraph as sg
 from stategraph import nn
 
-DT, SETTLE, STIMULUS, DELAY = 0.1, 200.0, 1200.0, 600.0  # ms
+DT, SETTLE, STIMULUS, DELAY = 0.1, 200.0, 1500.0, 500.0  # ms
 SELECTIVE = 0.15  # of the pyramidal cells, for each stimulus
 STRONG = 1.7  # excitation within a group, in units of the mean
-COHERENCES = [0.0, 6.4, 25.6, 100.0]  # %
+COHERENCES = [0.0, 6.4, 25.6, 51.2]  # %
 
 
 class Decision(nn.Module):
@@ -103,14 +103,14 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     coherences = np.repeat(COHERENCES, 6)
     scale, durations = 1, (SETTLE, STIMULUS, DELAY)
     if chosen.short:
-        coherences, scale, durations = np.array([100.0, -100.0, 51.2, -51.2]), 4, (100.0, 500.0, 300.0)
+        coherences, scale, durations = np.array([100.0, -100.0]), 4, (100.0, 500.0, 300.0)
     sg.random.seed(0)
-    rates = jnp.asarray(stimuli(coherences, durations, seed=0))
+    rates = stimuli(coherences, durations, seed=0)
     with sg.environ.context(dt=DT):
         network = nn.init_all_states(Decision(scale), batch_size=len(coherences))
-        counts = simulate(
-            lambda i: jnp.stack(network(rates[i // round(50 / DT)])), sum(durations), "deciding"
-        )
+        inputs = np.repeat(rates, round(50 / DT), axis=0)
+        monitor = {"counts": lambda counts: jnp.stack(counts)}
+        counts = nn.run(network, sum(durations), inputs, monitor, progress=bar("deciding"))["counts"]
     per_ms = counts.reshape(-1, round(1 / DT), 2, len(coherences)).sum(1) / network.group * 1000  # Hz
     late = per_ms[-200:].mean(0)
     right = np.where(coherences >= 0, late[0] > late[1], late[1] > late[0])
@@ -143,8 +143,8 @@ def draw(per_ms: np.ndarray, coherences: np.ndarray, durations: tuple[float, flo
                 smooth = np.convolve(per_ms[:, group, trial], np.ones(50) / 50, "same")
                 axes.plot(smooth, color=colour, linewidth=0.9)
         axes.axvspan(durations[0], durations[0] + durations[1], color="#eeeeee", zorder=0)
-        axes.set(title=f"coherence {coherence:g} %", xlabel="time (ms); grey: the stimuli", ylim=(0, None))
-    cells[0].set(ylabel="rate of each group (Hz)")
+        axes.set(title=f"coherence {coherence:g} %", xlabel="time (ms); grey: the stimuli")
+    cells[0].set(ylabel="rate of each group (Hz)", ylim=(0, None))
     return figure
 
 
