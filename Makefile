@@ -12,8 +12,9 @@ PIP := $(RUN) -m pip --disable-pip-version-check --no-input
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "%-20s %s\n", $$1, $$2 }'
 
-demo: $(VENV)/.installed-demo ## train the digits classifier; dumps and drawings go to demo/
+demo: $(VENV)/.installed-demo ## train on digits, simulate spiking networks; dumps and drawings go to demo/
 	$(RUN) examples/digits_gru.py $(ARGS)
+	$(RUN) examples/spiking_demo.py $(ARGS)
 
 test: $(VENV)/.installed-dev ## run the tests
 	$(RUN) -m pytest -n $(JOBS) --dist loadfile -m "not docs" $(ARGS)

@@ -33,7 +33,7 @@ EPOCHS, SHORT_EPOCHS = 30, 12
 WANTED = 0.95
 """The least test accuracy."""
 Step = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-PLAIN_OP = re.compile(r' = (jax\.|"jax\.|flow\.call )')
+PLAIN_OP = re.compile(r" = (jax\.|\"jax\.|flow\.call |flow\.custom_jvp )")
 """Ops of the program's text that the excerpts leave out."""
 
 # -------------------------------------------------------------------------------------------------- the model
@@ -158,7 +158,7 @@ def skeleton(program: sg.ir.Program, width: int = 100) -> str:
     """The program's State accesses, loops and results; other ops are counted."""
     lines: list[str] = []
     hidden, end = 0, ""
-    text = program.to_text(locations=False).splitlines()
+    text = program.to_text(locations=False).partition("\n{-#")[0].splitlines()  # without large constants
     for line in text[next(i for i, line in enumerate(text) if "  state @" in line) :]:
         indent = line[: len(line) - len(line.lstrip())]
         if end:  # inside of an op that is hidden
