@@ -21,7 +21,7 @@ MAJOR = 0
 _STRUCT = re.compile(r"(?:typedef )?struct (XLA_FFI_\w+) \{(.*?)\n\}", re.DOTALL)
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 _SIZES = {"size_t": 8, "int64_t": 8, "uint64_t": 8, "int": 4, "int32_t": 4, "uint32_t": 4}
-_FOUR_BYTES = re.compile(r"XLA_FFI_(DataType|ExecutionStage|Extension_Type|Handler_Traits)$")
+_FOUR_BYTES = re.compile(r"XLA_FFI_(DataType|ExecutionStage|(Internal)?Extension_Type|Handler_Traits)$")
 
 
 class UnknownLayout(Exception):
@@ -86,7 +86,7 @@ def layout_of(header: str) -> Frame:
         frame_stage=at("XLA_FFI_CallFrame", "stage"),
         frame_args=at("XLA_FFI_CallFrame", "args", "args"),
         frame_rets=at("XLA_FFI_CallFrame", "rets", "rets"),
-        extension_type=at("XLA_FFI_Extension_Base", "type"),
+        extension_type=at("XLA_FFI_Metadata_Extension", "extension_base", "type"),
         extension_metadata=at("XLA_FFI_Metadata_Extension", "metadata"),
         metadata_major=at("XLA_FFI_Metadata", "api_version", "major_version"),
         metadata_minor=at("XLA_FFI_Metadata", "api_version", "minor_version"),
