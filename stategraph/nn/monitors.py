@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 from collections.abc import Callable, Hashable, Mapping
 from types import MethodType
 from typing import Any
@@ -16,14 +17,13 @@ import attrs
 import jax
 import numpy as np
 
-from stategraph import _jax
+from stategraph import _jax, environ
 from stategraph.errors import describe
 from stategraph.graph.walk import nodes, states
 from stategraph.nn.listening import Listener, Spiking
 from stategraph.nn.module_views import dotted
 from stategraph.nn.records import Recording
 from stategraph.nn.units import TIME, number
-from stategraph.nn.units import step as step_in_ms
 from stategraph.spikes import Spikes
 from stategraph.state import State
 
@@ -150,7 +150,7 @@ def _kind(name: str, target: Any) -> tuple[str, Any]:
                 f"the monitor {name!r} is a random key; monitor lambda: jax.random.key_data(state.value)"
             )
         return "state", target
-    if isinstance(target, MethodType) and target.__func__ is Spiking.spike:
+    if _is_spike(target):
         return "spike", target.__self__
     if callable(target):
         return ("function of output" if _takes_one(target) else "function"), target
@@ -177,24 +177,36 @@ def _takes_one(function: Callable[..., Any]) -> bool:
 
 def _at_path(model: Any, name: str, path: str) -> Any:
     """The State at a path, or the ``spike`` of the population at one."""
-    known: dict[str, Any] = {dotted(where): state for where, state in states(model).items()}
-    for where, node in nodes(model).items():
-        if isinstance(node, Spiking):
-            known.setdefault(dotted((*where, "spike")), node.spike)
-    if path not in known:
-        close = difflib.get_close_matches(path, known, n=3, cutoff=0.3) or list(known)[:5]
-        raise KeyError(
-            describe(
-                f"The monitor {name!r} is at {path!r}, where {type(model).__name__} has no State.",
-                why=f"there are {', '.join(map(repr, close))}"
-                if known
-                else "it has none; init_all_states makes them",
-                fix=f"monitor={{{name!r}: {close[0]!r}}}"
-                if close
-                else "stategraph.nn.init_all_states(model) first",
-            )
+    found = model
+    for part in path.split("."):
+        found = _below(found, part)
+    if isinstance(found, State) or _is_spike(found):
+        return found
+    known = [dotted(where) for where in states(model)]
+    known += [dotted((*where, "spike")) for where, node in nodes(model).items() if isinstance(node, Spiking)]
+    close = difflib.get_close_matches(path, known, n=3, cutoff=0.3) or known[:5]
+    raise KeyError(
+        describe(
+            f"The monitor {name!r} is at {path!r}, where {type(model).__name__} has no State.",
+            why=f"there are {', '.join(map(repr, close))}" if close else "it has none",
+            fix=f"monitor={{{name!r}: {close[0]!r}}}"
+            if close
+            else "stategraph.nn.init_all_states(model) first",
         )
-    return known[path]
+    )
+
+
+def _below(owner: Any, part: str) -> Any:
+    """What is at one part of a path: an attribute, or an item of a list, tuple or dict; None for nothing."""
+    if isinstance(owner, Mapping):
+        return owner.get(part)
+    if isinstance(owner, (list, tuple)):
+        return owner[int(part)] if part.isdigit() and int(part) < len(owner) else None
+    return getattr(owner, part, None)
+
+
+def _is_spike(found: Any) -> bool:
+    return isinstance(found, MethodType) and found.__func__ is Spiking.spike
 
 
 # ---------------------------------------------------------------------------------------------------- indices
@@ -294,9 +306,19 @@ class Monitor:
           dt: the length of a step (ms); None for that of ``environ``.
           first: the number of the first step.
         """
-        step = float(step_in_ms() if dt is None else number(dt, TIME, "The length of a step"))
+        step = time_step(environ.get_dt() if dt is None else dt)
         length = next((int(leaf.shape[0]) for leaf in jax.tree.leaves(values)), 0)
         return recorded(self.entries, {**values}, length, step, first)
+
+
+def time_step(dt: Any) -> float:
+    """The length of a step (ms)."""
+    if any(map(_jax.is_tracer, jax.tree.leaves(dt))):
+        raise TypeError("the time step dt has to be known: it is traced")
+    step = float(number(dt, TIME, "The time step dt"))
+    if not (step > 0 and math.isfinite(step)):
+        raise ValueError(f"the time step dt is positive, not {dt!r}")
+    return step
 
 
 def recorded(

@@ -23,7 +23,7 @@ from stategraph.compile.progress import Live, ProgressBar, as_bar, with_bar
 from stategraph.compile.shapes import eval_shape
 from stategraph.errors import describe
 from stategraph.nn.clocks import Clock, clock
-from stategraph.nn.monitors import Monitor, as_spikes
+from stategraph.nn.monitors import Monitor, as_spikes, time_step
 from stategraph.nn.records import Recording
 from stategraph.nn.running_chunks import Shelf, bytes_of, chunk_lengths, is_sparse, room_for, rows_of, written
 from stategraph.nn.running_inputs import Inputs, inputs_of
@@ -54,14 +54,15 @@ def run(
 
     Args:
       model: a module whose ``update`` is one step.
-      duration: how long (ms), a multiple of ``dt``.
+      duration: how long (ms, or a quantity), a multiple of ``dt``.
       inputs: what the model is called with: None for nothing; a number; an array (or a pytree of arrays) with one row for every step;
         a function of the time ``t`` (ms), which may return a tuple of arguments; or a tuple of these, one for each argument.
       monitor: what to record after each step, by name. A State or its path (``"E.V"``): its value. ``population.spike``: who
         spiked when. A function of no arguments or of what the model returned: what it returns; it may read State. With
         ``SpikeMonitor(target)`` these are spikes. ``(target, index)`` records ``value[index]``, ``(target, index, every)`` after
         the steps 0, ``every``, 2 ``every``, … of the run.
-      dt: the length of a step (ms); None for that of ``environ``. Steps see it there.
+      dt: the length of a step (ms, or a quantity; then the time that the steps and inputs see has its unit); None for that of
+        ``environ``. Steps see it there.
       progress: whether to show a bar, or a ``ProgressBar`` (extra ``progress``).
 
     Returns:
@@ -93,38 +94,30 @@ def run(
     if not callable(model):
         raise TypeError(f"run needs a model that can be called, not a {type(model).__name__}")
     counted = clock(model)
-    given = environ.get_dt() if dt is None else dt
-    step = _step(number(given, TIME, "The time step dt of a run"))
-    steps = _steps(number(duration, TIME, "The duration of a run"), step)
-    watched, arriving = Monitor(model, monitor or {}), inputs_of(inputs, steps)
-    loop = Loop(watched, counted, arriving, step, dt is not None, is_quantity(given))
+    given: Any = environ.get_dt() if dt is None else dt
+    step = time_step(given)
+    steps = _steps(duration, step)
+    unit = given.unit if is_quantity(given) else None
+    loop = Loop(Monitor(model, monitor or {}), counted, inputs_of(inputs, steps), step, dt is not None, unit)
     if LOCAL.recorder is not None or _jax.current_trace() is not None:
         return loop.at_once(steps, progress)
     return loop.in_chunks(steps, as_bar(progress))
 
 
-def _step(dt: Any) -> float:
-    if _jax.is_tracer(dt):
-        raise TypeError("the time step dt of a run has to be known: it is traced")
-    step = float(dt)
-    if not (step > 0 and math.isfinite(step)):
-        raise ValueError(f"the time step dt is positive, not {dt!r}")
-    return step
-
-
 def _steps(duration: Any, dt: float) -> int:
     """How many steps a run makes."""
-    if _jax.is_tracer(duration):
+    if any(map(_jax.is_tracer, jax.tree.leaves(duration))):
         raise TypeError("the duration of a run has to be known: it is traced")
-    ratio = float(duration) / dt
+    length = float(number(duration, TIME, "The duration of a run"))
+    ratio = length / dt
     if not (math.isfinite(ratio) and ratio >= 0):
         raise ValueError(f"a run has a duration of 0 ms or more, not {duration!r}")
     steps = round(ratio)
-    if not math.isclose(ratio, steps, rel_tol=1e-6, abs_tol=1e-6):
+    if abs(ratio - steps) > max(1e-4, 1e-7 * ratio):
         low, high = math.floor(ratio), math.ceil(ratio)
         raise ValueError(
             describe(
-                f"A duration of {duration} ms is not a multiple of dt={dt:g} ms.",
+                f"A duration of {length:g} ms is not a multiple of dt={dt:g} ms.",
                 why=f"{low} steps are {low * dt:g} ms, {high} steps {high * dt:g} ms",
                 fix=f"stategraph.nn.run(model, {steps * dt:g}, ...), or another dt",
             )
@@ -142,8 +135,8 @@ class Loop:
     dt: float
     sets_dt: bool
     """Whether the steps see ``dt`` as a setting of their own."""
-    in_units: bool
-    """Whether the steps see times as quantities."""
+    unit: Any
+    """The unit in which ``dt`` was given, and the steps see the time; None for a plain number (ms)."""
 
     def body(self, steps: int, spikes_as_bool: bool) -> Callable[..., Any]:
         """A function that makes steps: of how many the run has made before, and the rows and constants of the inputs. It returns
@@ -178,9 +171,9 @@ class Loop:
 
     def step(self, i: Any, row: list[Any], constants: list[Any]) -> dict[str, Any]:
         """Step ``i``: what is looked at after it."""
-        unit = named_unit(TIME) if self.in_units else None
-        settings: dict[str, Any] = {environ.DT: quantity(self.dt, unit)} if self.sets_dt else {}
-        t = quantity(i * self.dt, unit)
+        given = self.dt if self.unit is None else quantity(self.dt, named_unit(TIME)).in_unit(self.unit)
+        settings: dict[str, Any] = {environ.DT: given} if self.sets_dt else {}
+        t = i * given
         with environ.context(**settings, i=i, t=t):
             return self.monitor(*self.inputs.call(row, constants, t))
 
@@ -254,7 +247,7 @@ class Loop:
         return functions, (
             self.dt,
             self.sets_dt,
-            self.in_units,
+            str(self.unit),
             self.inputs.key,
             tuple([entry.key for entry in entries]),
         )

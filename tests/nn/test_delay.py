@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -142,6 +143,46 @@ def test_the_buffer_is_updated_in_place() -> None:
         op.name for op in lowered.program.walk() if op.name in ("jax.concatenate", "jax.copy", "jax.scatter")
     ]
     assert not copies and any(op.name == "jax.dynamic_update_slice" for op in lowered.program.walk())
+
+
+def scalar(delay: nn.Delay) -> Any:
+    return delay.retrieve_at_step(20)
+
+
+def heterogeneous(delay: nn.Delay) -> Any:
+    return delay.retrieve_at_step(np.arange(40) % 21, np.arange(40))
+
+
+def per_synapse(delay: nn.Delay) -> Any:
+    steps = np.arange(120).reshape(40, 3) % 21
+    return delay.retrieve_at_step(steps, np.arange(40)[:, None]).sum(1)
+
+
+def interpolated(delay: nn.Delay) -> Any:
+    with sg.environ.context(t=10.0):
+        return delay.retrieve_at_time(9.25)
+
+
+@pytest.mark.parametrize("read", [scalar, heterogeneous, per_synapse, interpolated])
+@pytest.mark.parametrize("update_every", [None, 0.2])
+def test_no_step_of_a_loop_copies_the_buffer(read: Any, update_every: float | None) -> None:
+    delay = made(jnp.zeros(40), time=2.0 if update_every is None else 4.0, update_every=update_every)
+
+    def step(x: Any) -> Any:
+        delay.update(0.5 * read(delay) + x)
+
+    text = sg.trace(lambda xs: sg.compile.for_loop(step, xs), jnp.ones((30, 40))).lower().as_text("hlo")
+    body = text[: text.index("ENTRY")]
+    made_anew = re.findall(r"= f32\[21,40\]\S* ([\w-]+)\(", body)
+    assert "dynamic-update-slice" in made_anew
+    assert set(made_anew) <= {
+        "dynamic-update-slice",
+        "fusion",
+        "parameter",
+        "get-tuple-element",
+        "call",
+        "bitcast",
+    }
 
 
 def test_the_delay_of_a_state() -> None:

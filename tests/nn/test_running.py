@@ -400,6 +400,27 @@ def test_a_batch_of_populations_is_recorded() -> None:
     np.testing.assert_array_equal(np.sort(rec["some"].times), np.sort(rec["spk"].times))
 
 
+def test_paths_go_along_attributes_lists_and_dicts() -> None:
+    class Layers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = [nn.LIF(2, tau=5.0), {"last": nn.LIF(2, tau=5.0)}]
+            self.alias = self.layers[0]
+
+        def update(self) -> Any:
+            return self.layers[1]["last"](3 * self.layers[0](1.5))
+
+    net = nn.init_all_states(Layers())
+    monitor = {"a": "layers.0.V", "b": "alias.V", "c": "layers.1.last.V", "spk": "layers.1.last.spike"}
+    rec = nn.run(net, 10.0, None, {**monitor, "V": net.layers[0].V})
+    np.testing.assert_array_equal(rec["a"], rec["V"])
+    np.testing.assert_array_equal(rec["b"], rec["V"])
+    assert rec["c"].shape == (20, 2) and rec["spk"].size == 2
+    for wrong in ("layers.2.V", "layers.x", "alias", "nothing.at.all"):
+        with pytest.raises(KeyError, match="has no State"):
+            nn.run(net, 10.0, None, {"V": wrong})
+
+
 def test_sources_of_spikes_are_recorded() -> None:
     source = nn.SpikeTime(3, indices=[0, 2, 1], times=[1.0, 2.5, 2.5])
     rec = nn.run(source, 5.0, None, {"spk": source.spike})
@@ -455,6 +476,25 @@ def test_several_arguments_and_pytrees_as_inputs() -> None:
     np.testing.assert_allclose(mixed["out"], np.arange(10) * 0.5 + 2 * np.arange(10))
     together = nn.run(Sum(), 5.0, lambda t: (t, {"x": t, "y": 4.0}), monitor)
     np.testing.assert_allclose(together["out"], mixed["out"])
+
+
+def test_quantities_are_times_and_inputs() -> None:
+    u = pytest.importorskip("saiunit")
+
+    def last(duration: Any, inputs: Any, dt: Any) -> Any:
+        net = make()
+        return nn.run(net, duration, inputs, {"V": net.E.V, "spk": net.E.spike}, dt=dt)
+
+    plain = last(20.0, lambda t: 1.5 + jnp.sin(t / 3), 0.25)
+    found = last(0.02 * u.second, lambda t: 1.5 + jnp.sin(t / (3 * u.ms)), 250 * u.us)
+    np.testing.assert_allclose(found["V"], plain["V"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.t, plain.t)
+    np.testing.assert_array_equal(found["spk"].ids, plain["spk"].ids)
+    neurons = nn.init_all_states(nn.LIF(2, tau=20.0 * u.ms, R=1.0 * u.Mohm))
+    rec = nn.run(neurons, 20.0 * u.ms, 1.5 * u.nA, {"V": neurons.V})
+    assert rec["V"].shape == (40, 2)
+    with pytest.raises(sg.errors.UnitError, match="duration"):
+        last(3.0 * u.mV, None, 0.25)
 
 
 # ------------------------------------------------------------------------------------------------ progress

@@ -141,3 +141,19 @@ def test_a_foreign_loop_is_refused_and_so_is_what_is_no_module():
         jax.jit(sg.nn.watch(Raw()))(jnp.arange(3.0))
     _, record = sg.nn.watch(Raw())(jnp.arange(3.0))
     assert float(record["inner"]["output"]) == 4.0
+
+
+def test_populations_are_watched():
+    class Net(sg.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.neurons = sg.nn.LIF(2, tau=5.0)
+
+        def update(self, x):
+            return self.neurons(x).sum()
+
+    net = sg.nn.init_all_states(Net())
+    with sg.environ.context(dt=1.0):
+        _, record = sg.nn.watch(net)(jnp.array([1.0, 9.0]))
+    assert record["neurons"]["output"].tolist() == [0, 1]
+    assert_same(record["neurons"]["states"]["V"], net.neurons.V.value)
