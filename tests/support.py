@@ -160,3 +160,36 @@ def run_on_devices(file: Path, count: int = 8, timeout: float = 600) -> None:
         check=False,
     )
     assert found.returncode == 0, found.stdout[-8000:] + found.stderr[-2000:]
+
+
+class EventFacts:
+    """A watcher of the reference interpreter: what ``infer-events`` noted of a value has to hold of every value."""
+
+    def __init__(self, program: ir.Program, states: dict[str, Any]) -> None:
+        self.checked = 0
+        leaves = [
+            leaf
+            for path, symbol in program.states.items()
+            for leaf in _event_leaves(symbol, states.get(path, symbol.initial))
+        ]
+        self.entry = all(map(_is_binary, leaves))
+        """Whether the States that hold spikes do so."""
+
+    def ran(self, op: ir.Op, operands: Any, results: Any) -> None:
+        for value, x in zip(op.results, results, strict=True):
+            if value.event == "binary" or (value.event == "entry" and self.entry):
+                self.checked += 1
+                if not _is_binary(x):
+                    raise AssertionError(f"{op.name} at {op.location} is said to be {value.event}: {x}")
+
+    def trip(self, loop: ir.Op, number: int | None) -> None:
+        pass
+
+
+def _event_leaves(symbol: ir.StateSymbol, leaves: Any) -> list[Any]:
+    noted = symbol.attributes.get("event", ())
+    return list(leaves) if noted is True else [leaves[i] for i in noted]
+
+
+def _is_binary(x: Any) -> bool:
+    return isinstance(x, jax.core.Tracer) or bool(((x == 0) | (x == 1)).all())

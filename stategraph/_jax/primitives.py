@@ -82,13 +82,26 @@ def _primitive_table() -> dict[str, Any]:
     return table
 
 
+@functools.cache
+def _sparse_primitives() -> dict[str, Any]:
+    """Those of sparse matrices, which are no part of JAX's core and may not be loaded."""
+    from jax.experimental.sparse import bcoo, bcsr
+
+    found = [value for module in (bcoo, bcsr) for value in vars(module).values()]
+    return {value.name: value for value in found if isinstance(value, core.Primitive)}
+
+
 _SEEN_PRIMITIVES: dict[str, Any] = {}
 
 
 def primitive_by_name(name: str) -> Any | None:
     """The JAX primitive called ``name``, None when there is none in the loaded modules."""
     found = _SEEN_PRIMITIVES.get(name)
-    return found if found is not None else _primitive_table().get(name)
+    if found is None:
+        found = _primitive_table().get(name)
+    if found is None and name.startswith(("bcoo_", "bcsr_")):
+        found = _sparse_primitives().get(name)
+    return found
 
 
 def public_name(eqn: Any) -> str:

@@ -95,6 +95,10 @@ def _classes() -> dict[str, type]:
 
 def class_by_name(name: str) -> type | None:
     """A record or enumeration class of JAX's, None when there is none of that name."""
+    if name == "SparseInfo":
+        from jax.experimental.sparse.util import SparseInfo
+
+        return SparseInfo  # type: ignore[no-any-return]
     return _classes().get(name)
 
 

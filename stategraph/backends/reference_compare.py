@@ -121,7 +121,7 @@ def _head(program: Program, sample: Sample) -> str:
 
 
 def install() -> None:
-    """Offer evaluation of constants and validation to the passes."""
+    """Offer evaluation of constants, validation to the passes."""
     from stategraph.passes import hooks
 
     hooks.install(evaluate=reference.evaluate, validate=validate_pass)
@@ -190,12 +190,13 @@ class RecordingHost:
 
 def random_sample(program: Program, seed: int, special: bool = False) -> Sample:
     """Arguments, captured arrays and State by type. Integers are small, so that they are harmless as
-    indices and counts."""
+    indices and counts; captured ones stay as they are: they may be places that mean something together, as those of
+    a sparse matrix do."""
     rng = np.random.default_rng(seed)
     count = len(program.body.args) - len(program.captured)
     arguments = [random_array(arg.type, rng, special) for arg in program.body.args[:count]]
     captured = {
-        name: random_array(arg.type, rng, special)
+        name: program.captured[name] if _is_whole(arg.type) else random_array(arg.type, rng, special)
         for name, arg in zip(program.captured, program.body.args[count:], strict=True)
     }
     states = {
@@ -208,6 +209,10 @@ def random_sample(program: Program, seed: int, special: bool = False) -> Sample:
 
 def _result_aval(value: Value) -> Any:
     return _jax.aval_of(value.type)
+
+
+def _is_whole(type: Type) -> bool:
+    return isinstance(type, TensorType) and type.dtype[0] in "iu"
 
 
 SPECIAL = (0.0, -0.0, float("inf"), -float("inf"), float("nan"), 1.0)

@@ -7,6 +7,7 @@ sending vector that is not zero.
 
 from stategraph.event.connections import Connections, FixedNumConn, FixedProb, Sparse
 from stategraph.event.csr import CSR
+from stategraph.event.declared import declare
 from stategraph.event.dense import AllToAll, Linear, OneToOne
 from stategraph.event.jit import JITConn
 from stategraph.event.product import product
@@ -28,6 +29,7 @@ __all__ = [
     "OneToOne",
     "JITConn",
     "bernoulli",
+    "declare",
     "fixed_number",
     "product",
 ]

@@ -11,10 +11,10 @@ import numpy as np
 
 from stategraph.ir.arrays import Resources, can_inline, dtype_name, host_data, inline_text, key_impl
 from stategraph.ir.attributes import Dense, DType, EnumValue, Opaque, Record, RegionRef, Symbol
-from stategraph.ir.core import Constant
+from stategraph.ir.core import Constant, Value
 from stategraph.ir.spelling import is_simple_word, is_word, path, quote, word
 from stategraph.ir.tree import Tree
-from stategraph.ir.types import KeyType, OpaqueType, TensorType, Type
+from stategraph.ir.types import KeyType, OpaqueType, TensorType, Type, refined_text
 
 _CANONICAL_NAN = struct.pack("<d", math.nan)
 
@@ -37,6 +37,11 @@ class AttributeWriter:
 
     def types(self, types: Iterable[Type]) -> str:
         return ", ".join(map(self.type, types))
+
+    def refined(self, value: Value) -> str:
+        """The type of a value with what is known of it: ``event<f32[3]>``."""
+        text = self.type(value.type)
+        return text if value.event is None else refined_text(text, value.event)
 
     def constant(self, constant: Constant) -> str:
         """The literal without its type."""

@@ -23,7 +23,9 @@ def clone_op(op: Op, values: ValueMap) -> Op:
         op.location,
     )
     new.results = [Value(result.type, new, i, result.name) for i, result in enumerate(op.results)]
-    values.update(zip(op.results, new.results, strict=True))
+    for result, copy in zip(op.results, new.results, strict=True):
+        values[result] = copy
+        copy.event = result.event
     for region in op.regions:
         copied = clone_region(region, values)
         copied.owner = new
@@ -43,7 +45,9 @@ def clone_region(region: Region, values: ValueMap) -> Region:
     """A copy of ``region``; values defined outside of it are looked up in ``values`` and shared when
     absent."""
     new = Region((arg.type for arg in region.args), (arg.name for arg in region.args))
-    values.update(zip(region.args, new.args, strict=True))
+    for arg, copy in zip(region.args, new.args, strict=True):
+        values[arg] = copy
+        copy.event = arg.event
     for op in region.ops:
         new.append(clone_op(op, values))
     return new

@@ -36,7 +36,7 @@ FORMAT_VERSION = 1
 class Value:
     """An SSA value: the result of an op, or an argument of a region."""
 
-    __slots__ = ("_users", "index", "name", "owner", "type")
+    __slots__ = ("_users", "event", "index", "name", "owner", "type")
 
     def __init__(
         self, type: Type, owner: Op | Region | None = None, index: int = 0, name: str | None = None
@@ -45,6 +45,9 @@ class Value:
         self.owner = owner
         self.index = index
         self.name = name
+        self.event: str | None = None
+        """What ``infer-events`` knows of the elements: one of ``types.EVENTS``, printed ``event<f32[3]>``. It may be
+        forgotten at any time, and means nothing to types: a value stands wherever another of its type may."""
         self._users: list[Op] = []
 
     @property

@@ -6,6 +6,8 @@
 ``event.dense``      events and a matrix; ``transposed``: the matrix comes first
 ``event.jit``        events through synapses that a seed (two u32) makes: each exists with probability ``prob``, and its weight is
                      ``weight``, or for another ``law`` than "one" ``weight[0] + weight[1] * x`` with a random ``x``
+``event.declare``    a value as it is, of which the user says that it holds events: ``rate`` is the share of active
+                     elements, ``use`` pins the products with it ("events", "dense"); None leaves it open
 
 Connectivity is an operand, never an attribute: ``indptr`` (pre + 1) and ``indices`` (synapses), both i32. Events may
 have one more axis in front, a batch; ``event.csr_outer`` sums over it.
@@ -17,7 +19,7 @@ from stategraph.ir.core import Op
 from stategraph.ir.registry import no_effects, register_op
 from stategraph.ir.types import TensorType
 
-EVENT_OPS = ("event.csr", "event.csr_add", "event.csr_outer", "event.dense", "event.jit")
+EVENT_OPS = ("event.csr", "event.csr_add", "event.csr_outer", "event.dense", "event.jit", "event.declare")
 
 
 def _tensors(op: Op, count: int) -> list[TensorType] | str:
@@ -151,6 +153,18 @@ def _verify_jit(op: Op) -> str | None:
     return problem
 
 
+def _verify_declare(op: Op) -> str | None:
+    types = _tensors(op, 1)
+    if isinstance(types, str):
+        return types
+    rate, use = op.attributes.get("rate"), op.attributes.get("use")
+    if types[0] != types[1]:
+        return f"its result has the type of its operand, {types[0]}, not {types[1]}"
+    if rate is not None and not (isinstance(rate, float) and 0 <= rate <= 1):
+        return "its attribute rate is the share of active elements, between 0.0 and 1.0, or None"
+    return None if use in (None, "events", "dense") else "its attribute use is 'events', 'dense' or None"
+
+
 register_op("event.csr", summary="events through sparse synapses", effects=no_effects, verify=_verify_csr)
 register_op(
     "event.csr_add",
@@ -167,4 +181,7 @@ register_op(
 register_op("event.dense", summary="events times a matrix", effects=no_effects, verify=_verify_dense)
 register_op(
     "event.jit", summary="events through synapses made of a seed", effects=no_effects, verify=_verify_jit
+)
+register_op(
+    "event.declare", summary="say that a value holds events", effects=no_effects, verify=_verify_declare
 )

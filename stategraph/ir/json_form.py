@@ -25,7 +25,7 @@ from stategraph.ir.location import UNKNOWN, Location
 from stategraph.ir.printer import Printer
 from stategraph.ir.tree import Tree
 from stategraph.ir.types import TensorType, Type
-from stategraph.ir.value_parser import ValueParser
+from stategraph.ir.value_parser import Refined, ValueParser
 
 Json = dict[str, Any]
 _EXACT = 2**53
@@ -120,7 +120,7 @@ class _Writer:
         }
 
     def value(self, value: Value) -> Json:
-        return {"value": self.names.define(value), "type": self.write.type(value.type)}
+        return {"value": self.names.define(value), "type": self.write.refined(value)}
 
     def location(self, location: Location) -> int | None:
         return None if location == UNKNOWN else self.locations.setdefault(location, len(self.locations))
@@ -147,7 +147,7 @@ class _Reader:
     def __init__(self, data: Json) -> None:
         self.locations = [Location(*fields) for fields in data["locations"]]
         self.resources: dict[str, Any] = {}
-        self.types: dict[str, Type] = {}
+        self.types: dict[str, Refined] = {}
         self.values: dict[str, Value] = {}
         for name, resource in data["resources"].items():
             type = self.type(resource["type"])
@@ -217,7 +217,9 @@ class _Reader:
     def define(self, data: list[Json], out: list[Value], owner: Op | Region) -> None:
         for i, item in enumerate(data):
             name = item["value"]
-            value = Value(self.type(item["type"]), owner, i, None if name[1:].isdecimal() else name[1:])
+            type, event = self.refined(item["type"])
+            value = Value(type, owner, i, None if name[1:].isdecimal() else name[1:])
+            value.event = event
             self.values[name] = value
             out.append(value)
 
@@ -228,9 +230,12 @@ class _Reader:
         return UNKNOWN if number is None else self.locations[number]
 
     def type(self, text: str) -> Type:
+        return self.refined(text)[0]
+
+    def refined(self, text: str) -> Refined:
         found = self.types.get(text)
         if found is None:
-            found = self.types[text] = self.snippet(text).type()
+            found = self.types[text] = self.snippet(text).refined()
         return found
 
     def tree(self, text: str) -> Tree:

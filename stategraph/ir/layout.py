@@ -98,7 +98,7 @@ class Layout:
         return set(ops[self.limit - last : -last]) if len(ops) > self.limit else set()
 
     def _argument(self, arg: Value) -> Box:
-        text = f"{self.printer.use(arg)} : {arg.type}"
+        text = f"{self.printer.use(arg)} : {self.printer.write.refined(arg)}"
         return Box(_cut(text), "argument", text)
 
     def _op(self, op: Op) -> Box:
@@ -115,7 +115,7 @@ class Layout:
         if op.operands:
             text += " " + ", ".join(map(use, op.operands))
         if op.results:
-            text += " : " + ", ".join(str(result.type) for result in op.results)
+            text += " : " + ", ".join(map(self.printer.write.refined, op.results))
         where = f"\n{op.location}" if op.location.known else ""
         labels = region_labels(op) if len(op.regions) > 1 else [""] * len(op.regions)
         frames = [self.frame(region, label) for region, label in zip(op.regions, labels, strict=True)]

@@ -17,10 +17,10 @@ from stategraph.ir.location import UNKNOWN, Location
 from stategraph.ir.syntax import FORMS, Form
 from stategraph.ir.tree import LEAF, Tree
 from stategraph.ir.types import KeyType, TensorType, Type
-from stategraph.ir.value_parser import ValueParser
+from stategraph.ir.value_parser import Refined, ValueParser
 
-Binding = tuple[str, Value, Type, int]
-"""Name, operand, type and token index of one ``%c = %init : f32[]``."""
+Binding = tuple[str, Value, Refined, int]
+"""Name, operand, refined type and token index of one ``%c = %init : f32[]``."""
 
 
 def parse(text: str, filename: str = "<text>") -> Program:
@@ -167,7 +167,7 @@ class Parser(ValueParser):
         text = tokens.take("value")
         name = tokens.take_string() if tokens.kind == "string" else text[1:]
         tokens.expect(":")
-        arg = Value(self.type(), body, len(body.args), _hint(text))
+        arg = _value(self.refined(), body, len(body.args), text)
         body.args.append(arg)
         self._define(text, arg, index)
         return name
@@ -299,7 +299,7 @@ class Parser(ValueParser):
         if len(types) != len(results):
             tokens.fail(f"{name} defines {len(results)} values and names {len(types)} types", start)
         op.results = [
-            Value(type, op, i, _hint(text)) for i, (type, text) in enumerate(zip(types, results, strict=True))
+            _value(type, op, i, text) for i, (type, text) in enumerate(zip(types, results, strict=True))
         ]
         for i, (text, value) in enumerate(zip(results, op.results, strict=True)):
             self._define(text, value, start + 2 * i)
@@ -314,7 +314,7 @@ class Parser(ValueParser):
         tokens.expect("=")
         return names
 
-    def _result_types_here(self) -> list[Type]:
+    def _result_types_here(self) -> list[Refined]:
         return self.types() if self.tokens.accept(":") else []
 
     def _generic_op(self, name: str) -> Op:
@@ -365,15 +365,15 @@ class Parser(ValueParser):
         if tokens.kind == "value":
             operand = self._operand()
             tokens.expect(":")
-            return name, operand, self.type(), index
+            return name, operand, self.refined(), index
         start = tokens.index
         literal = self.literal()
         tokens.expect(":")
-        own = self.type()
-        type = self.type() if tokens.accept(":") else own
-        return name, self.make_constant(literal, own, start), type, index
+        own = self.refined()
+        refined = self.refined() if tokens.accept(":") else own
+        return name, self.make_constant(literal, own[0], start), refined, index
 
-    def _bound_tail(self, op: Op, form: Form) -> list[Type]:
+    def _bound_tail(self, op: Op, form: Form) -> list[Refined]:
         """Result types, location and regions of an op whose operands are bound to its regions' arguments."""
         bindings = self._bindings
         types = self._result_types_here()
@@ -383,7 +383,7 @@ class Parser(ValueParser):
                 self.tokens.expect(label)
             region = Region()
             for i, (text, _, type, index) in enumerate(bindings):
-                region.args.append(arg := Value(type, region, i, _hint(text)))
+                region.args.append(arg := _value(type, region, i, text))
                 self._define(text, arg, index)
             self._body(op, region, [text for text, _, _, _ in bindings])
         return types
@@ -417,7 +417,7 @@ class Parser(ValueParser):
         index = tokens.index
         text = tokens.take("value")
         tokens.expect(":")
-        region.args.append(arg := Value(self.type(), region, len(region.args), _hint(text)))
+        region.args.append(arg := _value(self.refined(), region, len(region.args), text))
         self._define(text, arg, index)
         names.append(text)
 
@@ -428,6 +428,13 @@ class Parser(ValueParser):
         op.regions.append(region)
         for name in names:
             del self._values[name]
+
+
+def _value(refined: Refined, owner: Op | Region, index: int, text: str) -> Value:
+    type, event = refined
+    value = Value(type, owner, index, _hint(text))
+    value.event = event
+    return value
 
 
 def _hint(text: str) -> str | None:

@@ -119,7 +119,7 @@ class Printer:
     def _argument(self, arg: Value, name: str | None) -> str:
         text = self.define(arg, arg.name if arg.name is not None else name)
         label = "" if name is None or text == f"%{name}" else f" {quote(name)}"
-        return f"{text}{label} : {self.write.type(arg.type)}"
+        return f"{text}{label} : {self.write.refined(arg)}"
 
     def _results(self, program: Program) -> list[str]:
         names = [word(name) for name in program.result_names]
@@ -228,7 +228,7 @@ class Printer:
         else:
             text = self._headed(op, form)
         if results:
-            text = f"{results} = {text} : {self.write.types([result.type for result in op.results])}"
+            text = f"{results} = {text} : {', '.join(map(self.write.refined, op.results))}"
         text = indent + text + self.location(op.location)
         if not regions:
             lines.append(text)
@@ -238,7 +238,7 @@ class Printer:
                 self._names.update(zip(region.args, bound, strict=True))
                 arguments = ""
             else:
-                args = [f"{self.define(arg)} : {self.write.type(arg.type)}" for arg in region.args]
+                args = [f"{self.define(arg)} : {self.write.refined(arg)}" for arg in region.args]
                 arguments = f"({', '.join(args)})" if args else ""
             start = text if i == 0 else indent + "}"
             lines.append(" ".join(filter(None, (start, label + arguments, "{"))))
@@ -275,8 +275,7 @@ class Printer:
         if attributes:
             text += " " + self.write.attributes(attributes, "[]")
         inits = [
-            self._init(operand, arg.type)
-            for operand, arg in zip(op.operands, op.regions[0].args, strict=True)
+            self._init(operand, arg) for operand, arg in zip(op.operands, op.regions[0].args, strict=True)
         ]
         names = []
         for args in zip(*(region.args for region in op.regions), strict=True):
@@ -294,10 +293,10 @@ class Printer:
                 text += f"{space}({', '.join(items)})"
         return text, names
 
-    def _init(self, operand: Value, type: Type) -> str:
-        if isinstance(operand, Constant) and operand.type == type:
-            return f"{self.write.constant(operand)} : {self.write.type(type)}"
-        return f"{self.use(operand)} : {self.write.type(type)}"
+    def _init(self, operand: Value, arg: Value) -> str:
+        if isinstance(operand, Constant) and operand.type == arg.type:
+            return f"{self.write.constant(operand)} : {self.write.refined(arg)}"
+        return f"{self.use(operand)} : {self.write.refined(arg)}"
 
 
 def _same(value: object, default: object) -> bool:

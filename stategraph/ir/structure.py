@@ -110,16 +110,20 @@ def _operand(value: Value, numbers: dict[Value, int]) -> Any:
     return numbers.get(value, -1)  # -1: not defined before, which the verifier refuses
 
 
+def _refined(value: Value) -> Any:
+    return value.type if value.event is None else (value.event, value.type)
+
+
 def _op(op: Op, numbers: dict[Value, int]) -> tuple[Any, ...]:
     operands = tuple(_operand(value, numbers) for value in op.operands)
     regions = tuple(_region(region, numbers) for region in op.regions)
     for result in op.results:
         numbers[result] = len(numbers)
-    types = tuple(result.type for result in op.results)
+    types = tuple(map(_refined, op.results))
     return (op.name, operands, types, _attributes(op.attributes), regions, op.location.fields)
 
 
 def _region(region: Region, numbers: dict[Value, int]) -> tuple[Any, ...]:
     for arg in region.args:
         numbers[arg] = len(numbers)
-    return (tuple(arg.type for arg in region.args), tuple(_op(op, numbers) for op in region.ops))
+    return (tuple(map(_refined, region.args)), tuple(_op(op, numbers) for op in region.ops))

@@ -111,7 +111,7 @@ def _fits(op: Op, form: Form) -> bool:
     for size in form.counted():
         if type(attributes.get(size)) is not int or not 0 <= attributes[size] <= len(op.operands):
             return False
-    types = [arg.type for arg in op.regions[0].args]
-    return len(types) == len(op.operands) and all(
-        [arg.type for arg in region.args] == types for region in op.regions[1:]
+    args = [(arg.type, arg.event) for arg in op.regions[0].args]
+    return len(args) == len(op.operands) and all(
+        [(arg.type, arg.event) for arg in region.args] == args for region in op.regions[1:]
     )

@@ -103,6 +103,21 @@ class OpaqueType:
 
 Type = TensorType | KeyType | OpaqueType
 
+EVENTS = ("binary", "entry", "sparse")
+"""What may be known of a value beyond its type, strongest first, with the spelling of the refined type:
+
+``binary``  ``event<f32[3]>``          every element is 0 or 1;
+``entry``   ``event<f32[3], entry>``   so it is if the States with the attribute ``event`` held 0 and 1 at entry;
+``sparse``  ``event<f32[3], sparse>``  elements are expected to be mostly zero; of the others nothing is known.
+"""
+
+
+def refined_text(text: str, event: str | None) -> str:
+    """The text of a type, refined by what is known of the value."""
+    if event is None:
+        return text
+    return f"event<{text}>" if event == "binary" else f"event<{text}, {event}>"
+
 
 @functools.cache
 def itemsize_bits(dtype: str) -> int:

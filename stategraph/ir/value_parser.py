@@ -12,7 +12,10 @@ from stategraph.ir.core import Constant
 from stategraph.ir.lexer import Tokens
 from stategraph.ir.spelling import unquote
 from stategraph.ir.tree import LEAF, NONE, Tree
-from stategraph.ir.types import KeyType, OpaqueType, TensorType, Type, numpy_dtype
+from stategraph.ir.types import EVENTS, KeyType, OpaqueType, TensorType, Type, numpy_dtype
+
+Refined = tuple[Type, str | None]
+"""A type, and what is known of the value beyond it."""
 
 
 class ValueParser:
@@ -62,6 +65,23 @@ class ValueParser:
             return KeyType(impl, tuple(self.list_until("]", tokens.take_int)))
         tokens.fail(f"expected a type such as f32[3], found {tokens.found()}")
 
+    def refined(self) -> Refined:
+        """A type, or a refined one: ``event<f32[3]>``, ``event<f32[3], entry>``."""
+        tokens = self.tokens
+        if not (tokens.at("event") and tokens.texts[tokens.index + 1] == "<"):
+            return self.type(), None
+        tokens.next()
+        return self._in_angles(self._event)  # type: ignore[no-any-return]
+
+    def _event(self) -> Refined:
+        type, event = self.type(), "binary"
+        if self.tokens.accept(","):
+            index = self.tokens.index
+            event = self.tokens.take("word", "entry or sparse")
+            if event not in EVENTS:
+                self.tokens.fail(f"expected entry or sparse, found {event!r}", index)
+        return type, event
+
     def _plain_type(self, text: str) -> Type:
         name, _, rest = text.partition("[")
         shape = tuple(map(int, filter(None, rest.rstrip("*]").split(","))))
@@ -73,10 +93,10 @@ class ValueParser:
             self.tokens.fail(f"there is no dtype {name!r}")
         return TensorType(name, shape, text.endswith("*"))
 
-    def types(self) -> list[Type]:
-        found = [self.type()]
+    def types(self) -> list[Refined]:
+        found = [self.refined()]
         while self.tokens.accept(","):
-            found.append(self.type())
+            found.append(self.refined())
         return found
 
     def _in_angles(self, item: Callable[[], Any]) -> Any:

@@ -23,7 +23,7 @@ from stategraph.ir.errors import Defect, VerifyError, caret
 from stategraph.ir.location import Location
 from stategraph.ir.printer import Printer
 from stategraph.ir.registry import definition_of, registered_names
-from stategraph.ir.types import KeyType, TensorType, Type
+from stategraph.ir.types import EVENTS, KeyType, TensorType, Type
 from stategraph.ir.verify_states import check_states
 from stategraph.ir.verify_types import check_types
 
@@ -117,6 +117,12 @@ class _Structure:
                     f"value {i} here has another owner or position",
                     op,
                     "make results and arguments with their op or region",
+                )
+            if value.event is not None and (type(value.type) is not TensorType or value.event not in EVENTS):
+                raise Defect(
+                    f"value {i} here is of type {value.type} and said to be {value.event!r}",
+                    op,
+                    f"tensors may be refined by one of {', '.join(EVENTS)}",
                 )
             if value in self.defined:
                 raise Defect(

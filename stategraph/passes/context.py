@@ -79,6 +79,8 @@ class Context:
     explanations: list[Explanation] = attrs.Factory(list)
     current: Pass | None = None
     """The pass that is running."""
+    platform: str | None = None
+    """Where the program will run: ``cpu``, ``gpu``, ``tpu``; None for this machine."""
     _analyses: dict[Callable[[Program], Any], Any] = attrs.Factory(dict)
 
     def report(self, what: Op | StateSymbol | str, decision: str, **numbers: Number) -> None:

@@ -16,20 +16,29 @@ from stategraph.passes.context import Validator
 
 Evaluator = Callable[[Op], "list[np.ndarray] | None"]
 
+Platform = Callable[[], str]
+
 _evaluator: Evaluator | None = None
 _validator: Validator | None = None
+_platform: Platform | None = None
 
 
-def install(*, evaluate: Evaluator | None = None, validate: Validator | None = None) -> None:
+def install(
+    *,
+    evaluate: Evaluator | None = None,
+    validate: Validator | None = None,
+    platform: Platform | None = None,
+) -> None:
     """Offer hooks; those not given stay as they are.
 
     ``evaluate(op)`` gets an op whose operands are all constants and returns its results, or None when it
     cannot know them; ``validate(before, after, pass_)`` raises when the programs compute different
-    things.
+    things; ``platform()`` names the machine that runs programs: ``cpu``, ``gpu``, ``tpu``.
     """
-    global _evaluator, _validator
+    global _evaluator, _validator, _platform
     _evaluator = evaluate if evaluate is not None else _evaluator
     _validator = validate if validate is not None else _validator
+    _platform = platform if platform is not None else _platform
 
 
 def can_evaluate() -> bool:
@@ -43,6 +52,11 @@ def evaluate(op: Op) -> list[np.ndarray] | None:
     if found is not None or _evaluator is None:
         return found
     return _evaluator(op)
+
+
+def platform() -> str:
+    """What programs run on, unless somebody says otherwise."""
+    return "cpu" if _platform is None else _platform()
 
 
 def validator() -> Validator | None:

@@ -36,6 +36,7 @@ class PassManager:
 
     ``passes`` is anything ``parse_pipeline`` takes. ``exactness`` limits the default pipeline and the rules
     of passes. ``validator`` replaces the comparison of programs that a backend has installed (see ``hooks``).
+    ``platform`` is where the program will run (``cpu``, ``gpu``, ``tpu``), this machine if not given.
     Instruments nest like context managers: the first sees a pass earliest before and latest after.
     """
 
@@ -46,11 +47,13 @@ class PassManager:
         exactness: str = "reduction-order",
         instruments: Sequence[Instrument] = (),
         validator: Validator | None = None,
+        platform: str | None = None,
     ) -> None:
         self.pipeline = parse_pipeline(passes, exactness=exactness)
         self.exactness = exactness
         self.instruments = tuple(instruments)
         self.validator = validator
+        self.platform = platform
 
     def run(self, program: Program, *, copy: bool = True) -> Outcome:
         """Run the pipeline on a copy of ``program`` (on itself with ``copy=False``, for programs nobody else
@@ -58,6 +61,7 @@ class PassManager:
         """
         program = program.copy() if copy else program
         context = Context(program, self.exactness, self.validator or hooks.validator())
+        context.platform = self.platform
         for instrument in self.instruments:
             instrument.before_pipeline(self.pipeline, context)
         ran = [pass_ for pass_ in self.pipeline if self._run_one(pass_, context)]

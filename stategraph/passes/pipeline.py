@@ -25,6 +25,8 @@ DEFAULT = (
     "hoist-state",
     "forward-state",
     "eliminate-local-state",
+    "infer-events",  # facts that the ops of gradients would lose
+    "rewrite-events",  # an event product has derivatives of its own
     "expand-transforms",  # gradients become ordinary ops
     "inline-calls",  # the calls in them, which were kept because equal calls are differentiated once
     "fold-constants",

@@ -39,6 +39,8 @@ BUILTIN = (
     "hoist-state",
     "forward-state",
     "eliminate-local-state",
+    "infer-events",
+    "rewrite-events",
     "expand-transforms",
     "simplify-branches",
     "simplify-loops",

@@ -10,6 +10,7 @@ y, new = compiled.functional(states, x)  # touches none
 from __future__ import annotations
 
 import functools
+import importlib.util
 import itertools
 import time
 from collections.abc import Mapping, Sequence
@@ -48,6 +49,16 @@ def _validate(before: Program, after: Program, pass_: Pass) -> None:
 
 if hooks.validator() is None:
     hooks.install(validate=_validate)
+
+
+def _machine() -> str:
+    """What passes have in mind unless somebody names a platform: this machine, with its native kernels."""
+    backend: str = jax.default_backend()
+    kernels = backend == "cpu" and importlib.util.find_spec("numba") is not None
+    return "cpu-native" if kernels else backend
+
+
+hooks.install(platform=_machine)
 
 
 class Explanations(list[Explanation]):
@@ -114,7 +125,10 @@ class Traced(Stage):
             )
         level = exactness or self.exactness
         manager = PassManager(
-            passes if passes is not None else self.passes, exactness=level, instruments=instruments
+            passes if passes is not None else self.passes,
+            exactness=level,
+            instruments=instruments,
+            platform=_platform_of(platforms),
         )
         start = time.perf_counter()
         with paused_gc():
@@ -185,6 +199,16 @@ class Traced(Stage):
                 f"a traced program has no {dialect} text yet; write .lower().as_text({dialect!r})"
             )
         return str(self.program)
+
+
+def _platform_of(platforms: Sequence[str] | None) -> str | None:
+    """What passes have in mind: of several platforms one that is no CPU, which is good on all."""
+    found = [
+        "gpu" if platform in ("cuda", "rocm") else platform
+        for platform in platforms or ()
+        if platform != "cpu"
+    ]
+    return found[0] if found else "cpu" if platforms else None
 
 
 def strip_host_effects_of(program: Program, platforms: Sequence[str] | None, strip: bool) -> list[str]:

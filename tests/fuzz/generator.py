@@ -213,9 +213,14 @@ class Generator:
                 lambda e: f"{e(M)}.max(0)",
                 lambda e: f"{e(V)}.at[{self.rng.randrange(3)}].set({e(F)})",
                 lambda e: f"jax.vmap(lambda q: q * 0.5 + {e(F)})({e(V)})",
+                lambda e: self.spikes(3, e),
+                lambda e: f"({self.spikes(3, e)} * {e(V)})",
             ]
             if not self.exact:
                 found += [
+                    lambda e: f"({self.spikes(2, e)} @ {e(M)})",
+                    lambda e: f"({e(M)}.T @ {self.spikes(2, e)})",
+                    lambda e: f"jnp.where({self.spikes(2, e)}[:, None] > 0, {e(M)}, 0.0).sum(0)",
                     lambda e: f"jnp.sum({e(M)}, 0)",
                     lambda e: f"({e(M)}[:, :2] @ {e(M)})[0]",
                     lambda e: f"jnp.cumsum({e(V)})",
@@ -249,6 +254,11 @@ class Generator:
                 ),
             ]
         return found
+
+    def spikes(self, size: int, e: Callable[[str], str]) -> str:
+        """A vector of spikes that no rounding can turn into another one."""
+        active = f"(jnp.arange({size}) + {e(I)}) % 2 == 0"
+        return self.rng.choice((f"({active}).astype(jnp.float32)", f"jnp.where({active}, 1.0, 0.0)"))
 
     def type(self, *among: str) -> str:
         return self.rng.choice(among or (F, F, V, V, M, I, B))

@@ -28,7 +28,7 @@ from stategraph.errors import CheckError, StateGraphError
 from stategraph.ir.core import Program
 from stategraph.passes import DEFAULT, Verify, run_passes
 from stategraph.tracing.tracer import trace_function
-from tests.support import contraction_free, roundtrip, verify
+from tests.support import EventFacts, contraction_free, roundtrip, verify
 
 
 @attrs.frozen
@@ -157,7 +157,9 @@ class Traced:
         after: dict[str, Any] = dict(values)
 
         def call() -> Any:
-            found, states = reference.run(program, jax.tree.leaves((self.args, {})), after)
+            found, states = reference.run(
+                program, jax.tree.leaves((self.args, {})), after, watcher=EventFacts(program, after)
+            )
             after.update(states)
             return found
 
@@ -210,16 +212,20 @@ def _tags(lines: list[str]) -> list[str]:
     return [" ".join(line.split()[:2]) for line in lines]
 
 
-EAGER = {"batch-loops": "batch-loops{stack_price=0}"}
+EAGER = {
+    "batch-loops": "batch-loops{stack_price=0}",
+    "rewrite-events": "rewrite-events{mode=always}",
+}
 """Passes with options that let them do what they would do in larger programs only."""
 
 
 def random_pipeline(rng: random.Random) -> str:
     """Passes of the default pipeline in any order, any number of times."""
-    names = [EAGER.get(name, name) for name in dict.fromkeys(DEFAULT)]
+    default = [EAGER.get(name, name) for name in DEFAULT]
+    names = list(dict.fromkeys(default))
     style = rng.random()
     if style < 0.3:
-        return ",".join(DEFAULT[: rng.randrange(1, len(DEFAULT) + 1)])
+        return ",".join(default[: rng.randrange(1, len(default) + 1)])
     chosen = [rng.choice(names) for _ in range(rng.randrange(1, 8))]
     if "expand-transforms" in chosen:  # it needs bodies without checks and State, and says so
         chosen.insert(chosen.index("expand-transforms"), "lower-checks,hoist-state")

@@ -1,6 +1,7 @@
 """Event products: the primitives behind the ops ``event.*``, and how each platform computes them."""
 
+from stategraph.backends.events.declared import declare_p
 from stategraph.backends.events.jit_primitive import jit_p
 from stategraph.backends.events.primitives import csr_add_p, csr_outer_p, csr_p, dense_p
 
-__all__ = ["csr_add_p", "csr_outer_p", "csr_p", "dense_p", "jit_p"]
+__all__ = ["csr_add_p", "csr_outer_p", "csr_p", "declare_p", "dense_p", "jit_p"]

@@ -72,6 +72,7 @@ MEANINGS: dict[str, Callable[..., Any]] = {
     "event.csr_add": added(csr_by_synapses),
     "event.csr_outer": outer_by_synapses,
     "event.dense": dense_whole,
+    "event.declare": lambda x, *, rate, use: x,
 }
 """What each op computes, without looking at what is active."""
 

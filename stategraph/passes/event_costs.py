@@ -1,0 +1,79 @@
+"""What a product costs, as an ordinary one and as one of events: the model by which ``rewrite-events`` decides.
+
+    dense    = start + batch * pre * post * (one row: ``row``; several: ``block``)
+    events   = call + batch * (pre * scan + active * (visit + post * add))
+    synapses = call + batch * (pre * scan + active * (visit + synapses / pre * scatter))
+
+in nanoseconds, with ``active = rate * pre``. The figures are medians on two cores of an x86-64 server; only
+their ratios matter, and a wrong decision is bounded: an event product counts its active rows when it runs, and above
+its threshold it is an ordinary one.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+
+@attrs.frozen
+class Costs:
+    """Nanoseconds on one kind of machine."""
+
+    call: float
+    """Of an event product: making a list of what is active, and choosing between rows and the whole matrix."""
+    row: float
+    """One element of the matrix in an ordinary product with one vector: it is read from memory."""
+    block: float
+    """The same per row in a product with a batch, which reads it once for several."""
+    scan: float
+    """Passing over one neuron."""
+    visit: float
+    """Beginning with one active row."""
+    add: float
+    """Adding one element of an active row."""
+    strided: float
+    """The same when the row is a column of the matrix as it lies in memory."""
+    scatter: float
+    """Adding one synapse at its place."""
+    sparse: float
+    """One synapse in a product over all of them."""
+
+
+TABLE: dict[str, Costs] = {
+    # measured by benchmarks/event_costs.py: 100 to 4,000 neurons, batches of 1, 8 and 128, rates of 0 to 20 %
+    "cpu-native": Costs(
+        call=900, row=0.08, block=0.02, scan=0.7, visit=30, add=0.2, strided=4.0, scatter=0.4, sparse=0.5
+    ),
+    "cpu": Costs(
+        call=1500, row=0.08, block=0.02, scan=4.3, visit=450, add=0.4, strided=8.0, scatter=0.9, sparse=0.6
+    ),
+}
+"""By platform; ``cpu`` is a CPU without numba, or a program that is exported. Elsewhere a matrix is multiplied whole: a
+loop over spikes would be slower."""
+AT_MOST = 1.2
+"""What a wrong guess may cost: an event product with so many events that it is an ordinary one in the end."""
+START = 400.0
+"""Nanoseconds to start an ordinary product."""
+
+
+def dense_cost(costs: Costs, batch: int, pre: int, post: int) -> float:
+    """An ordinary product of ``batch`` rows of ``pre`` elements with a matrix."""
+    each = costs.row if batch == 1 else max(costs.block, costs.row / batch)
+    return START + batch * pre * post * each
+
+
+def event_cost(costs: Costs, batch: int, pre: int, post: int, rate: float, transposed: bool) -> float:
+    """The same, reading active rows only."""
+    add = costs.strided if transposed else costs.add
+    return costs.call + batch * pre * (costs.scan + rate * (costs.visit + post * add))
+
+
+def worst_cost(costs: Costs, batch: int, pre: int, post: int) -> float:
+    """An event product that turns out to be an ordinary one."""
+    return dense_cost(costs, batch, pre, post) + costs.call + batch * pre * min(costs.scan, 0.7)
+
+
+def synapse_costs(costs: Costs, batch: int, pre: int, synapses: int, rate: float) -> tuple[float, float]:
+    """A sparse product over all synapses, and over those of active rows only."""
+    per_row = synapses / max(pre, 1)
+    whole = START + batch * synapses * costs.sparse
+    return whole, costs.call + batch * pre * (costs.scan + rate * (costs.visit + per_row * costs.scatter))

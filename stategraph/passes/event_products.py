@@ -1,0 +1,426 @@
+"""Products that events may take part in: what ``rewrite-events`` looks for, and what it puts in their place.
+
+    x @ w, w @ x, batches and einsums of them     event.dense
+    where(x[:, None], w, 0).sum(0), also x * w    event.dense
+    BCSR @ x                                      event.csr
+
+Every product becomes one of a vector or a batch of vectors with a matrix, and the ops around it that move axes move
+events and results, never the matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+
+from stategraph.ir.attributes import DType
+from stategraph.ir.core import Constant, Op, Region, Value
+from stategraph.ir.types import TensorType
+from stategraph.passes.edit import REWRITER, home, visible_outside
+from stategraph.passes.event_costs import Costs, dense_cost, event_cost, synapse_costs, worst_cost
+from stategraph.passes.event_rules import is_filled
+
+FLOATS = ("f16", "bf16", "f32", "f64")
+SEARCHED = ("jax.dot_general", "jax.reduce_sum", "jax.bcsr_dot_general")
+
+
+@attrs.frozen
+class Place:
+    """Where a product stands."""
+
+    loops: tuple[Op, ...] = ()
+    """The loops around it, outermost first."""
+    gradient: bool = False
+    """Whether it will be differentiated."""
+    lanes: tuple[Op, ...] = ()
+    """The maps over lanes around it, outermost first."""
+    sharded: bool = False
+
+
+@attrs.define(eq=False)
+class Product:
+    """A product that can become one of events."""
+
+    op: Op
+    events: Value
+    batch: int
+    """How many vectors of events there are, lanes included."""
+    pre: int
+    post: int
+    transposed: bool
+    refusal: str = ""
+    """Why it has to stay as it is."""
+    gradient: bool = False
+    turned: Op | None = None
+    """The loop before which the matrix is transposed, so that events choose rows of it; None to take it as it is."""
+
+    @property
+    def numbers(self) -> dict[str, int | float | str]:
+        return {"batch": self.batch, "pre": self.pre, "post": self.post}
+
+    def costs(self, costs: Costs, rate: float) -> tuple[float, float]:
+        """Nanoseconds as it is, and as an event product."""
+        return (
+            dense_cost(costs, self.batch, self.pre, self.post),
+            event_cost(costs, self.batch, self.pre, self.post, rate, self.transposed and self.turned is None),
+        )
+
+    def worst(self, costs: Costs) -> float:
+        """Nanoseconds of an event product if nearly everything is active."""
+        return worst_cost(costs, self.batch, self.pre, self.post)
+
+    def build(self) -> str:
+        """Put the event product in its place; returns its name."""
+        raise NotImplementedError
+
+
+def product_at(op: Op, place: Place) -> Product | None:
+    """The product that ``op`` is, or ends; None when no events take part."""
+    if op.name == "jax.dot_general":
+        return _dot_general(op, place)
+    if op.name == "jax.reduce_sum":
+        return _masked_sum(op, place)
+    return _sparse_rows(op, place)
+
+
+def is_event(value: Value) -> bool:
+    """Whether a value holds events: noted, or truth values that are no literal."""
+    if isinstance(value, Constant) or not isinstance(value.type, TensorType):
+        return False
+    return value.event is not None or value.type.dtype == "bool"
+
+
+# ------------------------------------------------------------------------------------------------------------ matrices
+
+
+@attrs.define(eq=False)
+class MatrixProduct(Product):
+    """``jax.dot_general`` of events and a matrix."""
+
+    matrix: Value = attrs.field(kw_only=True)
+    events_first: bool = attrs.field(kw_only=True)
+    order: tuple[int, ...] = attrs.field(kw_only=True)
+    """The axes of the events: free ones, then those summed over in the order in which the matrix has them."""
+    free: tuple[int, ...] = attrs.field(kw_only=True)
+    """The sizes of the free axes of the events."""
+
+    def build(self) -> str:
+        op, emit = self.op, _Emit(self.op)
+        rows = emit.moved(self.events, self.order)
+        many = len(self.free) > 0
+        rows = emit.shaped(rows, (_product(self.free), self.pre) if many else (self.pre,))
+        matrix = emit.shaped(self.matrix, (self.post, self.pre) if self.transposed else (self.pre, self.post))
+        if self.turned is not None:
+            matrix = _Emit(self.turned).moved(matrix, (1, 0))
+        sent = emit.dense(emit.fitting(rows, matrix), matrix, self.transposed and self.turned is None)
+        shape = _shape(op.result)
+        if not self.events_first and many:  # (matrix axes, event axes)
+            sent = emit.moved(sent, (1, 0))
+        emit.instead(emit.shaped(sent, shape))
+        return "event.dense" if self.turned is None else "event.dense, its matrix transposed before the loop"
+
+
+def _dot_general(op: Op, place: Place) -> Product | None:
+    left, right = op.operands
+    for events, matrix, first in ((left, right, True), (right, left, False)):
+        if is_event(events):
+            found = _matrix_product(op, events, matrix, first, place)
+            if found is not None:
+                return found
+    return None
+
+
+def _matrix_product(op: Op, events: Value, matrix: Value, first: bool, place: Place) -> Product | None:
+    (contracted, batched) = op.attributes["dimension_numbers"]
+    own, other = contracted if first else contracted[::-1]
+    result = op.result.type
+    if batched[0] or not isinstance(matrix.type, TensorType) or not isinstance(result, TensorType):
+        return None
+    if not own or matrix.type.dtype not in FLOATS or matrix.type.dtype != result.dtype or result.weak:
+        return None
+    given, shape = _shape(events), matrix.type.shape
+    pairs = sorted(zip(other, own, strict=True))  # in the order of the matrix
+    axes = [axis for axis, _ in pairs]
+    leading, trailing = (
+        axes == list(range(len(axes))),
+        axes == list(range(len(shape) - len(axes), len(shape))),
+    )
+    if not (leading or trailing) or len(axes) == len(shape):
+        return None
+    made_by = matrix.defining_op
+    if made_by is not None and made_by.name == "jax.transpose" and len(shape) == 2:
+        matrix, leading = made_by.operands[0], not leading  # x @ w.T: rows and columns change roles
+        shape = shape[::-1]
+    turned = _turned(matrix, place) if not leading and len(shape) == 2 else None
+    free = tuple(axis for axis in range(len(given)) if axis not in own)
+    sizes = tuple(given[axis] for axis in free)
+    pre = _product(given[axis] for axis in own)
+    found = MatrixProduct(
+        op,
+        events,
+        _product(sizes) * lanes_of(events, matrix, place),
+        pre,
+        _product(shape) // max(pre, 1),
+        not leading,
+        _refusal(op, place) or _own_matrix(matrix, place),
+        place.gradient,
+        turned,
+        matrix=matrix,
+        events_first=first,
+        order=(*free, *(axis for _, axis in pairs)),
+        free=sizes,
+    )
+    return found if found.pre and found.post and found.batch else None
+
+
+# ---------------------------------------------------------------------------------------------------------- masked sums
+
+
+@attrs.define(eq=False)
+class MaskedSum(Product):
+    """The sum of those rows of a matrix that events choose."""
+
+    matrix: Value = attrs.field(kw_only=True)
+
+    def costs(self, costs: Costs, rate: float) -> tuple[float, float]:
+        whole, active = Product.costs(self, costs, rate)
+        return max(whole, self.pre * self.post * costs.sparse), active  # it writes what it sums
+
+    def build(self) -> str:
+        emit = _Emit(self.op)
+        rows = emit.fitting(emit.shaped(self.events, (self.pre,)), self.matrix)
+        emit.instead(emit.dense(rows, self.matrix, self.transposed))
+        return "event.dense"
+
+
+def _masked_sum(op: Op, place: Place) -> Product | None:
+    masked = op.operands[0].defining_op
+    type_, axes = op.operands[0].type, op.attributes.get("axes")
+    if masked is None or not isinstance(type_, TensorType) or len(type_.shape) != 2:
+        return None
+    if (
+        masked.name not in ("jax.select_n", "jax.mul")
+        or len(op.operands[0].users) != 1
+        or axes not in ((0,), (1,))
+    ):
+        return None
+    if type_.dtype not in FLOATS or op.result.type != TensorType(type_.dtype, (type_.shape[1 - axes[0]],)):
+        return None
+    if masked.name == "jax.mul":
+        pairs = [(masked.operands[0], masked.operands[1]), (masked.operands[1], masked.operands[0])]
+    elif len(masked.operands) == 3 and is_filled(masked.operands[1], 0):
+        pairs = [(masked.operands[0], masked.operands[2])]
+    else:
+        return None
+    for mask, matrix in pairs:
+        events = _along(mask, axes[0], type_.shape[axes[0]])
+        if events is not None and _shape(matrix) == type_.shape and not isinstance(matrix, Constant):
+            pre, post = type_.shape[axes[0]], type_.shape[1 - axes[0]]
+            batch = lanes_of(events, matrix, place)
+            refusal = _refusal(op, place) or _own_matrix(matrix, place)
+            return MaskedSum(
+                op, events, batch, pre, post, axes[0] == 1, refusal, place.gradient, matrix=matrix
+            )
+    return None
+
+
+def _along(mask: Value, axis: int, size: int) -> Value | None:
+    """The events, one for each index of ``axis``, of which a mask is the broadcast; None when it is none."""
+    made_by = mask.defining_op
+    if made_by is None:
+        return None
+    if made_by.name == "jax.convert_element_type":
+        return _along(made_by.operands[0], axis, size)
+    given = made_by.operands[0] if made_by.name == "jax.broadcast_in_dim" else mask
+    shape = _shape(given)
+    if not is_event(given) or _product(shape) != size:
+        return None
+    places = made_by.attributes["broadcast_dimensions"] if given is not mask else tuple(range(len(shape)))
+    along = [place for place, length in zip(places, shape, strict=True) if length != 1]
+    return given if along in ([axis], []) and size > 1 else None
+
+
+# ------------------------------------------------------------------------------------------------------ sparse matrices
+
+
+@attrs.define(eq=False)
+class SparseRows(Product):
+    """A matrix in compressed rows times events."""
+
+    synapses: int = attrs.field(kw_only=True)
+
+    @property
+    def numbers(self) -> dict[str, int | float | str]:
+        return {**Product.numbers.fget(self), "synapses": self.synapses}  # type: ignore[attr-defined]
+
+    def costs(self, costs: Costs, rate: float) -> tuple[float, float]:
+        """XLA's product of this kind takes many times as long as one over all synapses."""
+        whole, _ = synapse_costs(costs, self.batch, self.pre, self.synapses, 1.0)
+        return 4 * whole, whole
+
+    def worst(self, costs: Costs) -> float:
+        return self.costs(costs, 1.0)[1]
+
+    def build(self) -> str:
+        data, indices, indptr, _ = self.op.operands
+        emit = _Emit(self.op)
+        events = emit.fitting(self.events, data)
+        attributes = {"shape": (self.post, self.pre), "transposed": True}
+        emit.instead(
+            emit.op(
+                "event.csr",
+                [events, data, emit.whole(indptr), emit.whole(indices)],
+                op_type(self.op),
+                attributes,
+            )
+        )
+        return "event.csr"
+
+
+def _sparse_rows(op: Op, place: Place) -> Product | None:
+    data, indices, _, events = op.operands
+    shape = dict(getattr(op.attributes["lhs_spinfo"], "fields", ())).get("shape")
+    (contracted, batched) = op.attributes["dimension_numbers"]
+    result = op.result.type
+    if not is_event(events) or len(_shape(events)) != 1 or contracted != ((1,), (0,)) or batched != ((), ()):
+        return None
+    if not isinstance(shape, tuple) or len(shape) != 2 or len(_shape(data)) != 1 or len(_shape(indices)) != 1:
+        return None
+    if not isinstance(data.type, TensorType) or data.type.dtype not in FLOATS:
+        return None
+    if not isinstance(result, TensorType) or result != TensorType(data.type.dtype, (shape[0],)):
+        return None
+    refusal = _refusal(op, place)
+    return SparseRows(op, events, 1, shape[1], shape[0], True, refusal, synapses=_shape(indices)[0])
+
+
+# --------------------------------------------------------------------------------------------------------- small things
+
+
+def _refusal(op: Op, place: Place) -> str:
+    if place.sharded or op.attributes.get("out_sharding") is not None:
+        return "its operands are sharded, and an event product runs on one device"
+    return ""
+
+
+def _turned(matrix: Value, place: Place) -> Op | None:
+    """The outermost loop that does not change a matrix."""
+    return next((loop for loop in place.loops if visible_outside(matrix, loop.regions)), None)
+
+
+def lanes_of(events: Value, matrix: Value, place: Place) -> int:
+    """How many vectors of events the lanes around a product make, if they share the matrix."""
+    return _product(op.attributes["size"] for op in place.lanes if not _is_shared(events, op))
+
+
+def _own_matrix(matrix: Value, place: Place) -> str:
+    if all(_is_shared(matrix, op) for op in place.lanes):
+        return ""
+    return "every lane has a matrix of its own"
+
+
+def _is_shared(value: Value, lanes: Op) -> bool:
+    """Whether a value is the same in all lanes, as far as that is easy to see."""
+    body = lanes.regions[0]
+    pending, seen = [value], {value}
+    while pending:
+        here = pending.pop()
+        if isinstance(here, Constant) or not _stands_in(here, body):
+            continue
+        if here.owner is body:
+            if lanes.attributes["in_axes"][here.index] is not None:
+                return False
+            continue
+        if not isinstance(here.owner, Op) or here.owner.regions or not here.owner.name.startswith("jax."):
+            return False
+        pending += [operand for operand in here.owner.operands if operand not in seen]
+        seen.update(here.owner.operands)
+    return True
+
+
+def _stands_in(value: Value, body: Region) -> bool:
+    region = home(value)
+    while region is not None and region is not body:
+        region = region.parent_op.parent if region.parent_op is not None else None
+    return region is body
+
+
+class _Emit:
+    """Makes ops in front of the op that they replace."""
+
+    def __init__(self, anchor: Op) -> None:
+        self.anchor = anchor
+
+    def op(
+        self, name: str, operands: Sequence[Value], type_: TensorType, attributes: dict[str, Any]
+    ) -> Value:
+        new = Op(name, operands, [type_], attributes, (), self.anchor.location)
+        REWRITER.insert_before(self.anchor, new)
+        return new.result
+
+    def instead(self, value: Value) -> None:
+        REWRITER.replace(self.anchor, [value])
+
+    def dense(self, events: Value, matrix: Value, transposed: bool) -> Value:
+        arrived = _shape(matrix)[0 if transposed else 1]
+        type_ = TensorType(_dtype(matrix), (*_shape(events)[:-1], arrived))
+        return self.op("event.dense", [events, matrix], type_, {"threshold": None, "transposed": transposed})
+
+    def moved(self, value: Value, order: tuple[int, ...]) -> Value:
+        if order == tuple(range(len(order))):
+            return value
+        shape = tuple(_shape(value)[axis] for axis in order)
+        return self._kept(value, "jax.transpose", shape, {"permutation": order})
+
+    def shaped(self, value: Value, shape: tuple[int, ...]) -> Value:
+        if _shape(value) == shape:
+            return value
+        return self._kept(
+            value, "jax.reshape", shape, {"dimensions": None, "new_sizes": shape, "sharding": None}
+        )
+
+    def _kept(self, value: Value, name: str, shape: tuple[int, ...], attributes: dict[str, Any]) -> Value:
+        assert isinstance(value.type, TensorType)
+        new = self.op(name, [value], TensorType(value.type.dtype, shape, value.type.weak), attributes)
+        new.event = value.event
+        return new
+
+    def fitting(self, events: Value, matrix: Value) -> Value:
+        """Events are truth values, or of the matrix's dtype."""
+        if _dtype(events) in ("bool", _dtype(matrix)):
+            return events
+        return self._converted(events, _dtype(matrix))
+
+    def whole(self, value: Value) -> Value:
+        """Places are 32-bit numbers."""
+        return value if _dtype(value) == "i32" else self._converted(value, "i32")
+
+    def _converted(self, value: Value, dtype: str) -> Value:
+        attributes = {"new_dtype": DType(dtype), "sharding": None, "weak_type": False}
+        new = self.op("jax.convert_element_type", [value], TensorType(dtype, _shape(value)), attributes)
+        new.event = value.event
+        return new
+
+
+def op_type(op: Op) -> TensorType:
+    """The type of the only result, a tensor."""
+    type_ = op.result.type
+    assert isinstance(type_, TensorType)
+    return type_
+
+
+def _shape(value: Value) -> tuple[int, ...]:
+    return value.type.shape if isinstance(value.type, TensorType) else ()
+
+
+def _dtype(value: Value) -> str:
+    return value.type.dtype if isinstance(value.type, TensorType) else ""
+
+
+def _product(sizes: Any) -> int:
+    found = 1
+    for size in sizes:
+        found *= size
+    return found

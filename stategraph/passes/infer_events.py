@@ -1,0 +1,108 @@
+"""Find out which values are events, and note it in the program.
+
+    %s = jax.convert_element_type %0 {…} : event<f32[100]>          every element is 0 or 1
+    %r = state.read @net.spike : event<f32[100], entry>             0 or 1, if the State was so at entry
+    %m = jax.mul %s, %gain : event<f32[100], sparse>                mostly zero
+
+A State whose every write is binary gets the attribute ``event``: ``entry`` speaks of these. Nothing checks what they
+hold at entry, and nothing needs to: what is computed from events is right for any numbers, only slower where they are
+not sparse. Truth values (``bool``) are 0 or 1 by type and print as ever. Constants are no events.
+
+``event_facts`` is the analysis. The notes are of the program as it is here; passes may lose them.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from stategraph.ir.core import Op, Program, Region, Value
+from stategraph.ir.types import TensorType
+from stategraph.passes.base import Pass
+from stategraph.passes.context import Context
+from stategraph.passes.event_facts import NAMES, Facts, event_facts
+from stategraph.passes.event_rules import UNKNOWN
+from stategraph.passes.registry import register
+
+PRODUCTS = ("jax.dot_general", "jax.bcsr_dot_general", "jax.reduce_sum")
+"""The ops for which it matters what is an event, besides those of the family ``event``."""
+CHOOSING = ("jax.convert_element_type", "jax.select_n")
+"""What makes numbers of truth values."""
+
+
+@register
+@attrs.frozen
+class InferEvents(Pass):
+    """Prove which values hold only 0 and 1, State across loops and calls included."""
+
+    name = "infer-events"
+
+    def run(self, program: Program, context: Context) -> None:
+        if not _may_have_events(program):
+            return
+        facts = event_facts(program)
+        annotate(program, facts)
+        for path, found in facts.states.items():
+            symbol = program.states[path]
+            leaves = tuple(leaf for leaf in found if not _is_bool(symbol.types[leaf]))
+            if not leaves:
+                continue
+            symbol.attributes["event"] = True if leaves == tuple(range(len(symbol.types))) else leaves
+            context.explain(
+                symbol,
+                "holds events",
+                reason="every value written to it is 0 or 1",
+                numbers={"elements": sum(_size(symbol.types[leaf]) for leaf in leaves)},
+            )
+
+
+def annotate(program: Program, facts: Facts) -> None:
+    """Note the facts at the values, in place of what was noted before."""
+    for symbol in program.states.values():
+        symbol.attributes.pop("event", None)
+    _annotate(program.body, facts)
+
+
+def _annotate(region: Region, facts: Facts) -> None:
+    for arg in region.args:
+        _note(arg, facts)
+    for op in region.ops:
+        for result in op.results:
+            _note(result, facts)
+        for inner in op.regions:
+            _annotate(inner, facts)
+
+
+def _note(value: Value, facts: Facts) -> None:
+    type_ = value.type
+    if type(type_) is TensorType and type_.dtype != "bool":
+        value.event = NAMES.get(facts.values.get(value, UNKNOWN))
+
+
+def _may_have_events(program: Program) -> bool:
+    """A look at the ops that costs next to nothing: there are products, and something that can be an event."""
+    products = False
+    events = any(_is_bool(type) for symbol in program.states.values() for type in symbol.types)
+    for op in program.walk():
+        name = op.name
+        if name in PRODUCTS:
+            products = True
+            events = events or any(_is_bool(operand.type) for operand in op.operands)
+        elif name in CHOOSING:
+            events = events or _is_choice(op)
+        elif name.startswith("event."):
+            return True
+        if products and events:
+            return True
+    return False
+
+
+def _is_choice(op: Op) -> bool:
+    return _is_bool(op.operands[0].type) and not _is_bool(op.results[0].type)
+
+
+def _is_bool(type: object) -> bool:
+    return isinstance(type, TensorType) and type.dtype == "bool"
+
+
+def _size(type: object) -> int:
+    return type.size if isinstance(type, TensorType) else 0

@@ -1,0 +1,409 @@
+"""``infer-events`` says only what is true, and ``rewrite-events`` changes no result: on random networks, with random and
+with hostile State.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import stategraph as sg
+import stategraph.augment
+import stategraph.compile
+from stategraph import ir
+from stategraph.backends import reference
+from stategraph.passes import PassError, event_products, event_rules, run_passes
+from stategraph.passes.event_facts import event_facts
+from tests.support import EventFacts, build
+
+HOIST = "lower-checks,inline-calls,hoist-state,forward-state,eliminate-local-state"
+ALWAYS = "infer-events,rewrite-events{mode=always}"
+SIZE = 4
+Vector = Callable[[random.Random, Any, int], Any]
+
+
+def spikes(rng: random.Random, net: Network, depth: int) -> Any:
+    """A random vector that looks like spikes; some are, some are not."""
+    if depth == 0:
+        return rng.choice((net.fired, net.compared, net.held, net.late, net.ones))()
+    s, t = (spikes(rng, net, depth - 1) for _ in range(2))
+    return rng.choice(
+        (
+            lambda: s * t,
+            lambda: jnp.maximum(s, t),
+            lambda: jnp.where(t > 0, s, t),
+            lambda: 1 - s,
+            lambda: s + t,
+            lambda: s - t,
+            lambda: s * net.x,
+            lambda: jnp.where(s > 0, net.x, 0.0),
+            lambda: jnp.roll(s, 1),
+            lambda: jnp.concatenate([s[:2], t[2:]]),
+            lambda: jnp.pad(s, (1, 1))[1:-1],
+            lambda: s.reshape(2, 2).T.reshape(SIZE),
+            lambda: s[::-1] ** 2,
+            lambda: jnp.where(net.x > 0, 1.0, 0.0) * t,
+            lambda: (s > t).astype(jnp.float32),
+            lambda: jnp.cumsum(s),
+            lambda: jax.lax.cummax(s),
+            lambda: s.at[1].set(t[0]),
+            lambda: jnp.take(s, jnp.array([0, 3, 2, 2])),
+            lambda: jax.lax.stop_gradient(s) / 1.0,
+            lambda: jnp.clip(s, 0, 1),
+            lambda: sg.compile.cond(net.x[0] > 0, lambda: s, lambda: t),
+            lambda: jax.lax.fori_loop(0, 2, lambda i, c: c * t, s),
+            lambda: jax.lax.fori_loop(0, 2, lambda i, c: c + t, s),
+            lambda: jax.vmap(lambda a, b: a * b)(s, t),
+            lambda: jax.checkpoint(lambda a: a * t)(s),
+        )
+    )()
+
+
+class Network:
+    """What a random network is made of."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.spike = sg.HiddenState(jnp.zeros(SIZE))
+        self.buffer = sg.HiddenState(jnp.zeros((2, SIZE)))
+        self.x: Any = None
+
+    def fired(self) -> Any:
+        kind = self.rng.choice((sg.surrogate.sigmoid, sg.surrogate.arctan, sg.surrogate.relu_grad))
+        return kind(self.x - 0.3)
+
+    def compared(self) -> Any:
+        return (self.x > 0.2).astype(jnp.float32)
+
+    def held(self) -> Any:
+        return self.spike.value
+
+    def late(self) -> Any:
+        return self.buffer.value[0]
+
+    def ones(self) -> Any:
+        return jnp.ones(SIZE)
+
+
+def network(seed: int) -> tuple[Callable[[Any, Any], Any], Network]:
+    """A function of steps of input and a matrix, and the States that it uses."""
+    rng = random.Random(seed)
+    net = Network(rng)
+    steps, keep = rng.choice((1, 3)), rng.random() < 0.7
+
+    def step(x: Any, w: Any) -> Any:
+        net.x = x
+        s = spikes(rng, net, rng.choice((1, 2)))
+        product = rng.choice(
+            (
+                lambda: s @ w,
+                lambda: w.T @ s,
+                lambda: (jnp.where(s[:, None] > 0, w, 0.0)).sum(0),
+                lambda: (s[:, None] * w).sum(0),
+                lambda: jnp.stack([s, net.held()]) @ w,
+                lambda: (s > 0) @ (w * (w > 0)),
+                lambda: sg.event.declare(s, rate=0.1) @ w,
+            )
+        )()
+        fired = sg.surrogate.sigmoid(product.reshape(-1, SIZE)[0] + x)
+        net.spike.value = fired if keep else spikes(rng, net, 1)
+        net.buffer.value = jnp.concatenate([net.buffer.value[1:], fired[None]])
+        return product
+
+    def run(xs: Any, w: Any) -> Any:
+        if steps == 1:
+            return step(xs[0], w)
+        return sg.compile.for_loop(lambda x: step(x, w), xs)
+
+    return run, net
+
+
+def inputs(seed: int) -> tuple[Any, Any]:
+    rng = np.random.default_rng(seed)
+    return (
+        jnp.asarray(rng.normal(size=(3, SIZE)), jnp.float32),
+        jnp.asarray(rng.normal(size=(SIZE, SIZE)), jnp.float32),
+    )
+
+
+STATES: dict[str, Callable[[np.random.Generator, tuple[int, ...]], Any]] = {
+    "silent": lambda rng, shape: np.zeros(shape),
+    "all": lambda rng, shape: np.ones(shape),
+    "random": lambda rng, shape: rng.random(shape) < 0.5,
+    "halves": lambda rng, shape: np.full(shape, 0.5),
+    "anything": lambda rng, shape: rng.normal(size=shape),
+}
+
+
+def states_of(program: ir.Program, kind: str) -> dict[str, tuple[Any, ...]]:
+    rng = np.random.default_rng(3)
+    return {
+        path: tuple(jnp.asarray(STATES[kind](rng, type.shape), jnp.float32) for type in symbol.types)  # type: ignore[union-attr]
+        for path, symbol in program.states.items()
+    }
+
+
+def compare_runs(before: ir.Program, after: ir.Program, seed: int, kinds: Any = STATES) -> int:
+    """Both programs give the same; the facts in the second hold. How many were checked."""
+    checked = 0
+    for kind in kinds:
+        states = states_of(before, kind)
+        watcher = EventFacts(after, states)
+        expected, wanted = reference.run(before, inputs(seed), states)
+        found, reached = reference.run(after, inputs(seed), states, watcher=watcher)
+        for a, b in zip(expected, found, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+        for path, leaves in wanted.items():
+            for a, b in zip(leaves, reached[path], strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+        checked += watcher.checked
+    return checked
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("seed", range(8))
+def test_facts_hold_and_rewritten_networks_compute_the_same(seed: int) -> None:
+    run, _ = network(seed)
+    traced = build(run, *inputs(seed)).program
+    hoisted = run_passes(traced, HOIST).program
+    noted = run_passes(traced, "infer-events").program  # State anywhere
+    assert compare_runs(traced, noted, seed, ("random", "halves")) > 0
+    assert compare_runs(traced, run_passes(hoisted, ALWAYS).program, seed) > 0
+
+
+@pytest.mark.no_program_checks
+def test_a_wrong_rule_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(event_rules._RULES, "jax.add", event_rules._join)
+    with pytest.raises((AssertionError, reference.ExecutionError), match="is said to be"):
+        for seed in range(40):
+            run, _ = network(seed)
+            traced = build(run, *inputs(seed)).program
+            compare_runs(traced, run_passes(traced, "infer-events").program, seed, ("random",))
+
+
+@pytest.mark.no_program_checks
+def test_a_product_the_wrong_way_round_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = event_products._Emit.dense
+    monkeypatch.setattr(
+        event_products._Emit, "dense", lambda emit, s, w, transposed: original(emit, s, w, not transposed)
+    )
+    with pytest.raises(AssertionError, match="Not equal"):
+        for seed in range(10):
+            run, _ = network(seed)
+            traced = build(run, *inputs(seed)).program
+            compare_runs(traced, run_passes(traced, ALWAYS).program, seed, ("random",))
+
+
+# ----------------------------------------------------------------------------------------------------------- by hand
+
+
+def rewritten(function: Any, *args: Any, pipeline: str = f"{HOIST},{ALWAYS}") -> list[str]:
+    program = run_passes(build(function, *args).program, pipeline).program
+    return [op.name for op in program.walk() if op.name.startswith("event.") or "dot" in op.name]
+
+
+SURROGATES = [
+    function
+    for name, function in vars(sg.surrogate).items()
+    if inspect.isfunction(function)
+    and not name.startswith("_")
+    and function.__module__ == sg.surrogate.__name__
+]
+
+
+@pytest.mark.parametrize("function", SURROGATES, ids=lambda function: function.__name__)
+def test_every_surrogate_makes_spikes(function: Any) -> None:
+    program = build(lambda x, w: function(x) @ w, jnp.ones(3), jnp.ones((3, 3))).program
+    facts = event_facts(program)
+    (product,) = program.walk("jax.dot_general")
+    assert facts.of(product.operands[0]) == event_rules.SPIKE
+
+
+def test_a_membrane_that_is_only_reset_is_no_event() -> None:
+    v = sg.HiddenState(jnp.zeros(4))
+
+    def reset(mask: Any, w: Any) -> Any:
+        v.value = jnp.where(mask, 0.0, v.value)
+        return v.value @ w, (mask.astype(jnp.float32) * v.value) @ w
+
+    assert rewritten(reset, jnp.zeros(4, bool), jnp.ones((4, 4))) == ["jax.dot_general", "jax.dot_general"]
+
+
+def test_refractory_neurons_in_a_loop_with_a_delay_are_seen_through() -> None:
+    class Net(sg.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.neurons = sg.nn.LIFRef(4)
+            self.delay = sg.HiddenState(jnp.zeros((3, 4)))
+
+        def update(self, x: Any, w: Any) -> Any:
+            late = self.delay.value[0]
+            s = self.neurons(late @ w + x)
+            self.delay.value = jnp.concatenate([self.delay.value[1:], s[None]])
+            return s
+
+    net = Net()
+    with sg.environ.context(dt=0.1, t=0.0):
+        sg.nn.init_all_states(net)
+        found = rewritten(
+            lambda xs, w: sg.compile.for_loop(lambda x: net(x, w), xs), jnp.ones((5, 4)), jnp.ones((4, 4))
+        )
+    assert found == ["event.dense"]
+
+
+def test_a_number_written_into_a_spike_State_counts_in_full() -> None:
+    spike = sg.HiddenState(jnp.zeros(64))
+    w = jax.random.normal(jax.random.key(0), (64, 64))
+
+    @sg.compile.jit(passes="default,infer-events")
+    def plain(x: Any) -> Any:
+        return x @ w
+
+    @sg.compile.jit(passes=f"{HOIST},{ALWAYS},dce")
+    def step(x: Any) -> Any:
+        out = spike.value @ w
+        spike.value = sg.surrogate.sigmoid(out + x)
+        return out
+
+    half = jnp.full(64, 0.5)
+    step(jnp.zeros(64))
+    spike.value = half
+    np.testing.assert_allclose(step(jnp.zeros(64)), plain(half), rtol=1e-5, atol=1e-5)
+    spike.value = half.at[3].set(jnp.nan)
+    assert jnp.isnan(step(jnp.zeros(64))).all()
+
+
+def test_derivatives_and_lanes_of_rewritten_products_are_those_of_ordinary_ones() -> None:
+    w = sg.ParamState(jax.random.normal(jax.random.key(0), (6, 6)))
+    xs = jax.random.normal(jax.random.key(1), (3, 6))
+
+    def loss(x: Any) -> Any:
+        def step(s: Any, x: Any) -> Any:
+            s = sg.surrogate.sigmoid(s @ w.value + x)
+            return s, (s @ w.value).sum()
+
+        return (jax.lax.scan(step, sg.surrogate.sigmoid(x), jnp.stack([x, 2 * x]))[1] ** 2).sum()
+
+    def first(x: Any) -> Any:
+        return sg.augment.grad(loss, w)(x)
+
+    def second(x: Any) -> Any:
+        return sg.augment.grad(lambda y: (sg.augment.grad(loss, argnums=0)(y) ** 2).sum(), w)(x)
+
+    def lanes(xs: Any) -> Any:
+        return sg.augment.vmap(lambda x: sg.surrogate.sigmoid(x) @ w.value)(xs)
+
+    after = "expand-transforms,inline-calls,dce"
+    for function, args in ((first, (xs[0],)), (second, (xs[0],)), (lanes, (xs,))):
+        assert "event.dense" in rewritten(function, *args, pipeline=f"{HOIST},{ALWAYS},{after}")
+        expected = sg.compile.jit(function, passes=f"{HOIST},{after}")(*args)
+        found = sg.compile.jit(function, passes=f"{HOIST},{ALWAYS},{after}")(*args)
+        np.testing.assert_allclose(found, expected, rtol=2e-4, atol=1e-4)
+
+
+def test_sparse_matrices_of_JAX_become_event_products() -> None:
+    sparse = pytest.importorskip("jax.experimental.sparse")
+    dense = np.where(np.random.default_rng(0).random((5, 7)) < 0.4, 1.5, 0.0).astype(np.float32)
+    matrix = sparse.BCSR.fromdense(dense)
+    x = jnp.asarray(np.random.default_rng(1).normal(size=7), jnp.float32)
+
+    def send(x: Any) -> Any:
+        return matrix @ (x > 0).astype(jnp.float32)
+
+    program = run_passes(build(send, x).program, f"{HOIST},{ALWAYS}").program
+    assert [op.name for op in program.walk() if op.name.startswith("event.")] == ["event.csr"]
+    np.testing.assert_allclose(reference.run(program, [x], {})[0][0], dense @ (x > 0), rtol=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------------- the decision
+
+
+def decision(function: Any, *args: Any, options: str = "platform=cpu") -> Any:
+    outcome = run_passes(build(function, *args).program, f"{HOIST},infer-events,rewrite-events{{{options}}}")
+    (found,) = [e for e in outcome.explanations if e.pass_name == "rewrite-events"]
+    return found
+
+
+def send(x: Any, w: Any) -> Any:
+    return (x > 0) @ w
+
+
+LARGE = (jnp.ones(1000), jnp.ones((1000, 1000)))
+
+
+@pytest.mark.parametrize(
+    ("args", "options", "taken", "reason"),
+    [
+        (LARGE, "platform=cpu", True, "times cheaper; the rate is assumed"),
+        (LARGE, "platform=cpu rate=0.9", False, "events would cost"),
+        (LARGE, "platform=gpu", False, "a matrix is multiplied whole"),
+        (LARGE, "mode=never", False, "mode=never"),
+        ((jnp.ones(30), jnp.ones((30, 30))), "platform=cpu-native", False, "events would cost"),
+        ((jnp.ones(30), jnp.ones((30, 30))), "mode=always", True, "mode=always"),
+        ((jnp.ones(150), jnp.ones((150, 150))), "platform=cpu-native", False, "if the guess is wrong"),
+        ((jnp.ones((128, 100)), jnp.ones((100, 100))), "platform=cpu", False, "events would cost"),
+    ],
+)
+def test_the_decision_and_its_figures_are_explained(
+    args: Any, options: str, taken: bool, reason: str
+) -> None:
+    found = decision(send, *args, options=options)
+    assert found.decision.startswith("became event.dense" if taken else "stays"), found
+    assert reason in found.reason and found.numbers["pre"] == args[1].shape[0]
+    assert found.location.known and found.advice
+
+
+def test_declarations_decide() -> None:
+    x, w = LARGE
+    declare = sg.event.declare
+    assert decision(lambda x, w: declare(x, rate=0.01) @ w, x, w).decision.startswith("became")
+    assert decision(lambda x, w: declare(x, rate=0.9) @ w, x, w).decision.startswith("stays")
+    assert decision(lambda x, w: declare(x, use="dense") @ w, x, w).decision.startswith("stays")
+    assert decision(lambda x, w: declare(x, use="events") @ w, x[:8], w[:8]).decision.startswith("became")
+    assert decision(lambda x, w: (1 - declare(x > 0, rate=0.02)) @ w, x, w).numbers["rate"] == 0.98
+    assert decision(lambda x, w: (~(x > 0)) @ w, x, w).numbers["rate"] == 0.99
+
+
+def test_a_batch_in_a_gradient_stays_unless_its_rate_is_declared() -> None:
+    w = sg.ParamState(jnp.ones((400, 400)))
+
+    def train(x: Any, rate: float | None) -> Any:
+        def loss() -> Any:
+            return (sg.event.declare(sg.surrogate.sigmoid(x), rate=rate) @ w.value).sum()
+
+        return sg.augment.grad(loss, w)()
+
+    x = jnp.ones((128, 400))
+    assert "ordinary products" in decision(lambda x: train(x, None), x, options="platform=cpu-native").reason
+    assert decision(lambda x: train(x, 0.01), x, options="platform=cpu-native").decision.startswith("became")
+
+
+def test_programs_without_products_or_events_are_left_alone() -> None:
+    for function in (lambda x: (x > 0).astype(jnp.float32), lambda x: x @ jax.nn.relu(x)):
+        before = run_passes(build(function, jnp.ones(3)).program, HOIST).program
+        assert run_passes(before, "infer-events,rewrite-events").program == before
+
+
+def test_options_and_rates_that_are_none_are_refused() -> None:
+    program = build(lambda x: x, 1.0).program
+    for options in ("mode=sometimes", "rate=2.0"):
+        with pytest.raises(PassError, match="rewrite-events"):
+            run_passes(program, f"rewrite-events{{{options}}}")
+    with pytest.raises(ValueError, match="no share"):
+        sg.event.declare(jnp.ones(3), rate=2.0)
+    with pytest.raises(ValueError, match="'events', 'dense'"):
+        sg.event.declare(jnp.ones(3), use="sparse")  # type: ignore[arg-type]
+
+
+def test_a_declaration_changes_nothing_outside_of_a_trace() -> None:
+    x = jnp.arange(3.0)
+    np.testing.assert_array_equal(sg.event.declare(x, rate=0.5), x)
+    np.testing.assert_array_equal(jax.grad(lambda y: (sg.event.declare(y) ** 2).sum())(x), 2 * x)
+    np.testing.assert_array_equal(jax.jit(jax.vmap(lambda y: sg.event.declare(y, use="dense")))(x), x)
