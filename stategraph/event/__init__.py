@@ -10,6 +10,7 @@ from stategraph.event.csr import CSR
 from stategraph.event.declared import declare
 from stategraph.event.dense import AllToAll, Linear, OneToOne
 from stategraph.event.jit import JITConn
+from stategraph.event.plasticity import STDP
 from stategraph.event.product import product
 from stategraph.event.sampling import bernoulli, fixed_number
 from stategraph.event.weighted import Weighted
@@ -28,6 +29,7 @@ __all__ = [
     "AllToAll",
     "OneToOne",
     "JITConn",
+    "STDP",
     "bernoulli",
     "declare",
     "fixed_number",

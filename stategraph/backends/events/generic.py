@@ -89,7 +89,7 @@ def csr_by_rows(
         return lax.map(
             lambda own: csr_by_rows(own, weight, indptr, indices, shape=shape, transposed=False), events
         )
-    windows = _Windows(indptr, indices)
+    windows = Windows(indptr, indices)
 
     def add(row: Any, value: Any, total: Any) -> Any:
         def window(begin: Any, own: Any, total: Any) -> Any:
@@ -110,7 +110,7 @@ def outer_by_rows(pre: Any, post: Any, indptr: Any, indices: Any, *, shape: tupl
     """``event.csr_outer`` over the synapses of active rows."""
     if not indices.shape[0] or post.dtype == jnp.bool_:
         return outer_by_synapses(pre, post, indptr, indices, shape=shape)
-    windows = _Windows(indptr, indices)
+    windows = Windows(indptr, indices)
 
     def lane(pre: Any, post: Any, total: Any) -> Any:
         def add(row: Any, value: Any, total: Any) -> Any:
@@ -160,7 +160,7 @@ def dense_by_rows(events: Any, matrix: Any, *, transposed: bool, threshold: floa
 # ---------------------------------------------------------------------------------------------------------- loops
 
 
-class _Windows:
+class Windows:
     """Reading rows in pieces of one width: about the mean length of a row."""
 
     def __init__(self, indptr: Any, indices: Any) -> None:
