@@ -18,6 +18,8 @@ from stategraph.errors import CheckpointError, UnitError
 
 u = pytest.importorskip("saiunit")
 
+pytestmark = pytest.mark.core
+
 
 class Cell(sg.nn.Module):
     def __init__(self, unit=u.mV):

@@ -26,7 +26,15 @@ from stategraph.nn.units import CURRENT, DELTA, INPUT, has_unit, initial_value, 
 from stategraph.state import State
 from stategraph.surrogate import ReluGrad
 from stategraph.typing import Size
-from stategraph.units import DECLARED, holds_quantity, named_unit, without_units
+from stategraph.units import (
+    DECLARED,
+    holds_quantity,
+    in_unit,
+    is_quantity,
+    named_unit,
+    quantity,
+    without_units,
+)
 
 Parameter = Any
 """What a model takes for a parameter: a number, an array of the shape of the population, an initialiser, or a State or
@@ -169,7 +177,9 @@ class Population(Dynamics):
         return self._current_inputs or {}
 
     def _arriving(self, value: Any, kind: str) -> Any:
-        """An input as plain numbers."""
+        """An input as plain numbers; as it is, where the class says nothing of units."""
+        if not units_of(type(self)):
+            return value
         return number(value, units_of(type(self)).get(kind, "1"), f"The {kind} of {type(self).__name__}")
 
     def add_current_input(self, key: str, inp: Any, label: str | None = None) -> None:
@@ -303,6 +313,8 @@ class Neuron(Spiking, Population):
     def after_reset(self, V: Any, spike: Any, V_th: Any, V_reset: Any) -> jax.Array:
         """The potential after the reset of the neurons that spiked."""
         if self.spk_reset == "hard":
+            if is_quantity(V):
+                return quantity(jnp.where(spike > 0, in_unit(V_reset, V.unit), V.mantissa), V.unit)  # type: ignore[no-any-return]
             return jnp.where(spike > 0, V_reset, V)
         reset: jax.Array = V - spike * (V_th - V_reset)
         return reset

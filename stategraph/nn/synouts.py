@@ -12,6 +12,7 @@ from stategraph.nn import arrivals
 from stategraph.nn.module import Module
 from stategraph.nn.population import Parameter, values
 from stategraph.nn.units import number, parameter
+from stategraph.units import is_quantity, named_unit, quantity
 
 NS_MV_IN_NA = 1e-3
 """1 nS times 1 mV is 1 pA."""
@@ -38,6 +39,9 @@ class SynOut(Module):
                     fix="call the projection, then the population, in each step",
                 )
             )
+        if args and is_quantity(args[0]):  # the potential of a population that computes with quantities
+            potential = number(args[0], "mV", f"The potential that {type(self).__name__} is given")
+            return quantity(self.update(conductance, potential, *args[1:], **kwargs), named_unit("nA"))
         return self.update(conductance, *args, **kwargs)
 
 

@@ -193,3 +193,54 @@ def test_a_run_takes_quantities():
     assert len(found["spk"].times) > 0
     np.testing.assert_array_equal(found["spk"].times, plainly["spk"].times)
     np.testing.assert_array_equal(found["V"], plainly["V"])
+
+
+class Measured(nn.Neuron):
+    """A neuron that computes with quantities itself: leaky integrate-and-fire."""
+
+    def init_state(self, batch_size=None):
+        self.V = sg.HiddenState(jnp.full(self.varshape, -60.0) * u.mV)
+
+    def get_spike(self, V=None):
+        return self.spk_fun(((self.V.value if V is None else V) + 50 * u.mV) / (10 * u.mV))
+
+    def update(self, x=0.0 * u.nA):
+        V = self.after_reset(self.V.value, self.get_spike(), -50 * u.mV, -60 * u.mV)
+
+        def slope(V):
+            return (-60 * u.mV - V + 100 * u.Mohm * self.sum_current_inputs(x, V)) / (20 * u.ms)
+
+        self.V.value = self.sum_delta_inputs(nn.exp_euler_step(slope, V))
+        return self.get_spike()
+
+
+@pytest.mark.parametrize("reset", ["soft", "hard"])
+def test_a_neuron_of_ones_own_may_compute_with_quantities(reset):
+    """It makes the spikes of ``nn.LIF`` with the same parameters, with synapses, projections and delays."""
+
+    def potentials(neurons, q):
+        weight, noise = q(6.0, u.nS), q(0.5, u.mV)
+        late = neurons.output_delay(1.0)
+        synapses = nn.AlignPostProj(
+            late, comm=sg.event.Linear(3, 3, weight), syn=nn.Expon.desc(tau=q(5.0, u.ms)), out=nn.COBA.desc(E=q(0.0, u.mV)),
+            post=neurons,
+        )  # fmt: skip
+        kicks = nn.DeltaProj(late, comm=sg.event.Linear(3, 3, noise), post=neurons)
+        nn.init_all_states([neurons, synapses, kicks])
+
+        def step(i):
+            synapses()
+            kicks()
+            return neurons(q(jnp.array([0.0, 0.12, 0.3]), u.nA)), neurons.V.value
+
+        return sg.compile.for_loop(step, jnp.arange(400))
+
+    with sg.environ.context(dt=0.1):
+        lif = nn.LIF(
+            3, R=100.0, tau=20.0, V_rest=-60.0, V_reset=-60.0, V_th=-50.0, spk_reset=reset,
+            V_initializer=nn.init.Constant(-60.0),
+        )  # fmt: skip
+        expected, found = potentials(lif, plain), potentials(Measured(3, spk_reset=reset), measured)
+    assert float(expected[0].sum()) > 5
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_allclose(found[1].mantissa, expected[1], rtol=1e-4)
