@@ -39,6 +39,7 @@ from stategraph.nn.environ_context import EnvironContext
 from stategraph.nn.gap_junctions import AsymmetryGapJunction, SymmetryGapJunction
 from stategraph.nn.integrators import euler_step, exp_euler_step, rk2_step, rk4_step
 from stategraph.nn.lanes import Map, Vmap
+from stategraph.nn.latency import LatencyEncoder
 from stategraph.nn.linear import AllToAll, Linear, LoRA, OneToOne, SparseLinear
 from stategraph.nn.metrics import AccuracyMetric, AverageMetric, Metric, MetricState, MultiMetric
 from stategraph.nn.module import Module
@@ -267,6 +268,7 @@ __all__ = [
     "LeakySpikeReadout",
     "PoissonSpike",
     "PoissonEncoder",
+    "LatencyEncoder",
     "PoissonInput",
     "SpikeTime",
     "run",
