@@ -2,11 +2,13 @@
 
 A kernel is a function of the operands; a row's ``build`` gives it for operand types and parameters, or None when it
 has none for them. Native kernels belong to one process, so programs that are exported, or lowered for several
-platforms, take the generic ones.
+platforms, take the generic ones. The kernels in Pallas have only run in its interpreter and been compiled for GPUs, not
+measured on one: they are taken where the environment says ``STATEGRAPH_PALLAS=1``.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,12 +42,28 @@ def _if_small(avals: Any, *, transposed: bool, threshold: float | None) -> Compu
     return generic.dense_whole if threshold is None and avals[1].size <= SMALL else None
 
 
+def _pallas(name: str) -> Callable[..., Compute | None]:
+    """A kernel of ``pallas.py``, where ``STATEGRAPH_PALLAS=1`` asks for them."""
+
+    def build(avals: Any, *, shape: tuple[int, int], transposed: bool) -> Compute | None:
+        if transposed or os.environ.get("STATEGRAPH_PALLAS") != "1":
+            return None
+        from stategraph.backends.events import pallas  # imports much of JAX
+
+        compute: Compute = getattr(pallas, name)
+        return compute
+
+    return build
+
+
 TABLE: tuple[Row, ...] = (
     # op               platform process kernel                  build
     Row("event.csr", "cpu", True, "native: list, rows", native.csr),
+    Row("event.csr", "cuda", True, "Pallas: a program for each neuron", _pallas("csr")),
     Row("event.csr", "cpu", False, "loop over active rows", _always(generic.csr_by_rows)),
     Row("event.csr", None, False, "all synapses", _always(generic.csr_by_synapses)),
     Row("event.csr_add", "cpu", True, "native: list, rows, in place", native.csr_add),
+    Row("event.csr_add", "cuda", True, "Pallas: a program for each neuron, in place", _pallas("csr_add")),
     Row("event.csr_add", "cpu", False, "loop over active rows", _always(generic.added(generic.csr_by_rows))),
     Row("event.csr_add", None, False, "all synapses", _always(generic.added(generic.csr_by_synapses))),
     Row("event.csr_outer", "cpu", True, "native: list, rows", native.csr_outer),
