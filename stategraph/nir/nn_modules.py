@@ -14,6 +14,7 @@ import numpy as np
 
 from stategraph import environ, nn
 from stategraph.errors import NIRError, describe
+from stategraph.event.connections import Connections
 from stategraph.nir.choices import KEY, Choices, of_graph, of_neuron
 from stategraph.nir.reading import package
 from stategraph.nn.population import values
@@ -54,12 +55,12 @@ def chain(module: Any, input_shape: Size | None, dt: float | None) -> Any:
 
 
 def _node(module: Any, shape: tuple[int, ...]) -> tuple[Any, tuple[int, ...]]:
-    maker = _MAKERS.get(type(module))
+    maker = _MAKERS.get(type(module)) or (_connections if isinstance(module, Connections) else None)
     if maker is None:
         raise NIRError(
             describe(
                 f"{type(module).__name__} has no counterpart in NIR.",
-                why=f"those that have one are {', '.join(sorted(kind.__name__ for kind in _MAKERS))}",
+                why=f"those that have one are {', '.join(sorted(kind.__name__ for kind in _MAKERS))}, and connections of stategraph.event",
                 fix="build the graph with nir itself, or leave the module out",
             )
         )
@@ -84,6 +85,13 @@ def _linear(module: Any, shape: tuple[int, ...]) -> tuple[Any, tuple[int, ...]]:
     if "bias" in weight:
         return nir.Affine(weight=weight["weight"].T, bias=weight["bias"]), module.out_size
     return nir.Linear(weight=weight["weight"].T), module.out_size
+
+
+def _connections(module: Any, shape: tuple[int, ...]) -> tuple[Any, tuple[int, ...]]:
+    if len(shape) != 1:
+        raise _refuse(module, f"An input of the shape {shape}", "a NIR Linear node takes a vector")
+    weight = np.asarray(module.todense()).T
+    return package("stategraph.nir.to_nir").Linear(weight=weight), module.out_size
 
 
 def _convolution(module: Any, shape: tuple[int, ...]) -> tuple[Any, tuple[int, ...]]:

@@ -55,7 +55,7 @@ def from_nir(
       integrator: ``"exact"`` (default), ``"euler"`` or ``"semi_implicit_euler"``, see ``Choices``.
       reset: ``"v_reset"`` (default) or ``"subtract"``.
       spikes: ``"above"`` the threshold (default), or also ``"at"`` it.
-      delayed_edges: which edges bring the output of the step before, at least one in each cycle; see ``stategraph.nir.graph``
+      delayed_edges: which edges bring the output of the step before: any, but at least one in each cycle; see ``stategraph.nir.graph``
         for those that do when nobody says.
       spk_fun: what makes spikes of the distance from the threshold: a surrogate.
 

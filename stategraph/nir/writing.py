@@ -35,7 +35,8 @@ def to_nir(module: Any, input_shape: Size | None = None, *, dt: float | None = N
 
     Args:
       module: a graph that ``from_nir`` made, with the weights that it has now; or a module of ``stategraph.nn`` that has a
-        counterpart (``Linear``, ``Conv1d``, ``Conv2d``, ``Flatten``, ``IF``, ``LIF``), or a ``Sequential`` of these.
+        counterpart (``Linear``, ``Conv1d``, ``Conv2d``, ``Flatten``, ``IF``, ``LIF``), connections of ``stategraph.event``
+        (as dense matrices), or a ``Sequential`` of these.
       input_shape: the shape of an input without a batch, if the first module does not know it.
       dt: the time step in seconds, for neurons of ``stategraph.nn``; by default that of ``stategraph.environ`` (there in ms).
         Their time constants are written in seconds.

@@ -65,6 +65,14 @@ def test_a_recurrent_graph_is_a_loop_with_a_delay_of_one_step():
     np.testing.assert_array_equal(run(other), expected)
 
 
+def test_any_edge_can_be_delayed():
+    direct, late = (
+        made(nir.NIRGraph.from_list(nir.Affine(W_IN, ONE), lif()), dt=DT, delayed_edges=edges)
+        for edges in ([], [("affine", "lif")])
+    )
+    np.testing.assert_array_equal(run(late), np.concatenate([np.zeros((1, 4)), run(direct)[:-1]]))
+
+
 @pytest.mark.parametrize("late", [1, 3])
 def test_a_delay_node_breaks_a_cycle_by_itself(late):
     net = made(recurrent((late,)), dt=DT)
@@ -180,6 +188,12 @@ def test_convolutions_of_nn_are_written():
     )
     x = RNG.random((1, 6, 6)).astype(np.float32)
     np.testing.assert_allclose(sg.nir.from_nir(sg.nir.to_nir(net))(x), net(x), rtol=1e-5, atol=1e-6)
+
+
+def test_connections_are_written_as_matrices():
+    connections = sg.event.FixedProb(2, 4, 0.5, nn.init.Normal(), seed=3)
+    found = sg.nir.from_nir(sg.nir.to_nir(nn.Sequential(connections)))(X[0])
+    np.testing.assert_allclose(found, X[0] @ connections, rtol=1e-6)
 
 
 class Alien(nir.ir.NIRNode):
