@@ -19,8 +19,9 @@ from stategraph.cli.targets import call_of, example_args, load_target, user_code
 from stategraph.errors import LoweringError
 from stategraph.ir.core import Program
 
-HOISTED = "eliminate-local-state"
-"""The pass after which State is only read at entry and written at exit."""
+LAST = {"hoisted": "eliminate-local-state", "events": "rewrite-events"}
+"""The pass that makes a stage: after it State is only read at entry and written at exit; products of events are found.
+"""
 OF_JAX = ("jaxpr", "stablehlo", "hlo")
 
 
@@ -123,14 +124,15 @@ def _program(traced: Any, options: Any, watchers: list[Any]) -> tuple[Program, A
     passes = options.passes if options.passes is not None else traced.passes
     level = options.exactness or traced.exactness
     manager = PassManager(passes, exactness=level, instruments=watchers)
-    if options.stage == "hoisted":
+    last = LAST.get(options.stage)
+    if last is not None:
         names = [pass_.name for pass_ in manager.pipeline]
-        if HOISTED not in names:
+        if last not in names:
             raise UsageError(
-                f"there is no hoisted stage: the pipeline {str(manager.pipeline)!r} has no {HOISTED}"
+                f"there is no {options.stage} stage: the pipeline {str(manager.pipeline)!r} has no {last}"
             )
         manager = PassManager(
-            manager.pipeline[: names.index(HOISTED) + 1], exactness=level, instruments=watchers
+            manager.pipeline[: names.index(last) + 1], exactness=level, instruments=watchers
         )
     with user_code():
         outcome = manager.run(traced.program)

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from stategraph._version import __version__
 from stategraph.cli.console import UsageError, suggestion
 
-STAGES = ("traced", "hoisted", "optimized", "jaxpr", "stablehlo", "hlo")
+STAGES = ("traced", "hoisted", "events", "optimized", "jaxpr", "stablehlo", "hlo")
 FORMATS = ("text", "json", "dot", "svg")
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 EXIT_CODES = """\
@@ -128,6 +128,7 @@ def _dump(commands: Any) -> None:
         default="optimized",
         metavar="STAGE",
         help="traced: as the user's code ran; hoisted: State read at entry and written at exit; "
+        "events: what is known of spikes, and their products; "
         "optimized: after all passes (default); "
         "jaxpr, stablehlo: what JAX gets; hlo: as XLA compiled it",
     )
@@ -157,11 +158,34 @@ def _explain(commands: Any) -> None:
         "tell what the compiler decided about each State and op, and why",
         "Trace and lower a model or function, and print the decisions of the passes: where, what, why, "
         "and how to change it.",
-        "  stategraph explain model.py:net --args 'f32[32,8]'\n",
+        "  stategraph explain model.py:net --args 'f32[32,8]'\n"
+        "  stategraph explain model.py:net --only rewrite-events --format json\n",
     )
     _target(parser)
+    parser.add_argument(
+        "--format",
+        choices=("text", "json"),
+        default="text",
+        metavar="FORMAT",
+        help="text (default): a table; or json",
+    )
+    parser.add_argument(
+        "--json", action="store_const", const="json", dest="format", help="short for --format json"
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", help="write it to this file")
+    parser.add_argument(
+        "--only",
+        type=_names(),
+        metavar="NAMES",
+        help="the decisions of these passes or stages, as in 'trace,licm'",
+    )
     _pipeline(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--platform",
+        type=_names(PLATFORMS),
+        metavar="NAMES",
+        help=f"decide for these instead of this machine: {', '.join(PLATFORMS)}",
+    )
 
 
 def _opt(commands: Any) -> None:

@@ -39,12 +39,13 @@ class Costs:
 
 
 TABLE: dict[str, Costs] = {
-    # measured by benchmarks/event_costs.py: 100 to 4,000 neurons, batches of 1, 8 and 128, rates of 0 to 20 %
+    # measured by benchmarks/event_costs.py: 100 to 4,000 neurons, batches of 1, 8 and 128, rates of 0 to 20 %; without
+    # numba for the second row
     "cpu-native": Costs(
-        call=900, row=0.08, block=0.02, scan=0.7, visit=30, add=0.2, strided=4.0, scatter=0.4, sparse=0.5
+        call=900, row=0.06, block=0.02, scan=0.6, visit=30, add=0.15, strided=2.5, scatter=0.4, sparse=0.5
     ),
     "cpu": Costs(
-        call=1500, row=0.08, block=0.02, scan=4.3, visit=450, add=0.4, strided=8.0, scatter=0.9, sparse=0.6
+        call=1500, row=0.06, block=0.02, scan=4.3, visit=450, add=0.4, strided=8.0, scatter=0.9, sparse=0.6
     ),
 }
 """By platform; ``cpu`` is a CPU without numba, or a program that is exported. Elsewhere a matrix is multiplied whole: a
@@ -53,6 +54,8 @@ AT_MOST = 1.2
 """What a wrong guess may cost: an event product with so many events that it is an ordinary one in the end."""
 START = 400.0
 """Nanoseconds to start an ordinary product."""
+BEHIND = ((1, 1.0), (16, 1.1), (1 << 62, 1.6))
+"""How many times as long an ordinary product takes behind a branch, up to a number of rows: XLA runs it on one core."""
 
 
 def dense_cost(costs: Costs, batch: int, pre: int, post: int) -> float:
@@ -69,7 +72,8 @@ def event_cost(costs: Costs, batch: int, pre: int, post: int, rate: float, trans
 
 def worst_cost(costs: Costs, batch: int, pre: int, post: int) -> float:
     """An event product that turns out to be an ordinary one."""
-    return dense_cost(costs, batch, pre, post) + costs.call + batch * pre * min(costs.scan, 0.7)
+    slower = next(factor for rows, factor in BEHIND if batch <= rows)
+    return slower * dense_cost(costs, batch, pre, post) + costs.call + batch * pre * min(costs.scan, 0.7)
 
 
 def synapse_costs(costs: Costs, batch: int, pre: int, synapses: int, rate: float) -> tuple[float, float]:

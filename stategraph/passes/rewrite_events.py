@@ -113,10 +113,10 @@ class RewriteEvents(Pass):
 
 def _is_safe(product: Product, whole: float, worst: float, why: str) -> tuple[bool, str]:
     """Whether a wrong guess at the rate would be cheap."""
-    if worst > AT_MOST * whole:
-        return False, f"if the guess is wrong, events cost {worst / whole:.3g} times as much"
     if product.gradient and product.batch > 1:
         return False, "the derivatives of a batch are ordinary products, and no rate is declared"
+    if worst > AT_MOST * whole:
+        return False, f"if the guess is wrong, events cost {worst / whole:.3g} times as much"
     return True, why
 
 

@@ -235,11 +235,39 @@ def test_timing_shows_passes_and_stages(command: Command) -> None:
     assert all(word in err for word in ("hoist-state", "trace", "emit", "lower", "compile"))
 
 
-def test_explain_prints_decisions(command: Command) -> None:
+def test_explain_prints_a_table_of_decisions(command: Command) -> None:
     text = command("explain", "model.py:net")
-    assert text.code == 0 and "@h: is carried by flow.scan" in text.out
-    found = json.loads(command("explain", "model.py:net", "--json").out)
+    head, line, *rows = text.out.splitlines()
+    assert text.code == 0 and head.split() == ["place", "what", "decision", "by", "figures"]
+    begin = head.index("what")
+    assert line[begin - 2 : begin] == "  "
+    (carried,) = [
+        i for i, row in enumerate(rows) if row[begin:].startswith("@h") and "is carried by flow.scan" in row
+    ]
+    assert "hoist-state" in rows[carried] and rows[carried + 1].startswith("    because ")
+    found = json.loads(command("explain", "model.py:net", "--format", "json").out)
     assert {"pass", "subject", "location", "decision", "reason", "numbers", "advice"} == set(found[0])
+
+
+def test_explain_can_be_limited_and_written_to_a_file(command: Command, tmp_path: Path) -> None:
+    file = tmp_path / "found.json"
+    assert command("explain", "model.py:net", "--only", "hoist-state", "--json", "-o", str(file)).code == 0
+    assert {record["pass"] for record in json.loads(file.read_text())} == {"hoist-state"}
+    wrong = command("explain", "model.py:net", "--only", "hoist-sate")
+    assert wrong.code == 2 and "did you mean 'hoist-state'" in wrong.err
+
+
+def test_spikes_and_their_products_have_a_stage(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "snn.py").write_text(
+        "import stategraph as sg\n\n\ndef send(x, w):\n    return sg.surrogate.sigmoid(x) @ w\n"
+    )
+    line = (f"{tmp_path}/snn.py:send", "--args", "f32[1000], f32[1000,1000]")
+    text = command("dump", *line, "--stage", "events").out
+    assert ": event<f32[1000]>" in text and "event.dense" in text
+    told = command("explain", *line, "--only", "rewrite-events").out
+    assert "became event.dense" in told and "rate=0.01" in told and "sg.event.declare" in told
+    elsewhere = command("explain", *line, "--only", "rewrite-events", "--platform", "cuda").out
+    assert "stays as it is" in elsewhere and "on gpu" in elsewhere
 
 
 def test_a_bug_of_ours_has_its_own_exit_code(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
