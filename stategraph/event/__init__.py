@@ -8,6 +8,7 @@ sending vector that is not zero.
 from stategraph.event.connections import Connections, FixedNumConn, FixedProb, Sparse
 from stategraph.event.csr import CSR
 from stategraph.event.declared import declare
+from stategraph.event.delays import Delayed
 from stategraph.event.dense import AllToAll, Linear, OneToOne
 from stategraph.event.jit import JITConn
 from stategraph.event.plasticity import STDP
@@ -29,6 +30,7 @@ __all__ = [
     "AllToAll",
     "OneToOne",
     "JITConn",
+    "Delayed",
     "STDP",
     "bernoulli",
     "declare",

@@ -2,6 +2,8 @@
 
 ``event.csr``        events and weights over connectivity in compressed rows; ``transposed``: from post to pre
 ``event.csr_add``    the same, added to a sum that comes first
+``event.csr_ring``   the same, added to a ring buffer: each target is counted from the number ``base``, which comes last; what lies
+                     there then moves to the end of the buffer
 ``event.csr_outer``  for each synapse, the product of a pre and a post value: the cotangent of ``event.csr``'s weights
 ``event.dense``      events and a matrix; ``transposed``: the matrix comes first
 ``event.jit``        events through synapses that a seed (two u32) makes: each exists with probability ``prob``, and its weight is
@@ -19,7 +21,15 @@ from stategraph.ir.core import Op
 from stategraph.ir.registry import no_effects, register_op
 from stategraph.ir.types import TensorType
 
-EVENT_OPS = ("event.csr", "event.csr_add", "event.csr_outer", "event.dense", "event.jit", "event.declare")
+EVENT_OPS = (
+    "event.csr",
+    "event.csr_add",
+    "event.csr_outer",
+    "event.dense",
+    "event.jit",
+    "event.csr_ring",
+    "event.declare",
+)
 
 
 def _tensors(op: Op, count: int) -> list[TensorType] | str:
@@ -59,6 +69,32 @@ def _verify_csr_add(op: Op) -> str | None:
     if (total.shape, total.dtype) != (result.shape, result.dtype):
         return f"the sum is {total}, and its result is {result}"
     return _product(op, types[1:])
+
+
+def _verify_csr_ring(op: Op) -> str | None:
+    types = _tensors(op, 6)
+    if isinstance(types, str):
+        return types
+    total, events, weight, indptr, indices, base, result = types
+    problem = _connectivity(op, indptr, indices)
+    if problem is None:
+        problem = _vector("the events", events, op.attributes["shape"][0])
+    size = op.attributes["shape"][1] if problem is None else 0
+    if problem is None and (total.shape[:-1], total.dtype) != (events.shape[:-1], weight.dtype):
+        problem = (
+            f"the buffer is {total}; it has the batch of the events, {events}, and the dtype of the weight"
+        )
+    if problem is None and not (len(total.shape) and size <= total.shape[-1] <= 2 * size):
+        problem = f"the buffer is {total}; it has {size} elements, and those of one slot"
+    if problem is None and (total.shape, total.dtype) != (result.shape, result.dtype):
+        problem = f"the buffer is {total}, and its result is {result}"
+    if problem is None and weight.shape not in ((), indices.shape):
+        problem = f"the weight is {weight}; it is one number, or one for each of {indices.shape[0]} synapses"
+    if problem is None and events.dtype not in ("bool", weight.dtype):
+        problem = f"the events are {events} and the weight {weight}; events are bool or of the weight's dtype"
+    if problem is None and (base.shape, base.dtype) != ((), "i32"):
+        problem = f"the base is {base}; it is i32[]"
+    return problem
 
 
 def _product(op: Op, types: list[TensorType]) -> str | None:
@@ -184,4 +220,10 @@ register_op(
 )
 register_op(
     "event.declare", summary="say that a value holds events", effects=no_effects, verify=_verify_declare
+)
+register_op(
+    "event.csr_ring",
+    summary="a ring buffer, and events through sparse synapses with delays",
+    effects=no_effects,
+    verify=_verify_csr_ring,
 )

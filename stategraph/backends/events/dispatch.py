@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 
-from stategraph.backends.events import generic, jit_generic, jit_native, native
+from stategraph.backends.events import generic, jit_generic, jit_native, native, ring
 
 Compute = Callable[..., Any]
 SMALL = 4096
@@ -69,6 +69,9 @@ TABLE: tuple[Row, ...] = (
     Row("event.csr_outer", "cpu", True, "native: list, rows", native.csr_outer),
     Row("event.csr_outer", "cpu", False, "loop over active rows", _always(generic.outer_by_rows)),
     Row("event.csr_outer", None, False, "all synapses", _always(generic.outer_by_synapses)),
+    Row("event.csr_ring", "cpu", True, "native: list, rows, in place", ring.ring_native),
+    Row("event.csr_ring", "cpu", False, "loop over active rows", _always(ring.ring_by_rows)),
+    Row("event.csr_ring", None, False, "all synapses", _always(ring.ring_by_synapses)),
     Row("event.dense", None, False, "matrix product", _if_small),
     Row("event.dense", "cpu", True, "native: list, rows; matrix product above a threshold", native.dense),
     Row("event.dense", "cpu", False, "loop over active rows", _always(generic.dense_by_rows)),
