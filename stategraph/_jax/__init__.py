@@ -76,6 +76,7 @@ from stategraph._jax.operations import (
     lowering_without_foreign_calls,
     new_operation,
 )
+from stategraph._jax.outlined import lower_foreign, new_outlined
 from stategraph._jax.primitives import (
     STATE_EFFECT,
     StateEffect,
@@ -202,6 +203,7 @@ __all__ = [
     "lower_by",
     "lower_foreign_call",
     "lowering_without_foreign_calls",
+    "lower_foreign",
     "low_body",
     "location_of",
     "make_body",
@@ -209,6 +211,7 @@ __all__ = [
     "new_eqn",
     "new_lane_reduction",
     "new_operation",
+    "new_outlined",
     "new_primitive",
     "new_var",
     "origin_of",

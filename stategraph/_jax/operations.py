@@ -15,6 +15,7 @@ import jax
 from jax._src import core, dispatch
 from jax._src.interpreters import ad, batching, mlir
 
+from stategraph._jax.outlined import OUTLINED
 from stategraph._jax.primitives import remember_primitive
 
 Transpose = Callable[..., Any]
@@ -136,7 +137,7 @@ def _rule(primitive: Any, choose: Choose, platform: str | None) -> Callable[...,
 
 def lowering_without_foreign_calls() -> dict[str, Any]:
     """Options of ``jax.stages.Traced.lower`` for a program that names no function of this process."""
-    rules: Any = tuple((primitive, _rule(primitive, choose, None)) for primitive, choose in _CHOICES.items())
+    rules: Any = (*((p, _rule(p, choose, None)) for p, choose in _CHOICES.items()), *OUTLINED.items())
     return {"_private_parameters": mlir.LoweringParameters(override_lowering_rules=rules)}
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 import stategraph.backends.events  # noqa: F401  (defines the primitives of event ops)
 from stategraph import _jax
+from stategraph.backends.codegen.primitive import Source, kernel_p
 from stategraph.backends.params import decode
 from stategraph.backends.shards import over_shards
 from stategraph.errors import LoweringError, describe
@@ -287,6 +288,15 @@ class _Emitter:
         operands = [self.read(value) for value in (*captured, *op.operands)]
         self.equation(op, operands, _jax.remat_primitive(), params, _jax.body_effects(body))
 
+    def kernel(self, op: Op) -> None:
+        region = op.regions[0]
+        if self.differentiable or self.local:
+            self.inline(op, region, op.operands)
+            return
+        body, _ = self.body(region, region.args, "kernel", order=())
+        source = Source(region, op.attributes["aliases"])
+        self.equation(op, [self.read(v) for v in op.operands], kernel_p, {"body": body, "source": source})
+
     def inline(self, op: Op, region: Region, operands: Sequence[Value]) -> None:
         """Emit a region's ops in place."""
         for arg, operand in zip(region.args, operands, strict=True):
@@ -504,6 +514,7 @@ _HANDLERS: dict[str, Callable[[_Emitter, Op], None]] = {
     "flow.cond": _Emitter.cond,
     "flow.call": _Emitter.call,
     "xform.remat": _Emitter.remat,
+    "native.kernel": _Emitter.kernel,
     "xform.shard_map": _Emitter.shard_map,
     "flow.custom_jvp": _Emitter.custom_jvp,
     "flow.custom_vjp": _Emitter.custom_vjp,

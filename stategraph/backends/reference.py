@@ -525,6 +525,7 @@ _HANDLERS: dict[str, Callable[[_Machine, Op, list[Any]], Sequence[Any]]] = {
     "flow.custom_jvp": _Machine.custom_jvp,
     "flow.custom_vjp": _Machine.custom_vjp,
     "xform.remat": _Machine.call,
+    "native.kernel": _Machine.call,
     "xform.grad": _Machine.grad,
     "xform.vmap": run_lanes,
     "xform.shard_map": run_shards,

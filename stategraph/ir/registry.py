@@ -134,6 +134,7 @@ for _name, _summary in {
     "flow.while": "loop while a condition holds",
     "flow.cond": "run one of several branches",
     "flow.call": "run a body once, as one unit (an inner jit)",
+    "native.kernel": "a body run once, which may be machine code of its own where it can be made",
     "flow.custom_jvp": "a body with a forward derivative rule of its own",
     "flow.custom_vjp": "a body with a reverse derivative rule of its own",
     "xform.grad": "a body, its results, and the gradient of the first one",

@@ -51,6 +51,7 @@ FORMS: dict[str, Form] = {
     "flow.custom_jvp": Form(labels=("call", "jvp")),
     "flow.custom_vjp": Form(labels=("call", "fwd", "bwd")),
     "xform.remat": Form(groups=(("", None),), labels=("",)),
+    "native.kernel": Form(groups=(("", None),), labels=("",)),
     "xform.grad": Form(groups=(("", None),), labels=("",)),
     "xform.vmap": Form(
         groups=(("", None),),

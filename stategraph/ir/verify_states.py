@@ -22,6 +22,7 @@ from stategraph.ir.verify_types import same_type
 STRAIGHT = {
     "flow.call": 1,
     "xform.remat": 1,
+    "native.kernel": 1,
     "xform.grad": 1,
     "xform.jvp": 1,
     "xform.vjp": 1,

@@ -323,6 +323,35 @@ def _lanes(op: Op, name: str, values: Sequence[Value], size: int) -> list[Type]:
     return found
 
 
+def _kernel(op: Op) -> None:
+    """A body that sees nothing but its arguments, and pairs (operand, result) of one type that share memory."""
+    (body,) = _regions(op, 1)
+    _match(op, "the body's arguments", _types(body.args), "the operands", _types(op.operands))
+    _match(op, "the results", _types(op.results), "what the body yields", _types(body.yielded))
+    aliases = op.attributes.get("aliases")
+    if not isinstance(aliases, tuple) or not all(
+        isinstance(pair, tuple) and len(pair) == 2 for pair in aliases
+    ):
+        raise Defect(f"native.kernel: attribute 'aliases' is {aliases!r}, not pairs of ints", op, "")
+    for operand, result in aliases:
+        if not (0 <= operand < len(op.operands) and 0 <= result < len(op.results)):
+            raise Defect(f"native.kernel has no operand {operand} and result {result}", op, "change aliases")
+        _match(
+            op,
+            "the results that take an operand's memory",
+            [op.results[result].type],
+            "these operands",
+            [op.operands[operand].type],
+        )
+    for side in zip(*aliases, strict=True):
+        if len(set(side)) < len(side):
+            raise Defect(
+                "native.kernel: two results share the memory of one operand, or two operands that of one result",
+                op,
+                "",
+            )
+
+
 def _shard_map(op: Op) -> None:
     (body,) = _regions(op, 1)
     wrong = problem(op)
@@ -361,6 +390,7 @@ _RULES: dict[str, Callable[[Op], None]] = {
     "flow.custom_jvp": _custom_jvp,
     "flow.custom_vjp": _custom_vjp,
     "xform.remat": _remat,
+    "native.kernel": _kernel,
     "xform.grad": _grad,
     "xform.vmap": _vmap,
     "xform.shard_map": _shard_map,

@@ -39,6 +39,7 @@ DEFAULT = (
     "simplify-loops",  # outputs that licm has shown to be the same on every trip
     "dce",
     "accumulate-events",  # after whatever looks for event.csr
+    "outline-native",  # last: loops with events in them become kernels
 )
 """The default pipeline."""
 

@@ -51,6 +51,7 @@ BUILTIN = (
     "batch-loops",
     "dce",
     "accumulate-events",
+    "outline-native",
 )
 """The passes of this package; ``fold-constants`` lives in the module ``fold_constants``."""
 

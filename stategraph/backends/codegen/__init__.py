@@ -1,0 +1,8 @@
+"""Regions of IR ops as machine code of their own: LLVM IR is generated from the ops and compiled by llvmlite.
+
+- ``llvm``: a function as LLVM text, with loops and branches;
+- ``arithmetic``, ``functions``: what one elementwise op is, and exp, log and their like as polynomials;
+- ``schedule``: which ops share a loop, and in which order the loops run;
+- ``blocks``: the code of a region, ``loops`` that of what has regions, ``stages`` that of all other ops;
+- ``kernel``: a whole kernel with the handler by which XLA calls it; ``machine`` compiles, keeps and registers it.
+"""

@@ -1,0 +1,523 @@
+"""The code of a region: its steps one after another, and where its results go.
+
+A result has a *target*, memory that the caller provides. A loop's target for what it carries is the memory that holds the
+old value too: a cluster may write the new value there if everyone else who reads the old one has done so by then, and
+the cluster reads it at the same place; else the result is copied at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import attrs
+import numpy as np
+
+from stategraph.backends.codegen.arithmetic import RULES, Element, convert
+from stategraph.backends.codegen.llvm import Function, is_float, item_size, literal, llvm_type
+from stategraph.backends.codegen.schedule import (
+    Aliases,
+    Cluster,
+    Schedule,
+    Scheduler,
+    Stage,
+    captured,
+    is_same,
+    space_of,
+    tensor,
+)
+from stategraph.ir.core import Constant, Op, Region, Value
+from stategraph.ir.types import numpy_dtype
+from stategraph.passes.native_ops import REDUCTIONS
+
+
+@attrs.frozen
+class Scalar:
+    """A uniform value in a register."""
+
+    name: str
+
+
+@attrs.frozen
+class Memory:
+    """An array in memory, in row-major order without gaps."""
+
+    pointer: str
+    dtype: str
+    """What is stored: bool, 0 or 1, may stand for a number."""
+
+
+Place = Scalar | Memory
+
+
+@attrs.frozen
+class Target:
+    """Where a result of a region goes."""
+
+    pointer: str
+    old: Value | None = None
+    """The argument of the region whose memory this is."""
+
+
+@attrs.define(eq=False)
+class Kernel:
+    """What all blocks of one kernel share."""
+
+    f: Function
+    scratch: list[int] = attrs.Factory(list)
+    """Bytes of each piece of working memory."""
+    aliases: Aliases = attrs.Factory(Aliases)
+    functions: list[str] = attrs.Factory(list)
+    """Loops of elementwise ops, each a function of its own: so its constants need not live outside of it."""
+
+    def allocate(self, nbytes: int) -> str:
+        """Working memory for the whole call."""
+        self.scratch.append(-(-nbytes // 64) * 64)
+        return f"%scratch{len(self.scratch) - 1}"
+
+
+class Block:
+    """Writes one region."""
+
+    def __init__(
+        self, kernel: Kernel, places: dict[Value, Place], region: Region, targets: Sequence[Target]
+    ) -> None:
+        self.kernel, self.f = kernel, kernel.f
+        self.places = places
+        self.lend: Callable[[Place, Value], Place] = lambda place, value: place
+        """What stands for a place in the function that is being written."""
+        self.region, self.targets = region, targets
+        scheduler = Scheduler(region, kernel.aliases, lambda value: isinstance(places.get(value), Scalar))
+        self.schedule: Schedule = scheduler.run()
+        self.yielded = scheduler.yielded
+        self.stores: dict[Value, list[str]] = {}
+        """Memory that the value of a cluster is stored to, the first of which is where others find it."""
+        self.small: dict[Value, Value] = {}
+        """Values of clusters that are kept as the bools that they were made of."""
+        self.given: dict[Value, str] = {}
+        """Memory for the result of a stage."""
+        self.copied: list[int] = []
+        """Results that are copied to their targets at the end."""
+
+    def write(self) -> None:
+        self.assign()
+        for step in self.schedule.steps:
+            if isinstance(step, Cluster):
+                ClusterWriter(self, step).write()
+            elif isinstance(step, Stage):
+                self.stage(step.op)
+            else:
+                for op in step.ops:
+                    self.scalar(op)
+        self.finish()
+
+    # ------------------------------------------------------------------------------------------------- storage
+
+    def assign(self) -> None:
+        """Decide where arrays go."""
+        taken: set[Value] = set()
+        for index, (value, target) in enumerate(zip(self.yielded, self.targets, strict=True)):
+            if value is target.old:
+                continue
+            if tensor(value).size == 1 or not self.can_go(value, target):
+                self.copied.append(index)
+            elif self.schedule.in_registers(value):
+                self.stores.setdefault(value, []).append(target.pointer)
+            elif value in taken or not self.begins_in(value, target):
+                self.copied.append(index)
+            else:
+                taken.add(value)
+                self.given[value] = target.pointer
+        for step in self.schedule.steps:
+            if isinstance(step, Stage) and step.op.name == "event.csr_add":
+                self.share(step.op)
+        for number, step in enumerate(self.schedule.steps):
+            if not isinstance(step, Cluster):
+                continue
+            for op in step.ops:
+                if op.name in REDUCTIONS and space_of(op.result) == ():
+                    continue
+                elsewhere = any(self.schedule.step_of[user] != number for user in self.uses(op.result))
+                copied = any(self.yielded[i] is op.result for i in self.copied)
+                if op.result not in self.stores and (elsewhere or copied):
+                    self.stores[op.result] = [self.small_memory_for(op)]
+
+    def begins_in(self, value: Value, target: Target) -> bool:
+        """Whether what an event product is added to can be written to the target of the sum."""
+        owner = value.owner
+        if not isinstance(owner, Op) or owner.name != "event.csr_add" or target.old is None:
+            return True
+        start = self.kernel.aliases.of(owner.operands[0])
+        return not self.schedule.in_registers(start) or self.can_go(start, target)
+
+    def share(self, op: Op) -> None:
+        """Let what an event product is added to be computed where the sum is going to be."""
+        start = self.kernel.aliases.of(op.operands[0])
+        if self.schedule.in_registers(start) and self.uses(start) == [op] and start not in self.stores:
+            if not any(start is value for value in self.yielded):
+                pointer = self.given.setdefault(op.result, "") or self.memory_for(op.result)
+                self.given[op.result] = pointer
+                self.stores[start] = [pointer]
+
+    def small_memory_for(self, op: Op) -> str:
+        """Working memory for a value of a cluster: a bool that was made a number is kept as what it was."""
+        source = self.kernel.aliases.of(op.operands[0]) if op.operands else None
+        if op.name == "jax.convert_element_type" and source is not None and tensor(source).dtype == "bool":
+            self.small[op.result] = source
+            return self.kernel.allocate(tensor(source).size)
+        return self.memory_for(op.result)
+
+    def uses(self, value: Value) -> list[Op]:
+        return self.schedule.uses.get(value, [])
+
+    def can_go(self, value: Value, target: Target) -> bool:
+        """Whether ``value`` can be written to its target as soon as it is computed."""
+        owner = value.owner
+        if not isinstance(owner, Op) or owner not in self.schedule.step_of or value in self.schedule.views:
+            return False
+        if value in self.schedule.uniform:
+            return False
+        if target.old is None:
+            return True
+        at = self.schedule.step_of[owner]
+        for index, other in enumerate(self.yielded):
+            if self.targets[index] is not target and self.schedule.root(other) is target.old:
+                return False
+        for other, users in self.schedule.uses.items():
+            if self.schedule.root(other) is not target.old:
+                continue
+            for user in users:
+                step = self.schedule.step_of[user]
+                if step < at or (len(user.results) == 1 and user.result in self.schedule.views):
+                    continue  # those who read a view are looked at themselves
+                if step > at or not self.reads_in_place(user, other, target.old, owner):
+                    return False
+        return True
+
+    def reads_in_place(self, user: Op, value: Value, old: Value, owner: Op) -> bool:
+        """Whether ``user``, in the step that overwrites ``old``, reads only the element that is overwritten next."""
+        if value is not old:
+            return False
+        if user is not owner or self.schedule.in_registers(owner.results[0]):
+            space = space_of(old if user.name in REDUCTIONS else user.result)
+            return (user.name in RULES or is_same(user) or user.name in REDUCTIONS) and space == space_of(old)
+        taken = [self.kernel.aliases.of(operand) for operand in user.operands]
+        if user.name in ("jax.dynamic_update_slice", "jax.scatter", "jax.scatter-add", "event.csr_add"):
+            return taken[0] is old and taken.count(old) == 1
+        if user.name not in ("flow.scan", "flow.while"):
+            return False
+        index = next(
+            (i for i, y in enumerate(self.yielded) if y.owner is user and self.targets[i].old is old), None
+        )
+        if index is None:
+            return False
+        begins = self.yielded[index].index  # a loop that begins with the old value where its new one goes
+        inside = [self.kernel.aliases.of(outer) for outer in captured(user)]
+        return begins < len(taken) and taken[begins] is old and taken.count(old) == 1 and old not in inside
+
+    def memory_for(self, value: Value) -> str:
+        type_ = tensor(value)
+        return self.kernel.allocate(type_.size * item_size(type_.dtype))
+
+    def finish(self) -> None:
+        """Copy results to where they go: first all that lies in memory that another copy overwrites."""
+        overwritten = {self.targets[i].pointer for i in self.copied}
+        sources: dict[int, Place] = {}
+        for index in self.copied:
+            place = self.place(self.yielded[index])
+            root = self.places.get(self.schedule.root(self.yielded[index]))
+            if isinstance(place, Memory) and isinstance(root, Memory) and root.pointer in overwritten:
+                kept = self.memory_for(self.yielded[index])
+                self.fill(kept, self.yielded[index], place)
+                place = Memory(kept, tensor(self.yielded[index]).dtype)
+            sources[index] = place
+        for index, place in sources.items():
+            self.fill(self.targets[index].pointer, self.yielded[index], place)
+
+    def nbytes(self, value: Value) -> int:
+        type_ = tensor(value)
+        return type_.size * item_size(type_.dtype)
+
+    def fill(self, pointer: str, value: Value, place: Place) -> None:
+        """Write a whole value to memory."""
+        type_ = tensor(value)
+        if isinstance(place, Memory) and place.dtype == type_.dtype:
+            if place.pointer != pointer:
+                self.f.copy(pointer, place.pointer, self.nbytes(value))
+            return
+        if isinstance(place, Memory):
+            with self.f.loop(type_.size) as i:
+                self.f.store(self.load(value, i), pointer, type_.dtype, i)
+            return
+        if type_.size == 1:
+            self.f.store(place.name, pointer, type_.dtype)
+            return
+        with self.f.loop(type_.size) as i:
+            self.f.store(place.name, pointer, type_.dtype, i)
+
+    # -------------------------------------------------------------------------------------------------- values
+
+    def place(self, value: Value) -> Place:
+        value = self.kernel.aliases.of(value)
+        if type(value) is Constant:
+            return Scalar(literal(np.asarray(value.data).reshape(-1)[0], tensor(value).dtype))
+        return self.lend(self.places[value], value)
+
+    def memory(self, value: Value) -> str:
+        """The address of an array; a uniform one is written out."""
+        place = self.place(value)
+        if isinstance(place, Memory) and place.dtype == tensor(value).dtype:
+            return place.pointer
+        pointer = self.memory_for(value)
+        self.fill(pointer, value, place)
+        return pointer
+
+    def scalar_of(self, value: Value) -> str:
+        """The register that holds a uniform value."""
+        return self.load(value, "0")
+
+    def load(self, value: Value, position: str) -> str:
+        """One element of a value."""
+        place = self.place(value)
+        if isinstance(place, Scalar):
+            return place.name
+        found = self.f.load(place.pointer, place.dtype, position)
+        return convert(self.f, found, place.dtype, tensor(value).dtype)
+
+    def start_index(self, op: Op, first: int) -> list[str]:
+        """Where a dynamic slice begins, from operand ``first`` on: clamped, and negative indices count from 0."""
+        shape = tensor(op.operands[0]).shape
+        taken = tensor(op.result if op.name == "jax.dynamic_slice" else op.operands[1]).shape
+        starts = []
+        for operand, size, part in zip(op.operands[first:], shape, taken, strict=True):
+            starts.append(self.clamped(self.scalar_of(operand), tensor(operand).dtype, size - part))
+        return starts
+
+    def clamped(self, index: str, dtype: str, last: int) -> str:
+        """An index as i64 between 0 and ``last``."""
+        if last == 0:
+            return "0"
+        wide = index
+        if item_size(dtype) < 8:
+            wide = self.f.let(f"{'sext' if dtype[0] == 'i' else 'zext'} {llvm_type(dtype)} {index} to i64")
+        below = self.f.let(f"icmp slt i64 {wide}, 0")
+        wide = self.f.let(f"select i1 {below}, i64 0, i64 {wide}")
+        above = self.f.let(f"icmp sgt i64 {wide}, {last}")
+        return self.f.let(f"select i1 {above}, i64 {last}, i64 {wide}")
+
+    def offset(self, index: Sequence[str], shape: Sequence[int]) -> str:
+        """The position of an element, from its index on each axis."""
+        total = "0"
+        for position, size in zip(index, shape, strict=True):
+            if size == 1:
+                continue
+            scaled = total if total == "0" else self.f.let(f"mul nsw i64 {total}, {size}")
+            if position == "0":
+                total = scaled
+            else:
+                total = position if scaled == "0" else self.f.let(f"add nsw i64 {scaled}, {position}")
+        return total
+
+    # ------------------------------------------------------------------------------------------ scalars, stages
+
+    def scalar(self, op: Op) -> None:
+        """An op on uniform values, the choice of one element, or a view."""
+        value = op.result
+        if op.name == "jax.iota":
+            self.places[value] = Scalar(literal(0, tensor(value).dtype))
+        elif value in self.schedule.views:
+            self.places[value] = self.part(op)
+        elif op.name in RULES:
+            constant = [type(self.kernel.aliases.of(o)) is Constant for o in op.operands]
+            args = [self.scalar_of(operand) for operand in op.operands]
+            self.places[value] = Scalar(RULES[op.name](Element(self.f, op, args, constant)))
+        elif op.name == "jax.gather" or not isinstance(self.place(op.operands[0]), Scalar):
+            from stategraph.backends.codegen.indexing import read_at
+
+            index = ["0"] * len(tensor(value).shape)
+            self.places[value] = Scalar(read_at(self, op, index))
+        else:
+            self.places[value] = self.place(op.operands[0])
+
+    def part(self, op: Op) -> Place:
+        source, shape = self.place(op.operands[0]), tensor(op.operands[0]).shape
+        if isinstance(source, Scalar):
+            return source
+        if op.name == "jax.slice":
+            start = [str(i) for i in op.attributes["start_indices"]]
+        elif op.name == "jax.dynamic_slice":
+            start = self.start_index(op, 1)
+        else:
+            return source
+        return Memory(self.f.address(source.pointer, self.offset(start, shape), source.dtype), source.dtype)
+
+    def stage(self, op: Op) -> None:
+        from stategraph.backends.codegen.stages import STAGES
+
+        targets = []
+        for result in op.results:
+            type_ = tensor(result)
+            if type_.size == 1:
+                targets.append(self.f.variable(type_.dtype))
+            else:
+                targets.append(self.given.get(result) or self.memory_for(result))
+        STAGES[op.name](self, op, targets)
+        for result, pointer in zip(op.results, targets, strict=True):
+            if tensor(result).size == 1:
+                self.places[result] = Scalar(self.f.load(pointer, tensor(result).dtype))
+            else:
+                self.places[result] = Memory(pointer, tensor(result).dtype)
+
+    def inner(self, region: Region, targets: Sequence[Target]) -> None:
+        """Write a region inside this one."""
+        Block(self.kernel, self.places, region, targets).write()
+
+
+class ClusterWriter:
+    """Writes one loop of elementwise ops, as a function that the kernel calls."""
+
+    def __init__(self, block: Block, cluster: Cluster) -> None:
+        self.block, self.outer = block, block.f
+        self.f = Function(block.f.contract)
+        self.cluster = cluster
+        self.names: dict[Value, str] = {}
+        self.loaded: dict[tuple[str, str], str] = {}
+        self.counters: list[str] = []
+        self.linear = "0"
+        self.given: dict[str, tuple[str, str]] = {}
+        """Parameters: by what the kernel passes, their type and name."""
+
+    def write(self) -> None:
+        block, outer = self.block, self.block.f
+        lend = block.lend
+        block.f, block.lend = self.f, self.lend
+        slots = self.body()
+        block.f, block.lend = outer, lend
+        name = f"@loop{len(block.kernel.functions)}"
+        self.f.emit("ret void")
+        parameters = [
+            f"{type_} {'noalias nocapture ' * (type_ == 'ptr')}{own}" for type_, own in self.given.values()
+        ]
+        block.kernel.functions.append(self.f.text(f"define internal void {name}({', '.join(parameters)}) #0"))
+        outer.declarations.update(self.f.declarations)
+        outer.emit(f"call void {name}({', '.join(f'{t} {o}' for o, (t, _) in self.given.items())})")
+        for op, slot in slots.items():
+            block.places[op.result] = Scalar(outer.load(slot, tensor(op.result).dtype))
+        for op in self.cluster.ops:
+            if op.result in block.stores:
+                kept = block.small.get(op.result, op.result)
+                block.places[op.result] = Memory(block.stores[op.result][0], tensor(kept).dtype)
+
+    def parameter(self, name: str, type_: str) -> str:
+        """What a register of the kernel is called in the loop's function."""
+        return self.given.setdefault(name, (type_, self.f.fresh("a")))[1]
+
+    def lend(self, place: Place, value: Value) -> Place:
+        if isinstance(place, Memory):
+            return Memory(self.parameter(place.pointer, "ptr"), place.dtype)
+        if place.name[0] != "%":
+            return place
+        return Scalar(self.parameter(place.name, llvm_type(tensor(value).dtype)))
+
+    def body(self) -> dict[Op, str]:
+        """The loop; gives the slots of the kernel that hold reductions."""
+        ops, space = self.cluster.ops, self.cluster.space
+        totals = {op: self.start(op) for op in ops if op.name in REDUCTIONS}
+        if all(op in totals or self.is_flat(op) for op in ops):
+            space = (int(np.prod(space)),)
+        with self.f.nest(space) as counters:
+            self.counters = counters
+            self.linear = self.block.offset(counters, space)
+            for op in ops:
+                if op in totals:
+                    accumulate(self.f, op, totals[op], self.value(op.operands[0]))
+                else:
+                    self.element(op)
+            for op in ops:  # after all have been read
+                kept = self.block.small.get(op.result, op.result)
+                for pointer in self.block.stores.get(op.result, ()):
+                    where = self.parameter(pointer, "ptr")
+                    self.f.store(self.value(kept), where, tensor(kept).dtype, self.linear)
+        slots: dict[Op, str] = {}
+        for op, slot in totals.items():
+            dtype = tensor(op.result).dtype
+            slots[op] = self.outer.variable(dtype)
+            self.f.store(self.f.load(slot, dtype), self.parameter(slots[op], "ptr"), dtype)
+        return slots
+
+    def is_flat(self, op: Op) -> bool:
+        """Whether the op reads the elements at its own position only."""
+        taken = map(self.block.kernel.aliases.of, op.operands)
+        spaces = {space_of(value) for value in taken if type(value) is not Constant}
+        return (op.name in RULES or is_same(op)) and spaces <= {(), self.cluster.space}
+
+    def start(self, op: Op) -> str:
+        slot = self.f.variable(tensor(op.result).dtype)
+        self.f.store(identity(op), slot, tensor(op.result).dtype)
+        return slot
+
+    def value(self, operand: Value) -> str:
+        operand = self.block.kernel.aliases.of(operand)
+        if operand in self.names:
+            return self.names[operand]
+        place = self.block.place(operand)
+        if isinstance(place, Scalar):
+            return place.name
+        key = (place.pointer, tensor(operand).dtype)
+        if key not in self.loaded:
+            self.loaded[key] = self.block.load(operand, self.linear)
+        return self.loaded[key]
+
+    def element(self, op: Op) -> None:
+        if op.name in RULES:
+            constant = [type(self.block.kernel.aliases.of(o)) is Constant for o in op.operands]
+            name = RULES[op.name](Element(self.f, op, [self.argument(op, o) for o in op.operands], constant))
+        elif is_same(op):
+            name = self.value(op.operands[0])
+        else:
+            from stategraph.backends.codegen.indexing import read_at
+
+            name = read_at(self.block, op, self.full_index(op.result))
+        self.names[op.result] = name
+
+    def argument(self, op: Op, operand: Value) -> str:
+        """An operand of an elementwise op, whose axes of length one stand for any length."""
+        given = self.block.kernel.aliases.of(operand)
+        same = given in self.names or space_of(given) == self.cluster.space
+        if same or not isinstance(self.block.place(given), Memory):
+            return self.value(given)
+        index = self.full_index(op.result)
+        shape = tensor(given).shape
+        found = ["0" if size == 1 else i for i, size in zip(index, shape, strict=True)]
+        return self.block.load(given, self.block.offset(found, shape))
+
+    def full_index(self, value: Value) -> list[str]:
+        counters = iter(self.counters)
+        return ["0" if size == 1 else next(counters) for size in tensor(value).shape]
+
+
+def identity(op: Op) -> str:
+    """What a reduction begins with."""
+    dtype, how = tensor(op.result).dtype, REDUCTIONS[op.name]
+    if how in ("add", "mul"):
+        return literal(how == "mul", dtype)
+    if dtype == "bool":
+        return literal(how in ("and", "min"), dtype)
+    if how in ("and", "or"):
+        return "-1" if how == "and" else "0"
+    if is_float(dtype):
+        return literal(np.inf if how == "min" else -np.inf, dtype)
+    limits = np.iinfo(numpy_dtype(dtype))
+    return literal(limits.max if how == "min" else limits.min, dtype)
+
+
+def accumulate(f: Function, op: Op, slot: str, value: str) -> None:
+    """Add one more element to a reduction. Sums of floats may be made in any order."""
+    dtype, how = tensor(op.result).dtype, REDUCTIONS[op.name]
+    total, type_ = f.load(slot, dtype), llvm_type(dtype)
+    if how in ("add", "mul") and is_float(dtype):
+        total = f.let(f"f{how} reassoc {type_} {total}, {value}")
+    elif how in ("and", "or", "add", "mul"):
+        total = f.let(f"{how} {type_} {total}, {value}")
+    else:
+        total = RULES[f"jax.{how}"](Element(f, op, [total, value], [False, False]))
+    f.store(total, slot, dtype)

@@ -1,0 +1,173 @@
+"""Event products: the rows of active neurons are added up.
+
+The active ones are listed first: sixteen neurons are passed over at once where none is active. The list serves every
+product of the same events in a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from stategraph.backends.codegen.arithmetic import convert
+from stategraph.backends.codegen.llvm import item_size, literal, llvm_type
+from stategraph.backends.codegen.schedule import tensor
+from stategraph.ir.core import Op, Value
+
+if TYPE_CHECKING:
+    from stategraph.backends.codegen.blocks import Block
+
+CHUNK = 16
+
+
+def _moved(block: Block, pointer: str, lane: str, width: int, dtype: str) -> str:
+    position = block.f.let(f"mul nsw i64 {lane}, {width}")
+    return block.f.address(pointer, position, dtype)
+
+
+def _nonzero(block: Block, pointer: str, dtype: str, index: str) -> str:
+    value = block.f.load(pointer, dtype, index)
+    return (
+        value if dtype == "bool" else block.f.let(f"fcmp une {llvm_type(dtype)} {value}, {literal(0, dtype)}")
+    )
+
+
+def active(block: Block, events: str, dtype: str, size: int) -> tuple[str, str]:
+    """Lists the active neurons: (memory of i32, a slot with their number, an i64)."""
+    f = block.f
+    listed = block.kernel.allocate(4 * (size + 1))
+    count = f.variable("i64", "count")
+    f.store("0", count, "i64")
+
+    def note(index: str) -> None:
+        """Write the neuron down, and count it if it is active."""
+        number = f.load(count, "i64")
+        f.store(f.let(f"trunc i64 {index} to i32"), listed, "i32", number)
+        more = f.let(f"zext i1 {_nonzero(block, events, dtype, index)} to i64")
+        f.store(f.let(f"add nuw nsw i64 {number}, {more}"), count, "i64")
+
+    # whole chunks by their bits: a negative zero is looked at, and found not to be active
+    bits = 8 * item_size(dtype) * CHUNK
+    type_ = f"<{bits // 64} x i64>"
+    with f.loop(size // CHUNK) as chunk:
+        first = f.let(f"mul nuw nsw i64 {chunk}, {CHUNK}")
+        where = f.address(events, first, dtype)
+        found = f.let(f"load {type_}, ptr {where}, align {item_size(dtype)}")
+        name = f"llvm.vector.reduce.or.v{bits // 64}i64"
+        f.declarations[f"declare i64 @{name}({type_})"] = None
+        some = f.let(f"icmp ne i64 {f.let(f'call i64 @{name}({type_} {found})')}, 0")
+        with f.when(some), f.loop(CHUNK) as k:
+            note(f.let(f"add nuw nsw i64 {first}, {k}"))
+    with f.loop(size, size // CHUNK * CHUNK) as rest:
+        note(rest)
+    return listed, count
+
+
+@contextmanager
+def _each_active(block: Block, events: str, dtype: str, size: int) -> Iterator[tuple[str, str | None]]:
+    """(row as i64, its value or None where that is 1) of each active neuron."""
+    f = block.f
+    listed, count = active(block, events, dtype, size)
+    number = f.load(count, "i64")
+    with f.loop(number) as i:
+        row = f.let(f"sext i32 {f.load(listed, 'i32', i)} to i64")
+        yield row, None if dtype == "bool" else f.load(events, dtype, row)
+
+
+def csr(block: Block, op: Op, targets: Sequence[str]) -> None:
+    """``event.csr``, and ``event.csr_add``, which begins with a sum that comes first."""
+    f = block.f
+    clear = op.name == "event.csr"
+    if not clear:
+        block.fill(targets[0], op.result, block.place(op.operands[0]))
+    events, weight, indptr, indices = op.operands[-4:]
+    type_, dtype = tensor(events), tensor(weight).dtype
+    if type_.dtype not in ("bool", dtype):
+        raise TypeError(f"events of {type_.dtype} and weights of {dtype}")
+    width = tensor(op.result).shape[-1]
+    starts, posts = _array(block, indptr), _array(block, indices)
+    weights = None if tensor(weight).shape == () else _array(block, weight)
+    one = block.scalar_of(weight) if weights is None else ""
+    real = llvm_type(dtype)
+
+    def sent(synapse: str, value: str | None) -> str:
+        found = f.load(weights, dtype, synapse) if weights is not None else one
+        return found if value is None else f.let(f"fmul {real} {found}, {value}")
+
+    def bounds(row: str) -> tuple[str, str]:
+        after = f.let(f"add nuw nsw i64 {row}, 1")
+        ends = [f.load(starts, "i32", i) for i in (row, after)]
+        return f.let(f"sext i32 {ends[0]} to i64"), f.let(f"sext i32 {ends[1]} to i64")
+
+    with _lanes(block, op, targets[0]) as (given, kept, target):
+        if op.attributes["transposed"]:
+            total = f.variable(dtype)
+            with f.loop(width) as row:
+                f.store(literal(0, dtype) if clear else f.load(target, dtype, row), total, dtype)
+                begin, end = bounds(row)
+                with f.loop(end, begin) as synapse:
+                    post = f.let(f"sext i32 {f.load(posts, 'i32', synapse)} to i64")
+                    arrives = sent(synapse, convert(f, f.load(given, kept, post), kept, dtype))
+                    f.store(f.let(f"fadd reassoc {real} {f.load(total, dtype)}, {arrives}"), total, dtype)
+                f.store(f.load(total, dtype), target, dtype, row)
+            return
+        if clear:
+            f.clear(target, width * item_size(dtype))
+        with _each_active(block, given, kept, type_.shape[-1]) as (row, value):
+            begin, end = bounds(row)
+            if weights is None:
+                factor = sent("0", value)
+            with f.loop(end, begin) as synapse:
+                post = f.let(f"sext i32 {f.load(posts, 'i32', synapse)} to i64")
+                arriving = factor if weights is None else sent(synapse, value)
+                where = f.address(target, post, dtype)
+                f.store(f.let(f"fadd {real} {f.load(where, dtype)}, {arriving}"), where, dtype)
+
+
+def _array(block: Block, value: Value) -> str:
+    """The address of an array, of one element too."""
+    if tensor(value).size > 1:
+        return block.memory(value)
+    slot = block.f.variable(tensor(value).dtype)
+    block.f.store(block.scalar_of(value), slot, tensor(value).dtype)
+    return slot
+
+
+@contextmanager
+def _lanes(block: Block, op: Op, target: str) -> Iterator[tuple[str, str, str]]:
+    """(events, the dtype that they are kept as, result) of each lane of a batch."""
+    vector = op.operands[-4] if op.name != "event.dense" else op.operands[0]
+    events, result = tensor(vector), tensor(op.result)
+    place = block.place(vector)
+    given, kept = getattr(place, "pointer", ""), getattr(place, "dtype", events.dtype)
+    if not given:  # all are equal
+        given = _array(block, vector)
+    if len(events.shape) == 1:
+        yield given, kept, target
+        return
+    with block.f.loop(events.shape[0]) as lane:
+        yield (
+            _moved(block, given, lane, events.shape[1], kept),
+            kept,
+            _moved(block, target, lane, result.shape[1], result.dtype),
+        )
+
+
+def dense(block: Block, op: Op, targets: Sequence[str]) -> None:
+    """``event.dense``."""
+    f = block.f
+    events, matrix = op.operands
+    type_, dtype, shape = tensor(events), tensor(matrix).dtype, tensor(matrix).shape
+    real, width = llvm_type(dtype), tensor(op.result).shape[-1]
+    numbers = _array(block, matrix)
+    transposed = op.attributes["transposed"]
+    with _lanes(block, op, targets[0]) as (given, kept, target):
+        f.clear(target, width * item_size(dtype))
+        with _each_active(block, given, kept, type_.shape[-1]) as (row, value), f.loop(width) as column:
+            position = [column, row] if transposed else [row, column]
+            sent = f.load(numbers, dtype, block.offset(position, shape))
+            if value is not None:
+                sent = f.let(f"fmul {f.contract}{real} {sent}, {value}")
+            total = f.let(f"fadd {f.contract}{real} {f.load(target, dtype, column)}, {sent}")
+            f.store(total, target, dtype, column)

@@ -1,0 +1,126 @@
+"""From text to machine code of this processor, kept on disk, and registered where XLA finds it.
+
+LLVM comes with llvmlite, which comes with numba (the extra ``events``). Without it there are no kernels. Object code is
+kept in ``$STATEGRAPH_CACHE`` (else ``~/.cache/stategraph``), under a name that contains a hash of the code, the processor and
+the compiler.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import re
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from stategraph.backends.codegen.kernel import Code
+
+_LOCK = threading.RLock()
+_KEPT: dict[str, Any] = {}
+"""Execution engines, whose code has to stay where it is, by the name of the handler."""
+
+
+@functools.cache
+def interface() -> tuple[int, int]:
+    """The version of XLA's interface for handlers."""
+    header = Path(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h").read_text()
+    found = [re.search(rf"#define XLA_FFI_API_{part} (\d+)", header) for part in ("MAJOR", "MINOR")]
+    major, minor = (int(match.group(1)) if match else 0 for match in found)
+    return major, minor
+
+
+@functools.cache
+def _target() -> Any:
+    """The machine that code is made for; raises ``ImportError`` without llvmlite."""
+    from llvmlite import binding
+
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    features = binding.get_host_cpu_features().flatten()
+    return binding.Target.from_default_triple().create_target_machine(
+        cpu=binding.get_host_cpu_name(), features=features, opt=3, jit=True
+    )
+
+
+@functools.cache
+def description() -> str:
+    """What machine code depends on besides its text; raises ``ImportError`` without llvmlite."""
+    import llvmlite
+    from llvmlite import binding
+
+    features = binding.get_host_cpu_features().flatten()
+    return f"{llvmlite.__version__} {binding.llvm_version_info} {binding.get_host_cpu_name()} {features}"
+
+
+def contracts() -> bool:
+    """Whether XLA rounds a product and a sum once: it does unless it is kept from using fused instructions."""
+    return not re.search(r"xla_cpu_max_isa=(AVX|SSE4_2)\b", os.environ.get("XLA_FLAGS", ""))
+
+
+def _file(code: Code) -> Path:
+    directory = os.environ.get("STATEGRAPH_CACHE") or Path.home() / ".cache" / "stategraph"
+    return Path(directory) / "kernels" / f"{code.handler}.o"
+
+
+def _object(code: Code) -> bytes:
+    """The object code, from disk or compiled."""
+    file = _file(code)
+    with contextlib.suppress(OSError):
+        return file.read_bytes()
+    made: bytes = optimized(code)[1]
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as part:
+            part.write(made)
+        os.replace(part.name, file)
+    return made
+
+
+def optimized(code: Code) -> tuple[str, bytes]:
+    """(optimised LLVM text, object code)."""
+    from llvmlite import binding
+
+    machine = _target()
+    module = binding.parse_assembly(code.text)
+    module.triple, module.data_layout = machine.triple, str(machine.target_data)
+    options = binding.create_pipeline_tuning_options(speed_level=3)
+    options.loop_vectorization = options.slp_vectorization = options.loop_interleaving = True
+    builder = binding.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+    return str(module), machine.emit_object(module)
+
+
+def address_of(code: Code) -> int:
+    """The address of the handler of a kernel."""
+    from llvmlite import binding
+
+    with _LOCK:
+        engine = _KEPT.get(code.handler)
+        if engine is None:
+            machine = _target()
+            empty = binding.parse_assembly("")
+            empty.triple = machine.triple
+            engine = binding.create_mcjit_compiler(empty, machine)
+            engine.add_object_file(binding.ObjectFileRef.from_data(_object(code)))
+            engine.finalize_object()
+            _KEPT[code.handler] = engine
+        address: int = engine.get_function_address(code.handler)
+        return address
+
+
+_REGISTERED: set[str] = set()
+
+
+def register(code: Code) -> str:
+    """Make a kernel known to XLA; returns the name of its target."""
+    with _LOCK:
+        if code.handler not in _REGISTERED:
+            jax.devices("cpu")  # registering before the backend runs would be too early
+            jax.ffi.register_ffi_target(code.handler, jax.ffi.pycapsule(address_of(code)), platform="cpu")
+            _REGISTERED.add(code.handler)
+    return code.handler

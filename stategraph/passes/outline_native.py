@@ -1,0 +1,228 @@
+"""Loops and regions with event products become kernels: one call of machine code each, generated from their ops.
+
+An event product costs what its events cost, so in a network of spiking neurons most of the time goes to all that is done
+for every neuron: XLA runs dozens of small loops for it, one after another. A ``native.kernel`` op holds the ops of such a
+region; where the backend can, it becomes one function in which they share loops, and a whole loop over time is inside.
+
+Which ops a kernel can hold says ``native_ops``. A loop whose body has others keeps going through XLA, and the ops of its
+body that a kernel can hold and that hang together with an event product become one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+from stategraph.ir.clone import clone_op
+from stategraph.ir.core import Constant, Op, Program, Region, Value
+from stategraph.ir.registry import effects_of
+from stategraph.passes.base import Pass
+from stategraph.passes.context import Context
+from stategraph.passes.edit import LOOPS, REWRITER
+from stategraph.passes.native_ops import CONTROL, EVENTS, why_not
+from stategraph.passes.registry import register
+
+KERNEL = "native.kernel"
+
+
+@register
+@attrs.frozen
+class OutlineNative(Pass):
+    """Make kernels of loops with event products in them, and of what surrounds event products elsewhere."""
+
+    name = "outline-native"
+    loops: bool = True
+    """Whole loops become kernels; without it only what a step of them does."""
+    min_ops: int = 4
+    """A region outside of loops becomes a kernel if it has so many ops, or more."""
+
+    def run(self, program: Program, context: Context) -> None:
+        if next(program.walk(*EVENTS), None) is not None:
+            self._region(program.body, context)
+
+    def _region(self, region: Region, context: Context) -> None:
+        for op in list(region.ops):
+            if op.name not in CONTROL or next(op.walk(*EVENTS), None) is None:
+                continue
+            reason = why_not(op)
+            if reason is None and (self.loops or op.name not in LOOPS):
+                outline([op], context)
+                continue
+            if reason is not None:
+                context.explain(op, "stays a loop of XLA", reason=reason)
+            for inner in op.regions:
+                self._region(inner, context)
+        for group in groups(region):
+            if len(group) >= self.min_ops and any(op.name in EVENTS for op in group):
+                outline(group, context)
+
+
+def groups(region: Region) -> list[list[Op]]:
+    """Sets of ops that may run together as one: a kernel can hold them, they hang together, and no path leads from one
+    to another through an op outside.
+    """
+    level: dict[Op, int] = {}
+    holds: set[Op] = set()
+    barrier = 0
+    for op in region.ops[:-1]:
+        held = op.name not in CONTROL and op.name != KERNEL and why_not(op) is None
+        found = 0
+        for value in _taken(op):
+            owner = value.owner
+            if isinstance(owner, Op) and owner in level:
+                found = max(found, level[owner] + (held and owner not in holds))
+        if held:
+            holds.add(op)
+        elif effects_of(op):
+            found = barrier = max(found, barrier)
+        level[op] = found
+    for op in reversed(region.ops[:-1]):  # as late as those who need it, so that few kernels suffice
+        if op in holds:
+            later = [level[user] for user in _users(op, region) if user in level]
+            level[op] = max(level[op], min(later, default=0))
+    parent: dict[Op, Op] = {op: op for op in holds}
+
+    def root(op: Op) -> Op:
+        while parent[op] is not op:
+            parent[op] = op = parent[parent[op]]
+        return op
+
+    for op in holds:
+        for value in op.operands:
+            owner = value.owner
+            if isinstance(owner, Op) and owner in holds and level[owner] == level[op]:
+                parent[root(op)] = root(owner)
+    found_groups: dict[Op, list[Op]] = {}
+    for op in region.ops[:-1]:
+        if op in holds:
+            found_groups.setdefault(root(op), []).append(op)
+    return list(found_groups.values())
+
+
+def _users(op: Op, region: Region) -> list[Op]:
+    """The ops of the region that take results of ``op``, in their regions too."""
+    found = []
+    for result in op.results:
+        for user in result.users:
+            around: Op | None = user
+            while around is not None and around.parent is not region:
+                around = around.parent.parent_op if around.parent is not None else None
+            if around is not None:
+                found.append(around)
+    return found
+
+
+def _taken(op: Op) -> list[Value]:
+    """All that an op takes, in its regions too."""
+    return [*op.operands, *(value for inner in op.walk() for value in inner.operands)]
+
+
+def outline(ops: Sequence[Op], context: Context) -> Op:
+    """Put ops of one region into a kernel, which stands where the last of them stood."""
+    inside = set(ops)
+    results = {result for op in ops for result in op.results}
+    nested = {v for op in ops for inner in op.walk() for v in inner.results}
+    nested |= {arg for op in ops for region in _regions(op) for arg in region.args}
+    operands: dict[Value, None] = {}
+    for op in ops:
+        for value in _taken(op):
+            if type(value) is not Constant and value not in results and value not in nested:
+                operands[value] = None
+    outputs = [v for v in results if any(_outside(user, inside) for user in v.users)]
+    outputs.sort(key=lambda v: (ops.index(v.owner), v.index))
+    body = Region((value.type for value in operands), (value.name for value in operands))
+    mapping: dict[Value, Value] = dict(zip(operands, body.args, strict=True))
+    for op in ops:
+        body.append(clone_op(op, mapping))
+    body.yield_([mapping[value] for value in outputs])
+    kernel = Op(
+        KERNEL,
+        operands,
+        [value.type for value in outputs],
+        {"aliases": _aliases(ops, list(operands), outputs)},
+        [body],
+        ops[-1].location,
+    )
+    _place(kernel, ops)
+    for old, new in zip(outputs, kernel.results, strict=True):
+        REWRITER.replace_uses(old, new)
+    REWRITER.erase_all(ops)
+    events = sum(1 for _ in kernel.walk(*EVENTS))
+    looped = [op.name for op in body.ops if op.name in LOOPS]
+    what = "the loop is one kernel" if looped and len(ops) == 1 else "its surroundings are one kernel"
+    count = sum(1 for _ in kernel.walk()) - 1
+    context.report(kernel, what, ops=count, events=events, in_place=len(kernel.attributes["aliases"]))
+    return kernel
+
+
+def _regions(op: Op) -> list[Region]:
+    found = list(op.regions)
+    for inner in op.walk():
+        found += inner.regions
+    return found
+
+
+def _outside(user: Op, inside: set[Op]) -> bool:
+    """Whether an op that takes a value stands outside of a set of ops and all of their regions."""
+    op: Op | None = user
+    while op is not None:
+        if op in inside:
+            return False
+        op = op.parent.parent_op if op.parent is not None else None
+    return True
+
+
+def _place(kernel: Op, ops: Sequence[Op]) -> None:
+    """Insert the kernel where the last op stands, and move what takes its results, and stands before it, behind it."""
+    region = ops[-1].parent
+    if region is None:
+        raise ValueError("ops that stand in no region")
+    inside = set(ops)
+    first = min(region.ops.index(op) for op in ops)
+    last = max(region.ops.index(op) for op in ops)
+    moved: list[Op] = []
+    late = {result for op in ops for result in op.results}
+    for op in region.ops[first:last]:
+        if op not in inside and any(value in late for value in _taken(op)):
+            moved.append(op)
+            late.update(op.results)
+    rest = [op for op in region.ops[first : last + 1] if op not in moved]
+    kernel.parent = region
+    region.ops[first : last + 1] = [*rest, kernel, *moved]
+
+
+def _aliases(ops: Sequence[Op], operands: list[Value], outputs: list[Value]) -> tuple[tuple[int, int], ...]:
+    """(operand, result) pairs that may share memory: nobody else needs the operand, and the result takes its place."""
+    inside = set(ops)
+    found: list[tuple[int, int]] = []
+    for index, result in enumerate(outputs):
+        for operand in _predecessors(result):
+            if operand not in operands or operand.type != result.type:
+                continue
+            position = operands.index(operand)
+            if any(_outside(user, inside) for user in operand.users) or position in (i for i, _ in found):
+                continue
+            found.append((position, index))
+            break
+    return tuple(found)
+
+
+def _predecessors(result: Value) -> list[Value]:
+    """The values that ``result`` is the next value of: what a loop begins with, the carried value of a loop around, the
+    State that it is written to.
+    """
+    found: list[Value] = []
+    owner = result.owner
+    if isinstance(owner, Op) and owner.name in LOOPS and result.index < len(owner.operands):
+        if owner.name == "flow.while" or result.index < owner.attributes["carry"]:
+            found.append(owner.operands[result.index])
+    for user, position in result.uses:
+        region = user.parent
+        if user.name == "flow.yield" and region is not None and region.parent_op is not None:
+            if region.parent_op.name in LOOPS and position < len(region.args):
+                found.append(region.args[position])
+        elif user.name == "state.write" and region is not None:
+            reads = (op for op in region.ops if op.name == "state.read" and op.symbol == user.symbol)
+            found += [op.results[position] for op in reads if position < len(op.results)]
+    return found

@@ -1,0 +1,139 @@
+"""Regions as kernels: loops that share memory, indexing, reductions, control flow; each compared with JAX."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from tests.backends.codegen.running import assert_same, natively
+
+pytest.importorskip("llvmlite")
+
+X = jnp.asarray(np.random.default_rng(0).normal(size=37), jnp.float32)
+M = jnp.asarray(np.random.default_rng(1).normal(size=(5, 7)), jnp.float32)
+
+
+def check(function: Any, *args: Any, ulps: int = 8) -> None:
+    assert_same(natively(function, *args), jax.tree.leaves(jax.jit(function)(*args)), ulps=ulps)
+
+
+def test_elements_that_are_others() -> None:
+    def function(x: Any, m: Any, i: Any) -> Any:
+        return [
+            x[3:9], x[::4], x[5:6], jnp.roll(x, 3), jnp.flip(x), m.T, m[:, 2], m[1:3, ::2], m[2], jnp.flip(m, (0, 1)),
+            m + m[:1], m * m[:, :1], jnp.broadcast_to(m[0], (3, 5, 7)), m.reshape(7, 5) + 1, m.reshape(-1)[2:30],
+            (m + 1).reshape(5, 1, 7).transpose(2, 1, 0), lax.dynamic_slice(x, (i,), (4,)), lax.dynamic_index_in_dim(m, i),
+            lax.dynamic_slice(m, (i, -3), (2, 3)), x[i], m[i, 2], jnp.concatenate([x, m[0], x[:1]]),
+            jnp.concatenate([m, m + 1, m[:, :1]], 1), jnp.stack([x, x * 2]), lax.dynamic_update_slice(m, m[:2, :2] + 9, (i, 1)),
+            m.at[i].set(0.0), x.at[i].add(1.0), jnp.arange(11) * i,
+            lax.broadcasted_iota(jnp.float32, (3, 4), 1),
+        ]  # fmt: skip
+
+    for i in (-2, 0, 3, 100):
+        check(function, X, M, jnp.int32(i))
+
+
+def test_gather() -> None:
+    places = jnp.array([3, 0, 4, 4, 99, -1])
+
+    def function(x: Any, m: Any, at: Any) -> Any:
+        return [
+            x[at],
+            m[at],
+            m[:, at],
+            x.at[at].get(mode="fill"),
+            m.at[at].get(mode="clip"),
+            jnp.take(m, at[:2], axis=1),
+            x[at[:, None] % 5 + at],
+        ]
+
+    check(function, X, M, places)
+
+
+def test_reductions() -> None:
+    def function(x: Any, m: Any) -> Any:
+        whole = jnp.int32(m.size) * jnp.arange(35).reshape(5, 7)
+        return [
+            x.sum(), x.max(), m.min(), m.sum(0), m.max(1), m.prod(), (m > 0).any(), (m > 9).all(1), whole.sum(0), whole.max(), whole.min(1),
+            (x * 2 + 1).sum() + x, jnp.ones((3, 4)).sum(0), m.mean(0), m - m.max(), (x - x.mean()).std(),
+        ]  # fmt: skip
+
+    check(function, X, M, ulps=64)
+
+
+def test_carries_that_depend_on_each_other_keep_their_old_values() -> None:
+    def body(carry: Any, t: Any) -> Any:
+        a, b, c, d, n = carry
+        swapped = (b, a * 0.5 + b[::-1], jnp.roll(c, 1) + a, c, n + 1)
+        return swapped, (a[2:5], c.sum(), n * t, d)
+
+    def function(x: Any) -> Any:
+        return lax.scan(body, (x, x + 1, x * 2, x, 0), jnp.arange(6.0))
+
+    check(function, X)
+    check(lambda x: lax.scan(lambda c, t: body(c, t), (x, x, x, x, 3), jnp.arange(5.0), reverse=True), X)
+
+
+def test_one_step_reads_a_carry_before_and_after_others_write_theirs() -> None:
+    def body(carry: Any, x: Any) -> Any:
+        v, g = carry
+        total = g.sum()  # a loop before that of v
+        new = v * 0.9 + g * total * 1e-3
+        g = g * 0.5 + (new > 0.3) * x
+        late = v + g.max()  # needs the old v after another loop
+        return (new, g), late.sum() + v[0]
+
+    check(lambda x: lax.scan(body, (x, x * x), jnp.linspace(0, 1, 9)), X, ulps=64)
+
+
+def test_loops_and_branches_inside_of_loops() -> None:
+    def body(carry: Any, t: Any) -> Any:
+        x, n = carry
+        x = lax.fori_loop(0, 3, lambda i, v: v * 0.9 + jnp.float32(i), x)
+        x = lax.cond(t % 2 == 0, lambda v: v - v.mean(), lambda v: v[::-1] * 2, x)
+        x, n = lax.while_loop(lambda s: (s[0] ** 2).sum() > 50, lambda s: (s[0] * 0.7, s[1] + 1), (x, n))
+        y = lax.switch(t % 3, [lambda: x[0], lambda: x.sum(), lambda: jnp.float32(1)])
+        return (x, n), y
+
+    def function(x: Any) -> Any:
+        return lax.scan(body, (x, 0), jnp.arange(8))
+
+    for a, b in zip(natively(function, X), jax.tree.leaves(jax.jit(function)(X)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_ring_buffer_is_written_in_place() -> None:
+    def body(ring: Any, t: Any) -> Any:
+        ring = lax.dynamic_update_slice(ring, (ring[(t + 3) % 5] * 0.5 + t)[None], (t % 5, 0))
+        return ring, ring[(t + 1) % 5] + ring.sum()
+
+    check(lambda m: lax.scan(body, m, jnp.arange(13)), M, ulps=64)
+
+
+def test_rules_of_functions_are_their_bodies() -> None:
+    @jax.custom_jvp
+    def spike(x: Any) -> Any:
+        return (x > 0).astype(x.dtype)
+
+    spike.defjvp(lambda p, t: (spike(*p), t[0]))
+    check(lambda x: [spike(x) * 2, jax.jit(jnp.sin)(x), jax.checkpoint(jnp.tanh)(x)], X)
+
+
+def test_random_numbers_of_scalars_and_shapes_of_one() -> None:
+    def function(x: Any, s: Any) -> Any:
+        one = x[:1] * s
+        return [
+            one,
+            one.reshape(1, 1) + s,
+            jnp.concatenate([one, one]),
+            jnp.full((3, 1), s),
+            jnp.full((4,), 2.0) * s + one,
+            one.sum(),
+        ]
+
+    check(function, X, jnp.float32(3))

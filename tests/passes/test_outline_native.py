@@ -1,0 +1,159 @@
+"""Networks with kernels do what the same networks do without, and what is no network is left alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import stategraph as sg
+from stategraph import event, nn
+from stategraph.passes import DEFAULT
+
+WITHOUT = ",".join(name for name in DEFAULT if name != "outline-native")
+
+
+class Network(nn.Module):
+    """Neurons of one kind that excite and inhibit each other through synapses of one kind."""
+
+    def __init__(self, neuron: Any, synapse: Any, output: Any) -> None:
+        super().__init__()
+        self.neurons = neuron
+        self.excite = nn.AlignPostProj(
+            comm=event.FixedProb(32, 40, 0.2, 0.6, seed=1), syn=synapse(40), out=output(), post=neuron
+        )
+        self.inhibit = nn.DeltaProj(comm=event.FixedProb(8, 40, 0.3, -0.4, seed=2), post=neuron)
+
+    def update(self, current: Any) -> Any:
+        spikes = self.neurons.get_spike()
+        self.excite(spikes[..., :32])
+        self.inhibit(spikes[..., 32:])
+        return self.neurons(current)
+
+
+MODELS = {
+    "LIF": lambda: Network(nn.LIF(40), nn.Expon, nn.CUBA),
+    "LIFRef": lambda: Network(nn.LIFRef(40, spk_reset="hard"), nn.Alpha, lambda: nn.COBA(E=3.0)),
+    "ALIF": lambda: Network(nn.ALIF(40), nn.DualExpon, nn.CUBA),
+    "ExpIF": lambda: Network(nn.ExpIF(40, R=20.0), nn.Expon, nn.CUBA),
+    "AdExIF": lambda: Network(nn.AdExIF(40), nn.Expon, nn.CUBA),
+    "Izhikevich": lambda: Network(nn.Izhikevich(40), nn.Expon, nn.CUBA),
+    "HH": lambda: Network(nn.HH(40), nn.Expon, nn.CUBA),
+}
+
+
+def simulate(
+    model: Any, passes: str, steps: int = 60, batch: int | None = None
+) -> tuple[Any, dict[str, Any], Any]:
+    """(spikes, State afterwards, the program)."""
+    sg.random.seed(0)
+    network = nn.init_all_states(model(), batch_size=batch)
+    drive = jnp.linspace(3.0, 41.0, 40)
+
+    def step(i: Any) -> Any:
+        with sg.environ.context(t=i * 0.1):
+            return network(drive)
+
+    @sg.compile.jit(passes=passes)
+    def run(numbers: Any) -> Any:
+        return sg.compile.for_loop(step, numbers)
+
+    with sg.environ.context(dt=0.1):
+        numbers = jnp.arange(steps)
+        program = run.lower(numbers).program
+        spikes = run(numbers)
+    states = {".".join(map(str, path)): np.asarray(state.value) for path, state in network.states().items()}
+    return np.asarray(spikes), states, program
+
+
+def kernels(program: Any) -> list[Any]:
+    return list(program.walk("native.kernel"))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_network_with_kernels_is_the_network_without(model: str) -> None:
+    pytest.importorskip("llvmlite")
+    spikes, states, program = simulate(MODELS[model], "default")
+    wanted, others, plain = simulate(MODELS[model], WITHOUT)
+    assert len(kernels(program)) == 1 and not kernels(plain)
+    assert not any(op.name == "flow.scan" for op in program.body.ops)  # the loop is inside
+    assert wanted.sum() > 0
+    np.testing.assert_array_equal(spikes, wanted)
+    for path, value in states.items():
+        np.testing.assert_allclose(value, others[path], rtol=2e-3, atol=2e-3, err_msg=path)
+
+
+def test_a_batch_of_networks() -> None:
+    pytest.importorskip("llvmlite")
+    spikes, _, program = simulate(MODELS["LIF"], "default", batch=3)
+    wanted, _, _ = simulate(MODELS["LIF"], WITHOUT, batch=3)
+    assert len(kernels(program)) == 1
+    np.testing.assert_array_equal(spikes, wanted)
+
+
+def test_without_loops_only_a_step_is_a_kernel() -> None:
+    pytest.importorskip("llvmlite")
+    spikes, _, program = simulate(MODELS["LIF"], WITHOUT + ",outline-native{loops=false}")
+    (loop,) = program.walk("flow.scan")
+    assert len(list(loop.walk("native.kernel"))) == 1
+    np.testing.assert_array_equal(spikes, simulate(MODELS["LIF"], WITHOUT)[0])
+
+
+def test_a_loop_with_random_numbers_keeps_them() -> None:
+    pytest.importorskip("llvmlite")
+
+    class Noisy(Network):
+        def update(self, current: Any) -> Any:
+            return super().update(current + sg.random.normal(size=40))
+
+    def model() -> Any:
+        return Noisy(nn.LIF(40), nn.Expon, nn.CUBA)
+
+    spikes, _, program = simulate(model, "default")
+    (loop,) = program.walk("flow.scan")
+    assert len(list(loop.walk("native.kernel"))) == 1
+    np.testing.assert_array_equal(spikes, simulate(model, WITHOUT)[0])
+
+
+def test_gradients_pass_through_kernels() -> None:
+    """The backward loop has event products too; what a kernel computes is what is differentiated."""
+    network = nn.init_all_states(MODELS["LIF"]())
+    weight = network.excite.comm.weight
+
+    def loss() -> Any:
+        def step(i: Any) -> Any:
+            with sg.environ.context(t=i * 0.1):
+                return network(jnp.full(40, 6.0))
+
+        return sg.compile.for_loop(step, jnp.arange(20)).sum() + (network.neurons.V.value**2).sum()
+
+    found = []
+    for passes in ("default", WITHOUT):
+        nn.reset_all_states(network)
+        with sg.environ.context(dt=0.1):
+            gradient = sg.augment.grad(loss, grad_states={"w": weight})
+            found.append(sg.compile.jit(lambda gradient=gradient: gradient(), passes=passes)()["w"])
+    assert float(found[1]) != 0
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-3)
+
+
+def test_exported_programs_and_text_have_no_machine_code() -> None:
+    network = nn.init_all_states(MODELS["LIF"]())
+
+    def run() -> Any:
+        with sg.environ.context(dt=0.1):
+            return sg.compile.for_loop(lambda i: network(jnp.ones(40)), jnp.arange(5))
+
+    lowered = sg.trace(run).lower()
+    assert kernels(lowered.program)
+    exported = lowered.export()
+    assert exported is not None
+    assert "stategraph_kernel" not in lowered.as_text("jaxpr")
+
+
+def test_programs_without_events_are_not_touched() -> None:
+    program = sg.trace(lambda x: jax.lax.scan(lambda c, y: (c + y, c), x[0], x), jnp.ones(4)).lower().program
+    assert not kernels(program)
