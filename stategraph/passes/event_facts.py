@@ -77,6 +77,8 @@ class _Analysis:
         self.edges: dict[Node, list[tuple[Node, bool]]] = {}
         self.leaves: dict[tuple[str, int], Leaf] = {}
         self.pending: list[Node] = []
+        self.first = True
+        """Whether ops are being looked at for the first time, in order: those that take a value come later."""
         self.program = program
         self.local = {op.symbol for op in program.walk("state.alloc")}
         self.local |= {path for path, symbol in program.states.items() if symbol.born}
@@ -86,6 +88,7 @@ class _Analysis:
             self.rise(arg, UNKNOWN)
         for op in self.program.walk():
             self.begin(op)
+        self.first = False
         self.spread()
         # States that only pass around what they held, or constants: nothing says that they are events
         for leaf in self.leaves.values():
@@ -122,9 +125,11 @@ class _Analysis:
     def rise(self, node: Node, fact: int) -> None:
         if fact >= ENTRY and not isinstance(node, Leaf) and _is_bool(node):
             fact = BINARY if fact == UNKNOWN else SPIKE
-        if fact > self.facts.get(node, UNSEEN):
+        known = self.facts.get(node, UNSEEN)
+        if fact > known:
             self.facts[node] = fact
-            self.pending.append(node)
+            if not self.first or known != UNSEEN or node in self.edges or isinstance(node, Leaf):
+                self.pending.append(node)
 
     def fact(self, value: Value) -> int:
         return constant_fact(value) if type(value) is Constant else self.facts.get(value, UNSEEN)

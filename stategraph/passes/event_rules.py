@@ -44,6 +44,8 @@ def constant_fact(constant: Constant) -> int:
     data = constant.data
     if data.dtype == np.bool_:
         return CONSTANT
+    if data.size == 1:
+        return CONSTANT if data.item() in (0, 1) else UNKNOWN
     return CONSTANT if data.size <= 1024 and bool(np.all((data == 0) | (data == 1))) else UNKNOWN
 
 
@@ -177,6 +179,8 @@ def is_filled(value: Value, number: int) -> bool:
         made_by = value.defining_op
     if not isinstance(value, Constant) or not isinstance(value.type, TensorType):
         return False
+    if value.data.size == 1:
+        return bool(value.data.item() == number)
     return value.data.size > 0 and bool(np.all(value.data == number))
 
 

@@ -19,8 +19,8 @@ from stategraph.ir.core import Op, Program, Region, Value
 from stategraph.ir.types import TensorType
 from stategraph.passes.base import Pass
 from stategraph.passes.context import Context
-from stategraph.passes.event_facts import NAMES, Facts, event_facts
-from stategraph.passes.event_rules import UNKNOWN
+from stategraph.passes.event_facts import NAMES, RULED, Facts, event_facts
+from stategraph.passes.event_rules import UNKNOWN, is_filled
 from stategraph.passes.registry import register
 
 PRODUCTS = ("jax.dot_general", "jax.bcsr_dot_general", "jax.reduce_sum")
@@ -80,24 +80,39 @@ def _note(value: Value, facts: Facts) -> None:
 
 def _may_have_events(program: Program) -> bool:
     """A look at the ops that costs next to nothing: there are products, and something that can be an event."""
-    products = False
-    events = any(_is_bool(type) for symbol in program.states.values() for type in symbol.types)
-    for op in program.walk():
+    found = (
+        {"events"} if any(_is_bool(t) for symbol in program.states.values() for t in symbol.types) else set()
+    )
+    return _looks_like_events(program.body, found)
+
+
+def _looks_like_events(region: Region, found: set[str]) -> bool:
+    """Whether both have been found; masks of derivative rules (of ``relu``, say) do not count."""
+    for op in region.ops:
         name = op.name
         if name in PRODUCTS:
-            products = True
-            events = events or any(_is_bool(operand.type) for operand in op.operands)
+            found.add("products")
+            if any(_is_bool(operand.type) for operand in op.operands):
+                found.add("events")
         elif name in CHOOSING:
-            events = events or _is_choice(op)
+            if "events" not in found and _is_choice(op):
+                found.add("events")
         elif name.startswith("event."):
             return True
-        if products and events:
+        for inner in op.regions[:1] if name in RULED else op.regions:
+            if _looks_like_events(inner, found):
+                return True
+        if len(found) == 2:
             return True
     return False
 
 
 def _is_choice(op: Op) -> bool:
-    return _is_bool(op.operands[0].type) and not _is_bool(op.results[0].type)
+    """Numbers made of truth values: converted, or a choice between 0 and 1."""
+    if not _is_bool(op.operands[0].type) or _is_bool(op.results[0].type):
+        return False
+    cases = op.operands[1:]
+    return all(is_filled(case, 0) or is_filled(case, 1) for case in cases)
 
 
 def _is_bool(type: object) -> bool:
