@@ -197,7 +197,7 @@ def calls(size: int) -> dict[str, Callable[[], Any]]:
     return found
 
 
-def measure(rounds: int = 15) -> list[dict[str, Any]]:
+def measure(rounds: int = 11) -> list[dict[str, Any]]:
     """One record per size: medians in milliseconds, and ratios to the transcription."""
     records = []
     for size in SIZES:

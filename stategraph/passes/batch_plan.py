@@ -220,7 +220,7 @@ def plan(loop: Op, limits: Limits) -> Plan | None:
     if not saved:
         return None
     kept = {
-        op: f"stacking its values costs more than it saves ({saving:+.0f} ns per step)"
+        op: f"moving it would save {saving:.0f} ns per step, what has to be stacked for it included"
         for op, saving in saved.items()
         if saving < LEAST and limits.stack_price
     }
