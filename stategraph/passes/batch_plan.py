@@ -85,42 +85,50 @@ class Body:
         self.outputs = set(self.body.yielded[self.count :])
         self.moving: set[Op] = set()
         """Ops whose results differ from step to step."""
-        self.reads: dict[Op, int] = {}
+        for op in self.ops:
+            if any(type(value.owner) is not Op or value.owner in self.moving for value in self.inputs[op]):
+                self.moving.add(op)
+        self.reads = self._collected([1 << i for i in range(self.count)])
         """The carries that each op depends on within the step."""
-        reads = self.reads
+        self.feeds = self._fed()
+        """The carries that depend on each op within the step."""
+        self.recurrent = self._recurrent()
+        """Ops on a way from a carry to the same carry."""
+
+    def _collected(self, sets: list[int]) -> dict[Op, int]:
+        """For each op the union of the sets of the carries that it depends on within the step."""
+        found: dict[Op, int] = {}
         for op in self.ops:
             mask = 0
             for value in self.inputs[op]:
-                mask |= reads.get(value.owner, 0) if type(value.owner) is Op else self._bit(value)
-                if type(value.owner) is not Op or value.owner in self.moving:
-                    self.moving.add(op)
-            reads[op] = mask
-        ahead = [0] * self.count
+                if type(value.owner) is Op:
+                    mask |= found[value.owner]
+                elif value.index < self.count:
+                    mask |= sets[value.index]
+            found[op] = mask
+        return found
+
+    def _fed(self) -> dict[Op, int]:
+        found = dict.fromkeys(self.ops, 0)
         for i, value in enumerate(self.body.yielded[: self.count]):
-            if home(value) is self.body:
-                ahead[i] = reads.get(value.owner, 0) if type(value.owner) is Op else self._bit(value)
-        self.feeds: dict[Op, int] = dict.fromkeys(self.ops, 0)
-        """The carries that depend on each op within the step."""
-        for i, value in enumerate(self.body.yielded[: self.count]):
-            if value.owner in self.feeds:
-                self.feeds[value.owner] |= 1 << i
+            if value.owner in found:
+                found[value.owner] |= 1 << i
         for op in reversed(self.ops):
             for value in self.inputs[op]:
-                if value.owner in self.feeds:
-                    self.feeds[value.owner] |= self.feeds[op]
-        before = _closure(ahead)
-        """The carries of earlier steps that each carry depends on."""
-        self.recurrent: set[Op] = set()
-        for op in self.ops:
-            reached = 0
-            for i in range(self.count):
-                if reads[op] >> i & 1:
-                    reached |= before[i] | 1 << i
-            if reached & self.feeds[op]:
-                self.recurrent.add(op)
+                if value.owner in found:
+                    found[value.owner] |= found[op]
+        return found
 
-    def _bit(self, value: Value) -> int:
-        return 1 << value.index if value.index < self.count else 0
+    def _recurrent(self) -> set[Op]:
+        ahead = [0] * self.count
+        for i, value in enumerate(self.body.yielded[: self.count]):
+            if type(value.owner) is Op:
+                ahead[i] = self.reads.get(value.owner, 0)
+            elif value.owner is self.body and value.index < self.count:
+                ahead[i] = 1 << value.index
+        before = _closure(ahead)
+        reached = self._collected([mask | 1 << i for i, mask in enumerate(before)])
+        return {op for op in self.ops if reached[op] & self.feeds[op]}
 
     def sum_of(self, carry: int, additions: tuple[str, ...]) -> Sum | None:
         """The product that a carry does nothing but collect."""
@@ -131,6 +139,8 @@ class Body:
         if home(total) is not self.body or not _only(arg, add) or arg.type != total.type:
             return None
         term = add.operands[1] if add.operands[0] is arg else add.operands[0]
+        if term.type != total.type:
+            return None
         chain: list[Op] = []
         op: Op = add
         while True:
@@ -374,10 +384,10 @@ def _only(value: Value, user: Op) -> bool:
 
 
 def _closure(masks: list[int]) -> list[int]:
-    """The carries that each reaches in one or more steps."""
+    """The carries that each carry depends on, over one or more steps (Warshall 1962)."""
     found = list(masks)
     for k in range(len(found)):
-        for i in range(len(found)):
-            if found[i] >> k & 1:
-                found[i] |= found[k]
+        bit, through = 1 << k, found[k]
+        if through:
+            found = [mask | through if mask & bit else mask for mask in found]
     return found
