@@ -26,7 +26,7 @@ lint: $(VENV)/.installed-dev ## ruff and mypy
 docs: $(VENV)/.installed-dev ## execute the examples of the documents and docstrings
 	$(RUN) -m pytest -n $(JOBS) --doctest-modules tests/test_docs.py stategraph $(ARGS)
 
-bench: $(VENV)/.installed-bench ## measure against plain JAX, BrainState and Flax
+bench: $(VENV)/.installed-bench ## measure against plain JAX, BrainState, Flax and Brian 2
 	$(RUN) benchmarks/run.py $(ARGS)
 
 test-matrix: ## run the core tests on every supported Python/JAX pair that is here
