@@ -40,6 +40,8 @@ TOOLS = {
 TARGETS = {4000: {"brainstate": 20.0, "Brian2 C++": 3.0}, 40000: {"brainstate": 4.0, "Brian2 C++": 2.5}}
 """How many times as long the others are to take."""
 DT, DURATION, REPEATS = 0.1, 1000.0, 3
+PATIENCE = 10.0
+"""What takes more seconds is measured once: threads that wait for each other on a busy machine."""
 
 
 def ours(kind: str, size: int, seed: int, out: str) -> None:
@@ -90,7 +92,8 @@ def measure(sizes: tuple[int, ...] = SIZES, rounds: int = 3) -> list[dict[str, A
             found: dict[str, list[dict[str, float]]] = {}
             for seed in range(rounds):
                 for tool in TOOLS:
-                    result = one(tool, kind, size, seed) if seed == 0 or tool in found else None
+                    again = tool in found and found[tool][0]["seconds"] < PATIENCE
+                    result = one(tool, kind, size, seed) if seed == 0 or again else None
                     if result is not None:
                         found.setdefault(tool, []).append(result)
             records += [_record(kind, size, tool, found) for tool in TOOLS]
