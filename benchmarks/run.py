@@ -15,7 +15,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import jax
 
-from benchmarks import augment, carried, events, first_call, modelling, networks, per_call, training
+from benchmarks import (
+    augment,
+    carried,
+    events,
+    first_call,
+    modelling,
+    networks,
+    per_call,
+    recording,
+    training,
+)
 
 PARTS = {
     "per_call": per_call,
@@ -25,6 +35,7 @@ PARTS = {
     "modelling": modelling,
     "events": events,
     "networks": networks,
+    "recording": recording,
     "training": training,
 }
 

@@ -145,7 +145,7 @@ def _entry(model: Any, name: str, given: Any) -> Entry:
 
 def _kind(name: str, target: Any) -> tuple[str, Any]:
     if isinstance(target, State):
-        if any(_jax.is_key_array(leaf) for leaf in jax.tree.leaves(target.value)):
+        if any(_jax.is_key_array(leaf) for leaf in target._peek()):
             raise TypeError(
                 f"the monitor {name!r} is a random key; monitor lambda: jax.random.key_data(state.value)"
             )
@@ -215,11 +215,11 @@ def _is_spike(found: Any) -> bool:
 def _shapes(target: Any, kind: str) -> list[tuple[int, ...]]:
     """The shapes of the values, where they are known: those that an index has to fit."""
     if kind == "state":
-        return [np.shape(leaf) for leaf in jax.tree.leaves(target.value)]
+        return [np.shape(leaf) for leaf in target._peek()]
     if kind != "spike":
         return []
     size = tuple(target._in_size)
-    found = [np.shape(leaf) for state in states(target).values() for leaf in jax.tree.leaves(state.value)]
+    found = [np.shape(leaf) for state in states(target).values() for leaf in state._peek()]
     return [next((shape for shape in found if shape[len(shape) - len(size) :] == size), size)]
 
 

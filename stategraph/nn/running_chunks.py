@@ -24,7 +24,7 @@ def bytes_of(entry: Entry) -> float:
     """How much a monitor of a State, or of spikes, records in a step."""
     if entry.spikes:
         return entry.size(entry.shape or ())
-    leaves = jax.tree.leaves(entry.target.value)
+    leaves = entry.target._peek()
     return float(sum(leaf.dtype.itemsize * entry.size(leaf.shape) for leaf in leaves)) / entry.every
 
 
