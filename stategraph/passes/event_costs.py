@@ -54,6 +54,12 @@ AT_MOST = 1.2
 """What a wrong guess may cost: an event product with so many events that it is an ordinary one in the end."""
 START = 400.0
 """Nanoseconds to start an ordinary product."""
+TURN = 1.5
+"""Nanoseconds to transpose one element of a matrix."""
+SORT = 20.0
+"""Nanoseconds to sort one synapse."""
+TRIPS = 100
+"""How often a loop is taken to run that does not say."""
 BEHIND = ((1, 1.0), (16, 1.1), (1 << 62, 1.6))
 """How many times as long an ordinary product takes behind a branch, up to a number of rows: XLA runs it on one core."""
 

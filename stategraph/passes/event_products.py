@@ -2,7 +2,6 @@
 
     x @ w, w @ x, batches and einsums of them     event.dense
     where(x[:, None], w, 0).sum(0), also x * w    event.dense
-    BCSR @ x                                      event.csr
 
 Every product becomes one of a vector or a batch of vectors with a matrix, and the ops around it that move axes move
 events and results, never the matrix.
@@ -19,11 +18,10 @@ from stategraph.ir.attributes import DType
 from stategraph.ir.core import Constant, Op, Region, Value
 from stategraph.ir.types import TensorType
 from stategraph.passes.edit import REWRITER, home, visible_outside
-from stategraph.passes.event_costs import Costs, dense_cost, event_cost, synapse_costs, worst_cost
+from stategraph.passes.event_costs import TRIPS, TURN, Costs, dense_cost, event_cost, worst_cost
 from stategraph.passes.event_rules import is_filled
 
 FLOATS = ("f16", "bf16", "f32", "f64")
-SEARCHED = ("jax.dot_general", "jax.reduce_sum", "jax.bcsr_dot_general")
 
 
 @attrs.frozen
@@ -55,17 +53,24 @@ class Product:
     gradient: bool = False
     turned: Op | None = None
     """The loop before which the matrix is transposed, so that events choose rows of it; None to take it as it is."""
+    steps: int = 1
+    """How often the product is computed for each time that the loop is entered."""
 
     @property
     def numbers(self) -> dict[str, int | float | str]:
         return {"batch": self.batch, "pre": self.pre, "post": self.post}
 
     def costs(self, costs: Costs, rate: float) -> tuple[float, float]:
-        """Nanoseconds as it is, and as an event product."""
-        return (
-            dense_cost(costs, self.batch, self.pre, self.post),
-            event_cost(costs, self.batch, self.pre, self.post, rate, self.transposed and self.turned is None),
-        )
+        """Nanoseconds as it is, and as an event product. Where transposing the matrix does not pay, it is left as it is."""
+        whole = dense_cost(costs, self.batch, self.pre, self.post)
+        active = event_cost(costs, self.batch, self.pre, self.post, rate, self.transposed)
+        if self.turned is not None:
+            turned = event_cost(costs, self.batch, self.pre, self.post, rate, False)
+            turned += TURN * self.pre * self.post / self.steps
+            if turned < active:
+                return whole, turned
+            self.turned = None
+        return whole, active
 
     def worst(self, costs: Costs) -> float:
         """Nanoseconds of an event product if nearly everything is active."""
@@ -74,15 +79,6 @@ class Product:
     def build(self) -> str:
         """Put the event product in its place; returns its name."""
         raise NotImplementedError
-
-
-def product_at(op: Op, place: Place) -> Product | None:
-    """The product that ``op`` is, or ends; None when no events take part."""
-    if op.name == "jax.dot_general":
-        return _dot_general(op, place)
-    if op.name == "jax.reduce_sum":
-        return _masked_sum(op, place)
-    return _sparse_rows(op, place)
 
 
 def is_event(value: Value) -> bool:
@@ -107,22 +103,22 @@ class MatrixProduct(Product):
     """The sizes of the free axes of the events."""
 
     def build(self) -> str:
-        op, emit = self.op, _Emit(self.op)
+        op, emit = self.op, Emit(self.op)
         rows = emit.moved(self.events, self.order)
         many = len(self.free) > 0
         rows = emit.shaped(rows, (_product(self.free), self.pre) if many else (self.pre,))
         matrix = emit.shaped(self.matrix, (self.post, self.pre) if self.transposed else (self.pre, self.post))
         if self.turned is not None:
-            matrix = _Emit(self.turned).moved(matrix, (1, 0))
+            matrix = Emit(self.turned).moved(matrix, (1, 0))
         sent = emit.dense(emit.fitting(rows, matrix), matrix, self.transposed and self.turned is None)
-        shape = _shape(op.result)
+        shape = shape_of(op.result)
         if not self.events_first and many:  # (matrix axes, event axes)
             sent = emit.moved(sent, (1, 0))
         emit.instead(emit.shaped(sent, shape))
         return "event.dense" if self.turned is None else "event.dense, its matrix transposed before the loop"
 
 
-def _dot_general(op: Op, place: Place) -> Product | None:
+def dot_general(op: Op, place: Place) -> Product | None:
     left, right = op.operands
     for events, matrix, first in ((left, right, True), (right, left, False)):
         if is_event(events):
@@ -140,7 +136,7 @@ def _matrix_product(op: Op, events: Value, matrix: Value, first: bool, place: Pl
         return None
     if not own or matrix.type.dtype not in FLOATS or matrix.type.dtype != result.dtype or result.weak:
         return None
-    given, shape = _shape(events), matrix.type.shape
+    given, shape = shape_of(events), matrix.type.shape
     pairs = sorted(zip(other, own, strict=True))  # in the order of the matrix
     axes = [axis for axis, _ in pairs]
     leading, trailing = (
@@ -153,7 +149,7 @@ def _matrix_product(op: Op, events: Value, matrix: Value, first: bool, place: Pl
     if made_by is not None and made_by.name == "jax.transpose" and len(shape) == 2:
         matrix, leading = made_by.operands[0], not leading  # x @ w.T: rows and columns change roles
         shape = shape[::-1]
-    turned = _turned(matrix, place) if not leading and len(shape) == 2 else None
+    turned, steps = outside(place, matrix) if not leading and len(shape) == 2 else (None, 1)
     free = tuple(axis for axis in range(len(given)) if axis not in own)
     sizes = tuple(given[axis] for axis in free)
     pre = _product(given[axis] for axis in own)
@@ -164,9 +160,10 @@ def _matrix_product(op: Op, events: Value, matrix: Value, first: bool, place: Pl
         pre,
         _product(shape) // max(pre, 1),
         not leading,
-        _refusal(op, place) or _own_matrix(matrix, place),
+        refusal_at(op, place) or _own_matrix(matrix, place),
         place.gradient,
         turned,
+        steps,
         matrix=matrix,
         events_first=first,
         order=(*free, *(axis for _, axis in pairs)),
@@ -189,13 +186,13 @@ class MaskedSum(Product):
         return max(whole, self.pre * self.post * costs.sparse), active  # it writes what it sums
 
     def build(self) -> str:
-        emit = _Emit(self.op)
+        emit = Emit(self.op)
         rows = emit.fitting(emit.shaped(self.events, (self.pre,)), self.matrix)
         emit.instead(emit.dense(rows, self.matrix, self.transposed))
         return "event.dense"
 
 
-def _masked_sum(op: Op, place: Place) -> Product | None:
+def masked_sum(op: Op, place: Place) -> Product | None:
     masked = op.operands[0].defining_op
     type_, axes = op.operands[0].type, op.attributes.get("axes")
     if masked is None or not isinstance(type_, TensorType) or len(type_.shape) != 2:
@@ -216,10 +213,10 @@ def _masked_sum(op: Op, place: Place) -> Product | None:
         return None
     for mask, matrix in pairs:
         events = _along(mask, axes[0], type_.shape[axes[0]])
-        if events is not None and _shape(matrix) == type_.shape and not isinstance(matrix, Constant):
+        if events is not None and shape_of(matrix) == type_.shape and not isinstance(matrix, Constant):
             pre, post = type_.shape[axes[0]], type_.shape[1 - axes[0]]
             batch = lanes_of(events, matrix, place)
-            refusal = _refusal(op, place) or _own_matrix(matrix, place)
+            refusal = refusal_at(op, place) or _own_matrix(matrix, place)
             return MaskedSum(
                 op, events, batch, pre, post, axes[0] == 1, refusal, place.gradient, matrix=matrix
             )
@@ -234,7 +231,7 @@ def _along(mask: Value, axis: int, size: int) -> Value | None:
     if made_by.name == "jax.convert_element_type":
         return _along(made_by.operands[0], axis, size)
     given = made_by.operands[0] if made_by.name == "jax.broadcast_in_dim" else mask
-    shape = _shape(given)
+    shape = shape_of(given)
     if not is_event(given) or _product(shape) != size:
         return None
     places = made_by.attributes["broadcast_dimensions"] if given is not mask else tuple(range(len(shape)))
@@ -242,72 +239,21 @@ def _along(mask: Value, axis: int, size: int) -> Value | None:
     return given if along in ([axis], []) and size > 1 else None
 
 
-# ------------------------------------------------------------------------------------------------------ sparse matrices
-
-
-@attrs.define(eq=False)
-class SparseRows(Product):
-    """A matrix in compressed rows times events."""
-
-    synapses: int = attrs.field(kw_only=True)
-
-    @property
-    def numbers(self) -> dict[str, int | float | str]:
-        return {**Product.numbers.fget(self), "synapses": self.synapses}  # type: ignore[attr-defined]
-
-    def costs(self, costs: Costs, rate: float) -> tuple[float, float]:
-        """XLA's product of this kind takes many times as long as one over all synapses."""
-        whole, _ = synapse_costs(costs, self.batch, self.pre, self.synapses, 1.0)
-        return 4 * whole, whole
-
-    def worst(self, costs: Costs) -> float:
-        return self.costs(costs, 1.0)[1]
-
-    def build(self) -> str:
-        data, indices, indptr, _ = self.op.operands
-        emit = _Emit(self.op)
-        events = emit.fitting(self.events, data)
-        attributes = {"shape": (self.post, self.pre), "transposed": True}
-        emit.instead(
-            emit.op(
-                "event.csr",
-                [events, data, emit.whole(indptr), emit.whole(indices)],
-                op_type(self.op),
-                attributes,
-            )
-        )
-        return "event.csr"
-
-
-def _sparse_rows(op: Op, place: Place) -> Product | None:
-    data, indices, _, events = op.operands
-    shape = dict(getattr(op.attributes["lhs_spinfo"], "fields", ())).get("shape")
-    (contracted, batched) = op.attributes["dimension_numbers"]
-    result = op.result.type
-    if not is_event(events) or len(_shape(events)) != 1 or contracted != ((1,), (0,)) or batched != ((), ()):
-        return None
-    if not isinstance(shape, tuple) or len(shape) != 2 or len(_shape(data)) != 1 or len(_shape(indices)) != 1:
-        return None
-    if not isinstance(data.type, TensorType) or data.type.dtype not in FLOATS:
-        return None
-    if not isinstance(result, TensorType) or result != TensorType(data.type.dtype, (shape[0],)):
-        return None
-    refusal = _refusal(op, place)
-    return SparseRows(op, events, 1, shape[1], shape[0], True, refusal, synapses=_shape(indices)[0])
-
-
 # --------------------------------------------------------------------------------------------------------- small things
 
 
-def _refusal(op: Op, place: Place) -> str:
+def refusal_at(op: Op, place: Place) -> str:
     if place.sharded or op.attributes.get("out_sharding") is not None:
         return "its operands are sharded, and an event product runs on one device"
     return ""
 
 
-def _turned(matrix: Value, place: Place) -> Op | None:
-    """The outermost loop that does not change a matrix."""
-    return next((loop for loop in place.loops if visible_outside(matrix, loop.regions)), None)
+def outside(place: Place, *values: Value) -> tuple[Op | None, int]:
+    """The outermost loop that does not change some values, and how often its innermost body runs in it."""
+    for i, loop in enumerate(place.loops):
+        if all(visible_outside(value, loop.regions) for value in values):
+            return loop, _product(max(inner.attributes.get("length", TRIPS), 1) for inner in place.loops[i:])
+    return None, 1
 
 
 def lanes_of(events: Value, matrix: Value, place: Place) -> int:
@@ -347,7 +293,7 @@ def _stands_in(value: Value, body: Region) -> bool:
     return region is body
 
 
-class _Emit:
+class Emit:
     """Makes ops in front of the op that they replace."""
 
     def __init__(self, anchor: Op) -> None:
@@ -364,18 +310,18 @@ class _Emit:
         REWRITER.replace(self.anchor, [value])
 
     def dense(self, events: Value, matrix: Value, transposed: bool) -> Value:
-        arrived = _shape(matrix)[0 if transposed else 1]
-        type_ = TensorType(_dtype(matrix), (*_shape(events)[:-1], arrived))
+        arrived = shape_of(matrix)[0 if transposed else 1]
+        type_ = TensorType(_dtype(matrix), (*shape_of(events)[:-1], arrived))
         return self.op("event.dense", [events, matrix], type_, {"threshold": None, "transposed": transposed})
 
     def moved(self, value: Value, order: tuple[int, ...]) -> Value:
         if order == tuple(range(len(order))):
             return value
-        shape = tuple(_shape(value)[axis] for axis in order)
+        shape = tuple(shape_of(value)[axis] for axis in order)
         return self._kept(value, "jax.transpose", shape, {"permutation": order})
 
     def shaped(self, value: Value, shape: tuple[int, ...]) -> Value:
-        if _shape(value) == shape:
+        if shape_of(value) == shape:
             return value
         return self._kept(
             value, "jax.reshape", shape, {"dimensions": None, "new_sizes": shape, "sharding": None}
@@ -399,19 +345,12 @@ class _Emit:
 
     def _converted(self, value: Value, dtype: str) -> Value:
         attributes = {"new_dtype": DType(dtype), "sharding": None, "weak_type": False}
-        new = self.op("jax.convert_element_type", [value], TensorType(dtype, _shape(value)), attributes)
+        new = self.op("jax.convert_element_type", [value], TensorType(dtype, shape_of(value)), attributes)
         new.event = value.event
         return new
 
 
-def op_type(op: Op) -> TensorType:
-    """The type of the only result, a tensor."""
-    type_ = op.result.type
-    assert isinstance(type_, TensorType)
-    return type_
-
-
-def _shape(value: Value) -> tuple[int, ...]:
+def shape_of(value: Value) -> tuple[int, ...]:
     return value.type.shape if isinstance(value.type, TensorType) else ()
 
 

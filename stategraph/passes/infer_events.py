@@ -23,7 +23,7 @@ from stategraph.passes.event_facts import NAMES, RULED, Facts, event_facts
 from stategraph.passes.event_rules import UNKNOWN, is_filled
 from stategraph.passes.registry import register
 
-PRODUCTS = ("jax.dot_general", "jax.bcsr_dot_general", "jax.reduce_sum")
+PRODUCTS = ("jax.dot_general", "jax.bcsr_dot_general", "jax.bcoo_dot_general", "jax.reduce_sum")
 """The ops for which it matters what is an event, besides those of the family ``event``."""
 CHOOSING = ("jax.convert_element_type", "jax.select_n")
 """What makes numbers of truth values."""

@@ -15,6 +15,8 @@ contributes ``0 * weight``, which is NaN if the weight is not finite.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 
 from stategraph.ir.core import Op, Program, Region, Value
@@ -25,9 +27,17 @@ from stategraph.passes.context import Context
 from stategraph.passes.edit import LOOPS, REWRITER
 from stategraph.passes.event_costs import AT_MOST, TABLE
 from stategraph.passes.event_origin import Origin, Origins
-from stategraph.passes.event_products import SEARCHED, Place, Product, product_at
+from stategraph.passes.event_products import Place, Product, dot_general, masked_sum
+from stategraph.passes.event_sparse import sparse_places, sparse_rows
 from stategraph.passes.registry import register
 
+FINDERS: dict[str, Callable[[Op, Place], Product | None]] = {
+    "jax.dot_general": dot_general,
+    "jax.reduce_sum": masked_sum,
+    "jax.bcsr_dot_general": sparse_rows,
+    "jax.bcoo_dot_general": sparse_places,
+}
+"""Which products events may take part in; None when none do."""
 MODES = ("auto", "always", "never")
 
 
@@ -129,8 +139,8 @@ def _candidates(program: Program) -> list[Product]:
 
 def _search(region: Region, place: Place, found: list[Product]) -> None:
     for op in region.ops:
-        if op.name in SEARCHED:
-            product = product_at(op, place)
+        if op.name in FINDERS:
+            product = FINDERS[op.name](op, place)
             if product is not None:
                 found.append(product)
         elif op.regions and not op.name.startswith("jax."):

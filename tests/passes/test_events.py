@@ -190,9 +190,9 @@ def test_a_wrong_rule_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.no_program_checks
 def test_a_product_the_wrong_way_round_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = event_products._Emit.dense
+    original = event_products.Emit.dense
     monkeypatch.setattr(
-        event_products._Emit, "dense", lambda emit, s, w, transposed: original(emit, s, w, not transposed)
+        event_products.Emit, "dense", lambda emit, s, w, transposed: original(emit, s, w, not transposed)
     )
     with pytest.raises(AssertionError, match="Not equal"):
         for seed in range(10):
@@ -320,6 +320,33 @@ def test_sparse_matrices_of_JAX_become_event_products() -> None:
     program = run_passes(build(send, x).program, f"{HOIST},{ALWAYS}").program
     assert [op.name for op in program.walk() if op.name.startswith("event.")] == ["event.csr"]
     np.testing.assert_allclose(reference.run(program, [x], {})[0][0], dense @ (x > 0), rtol=1e-6)
+
+
+def test_synapses_in_any_order_are_sorted_before_a_loop() -> None:
+    sparse = pytest.importorskip("jax.experimental.sparse")
+    rng = np.random.default_rng(0)
+    dense = np.where(rng.random((5, 7)) < 0.4, rng.normal(size=(5, 7)), 0.0).astype(np.float32)
+    matrix = sparse.BCOO.fromdense(dense, nse=20)  # more than there are: the others lie outside
+    shuffled = rng.permutation(20)
+    matrix = sparse.BCOO((matrix.data[shuffled], matrix.indices[shuffled]), shape=(5, 7))
+    xs = jnp.asarray(rng.normal(size=(3, 5)), jnp.float32)
+
+    def run(xs: Any) -> Any:
+        def step(x: Any) -> Any:
+            s = (x > 0).astype(jnp.float32)
+            return s @ matrix, matrix.T @ s
+
+        return sg.compile.for_loop(step, xs)
+
+    program = run_passes(build(run, xs).program, f"{HOIST},{ALWAYS},inline-calls,cse").program
+    (loop,) = program.walk("flow.scan")
+    found = [op.name for op in loop.walk() if op.name.startswith(("event.", "jax.bcoo_dot", "jax.sort"))]
+    assert found == ["event.csr", "event.csr"] and sum(1 for _ in program.walk("jax.sort")) == 1
+    for found in reference.run(program, [xs], {})[0]:
+        np.testing.assert_allclose(found, (xs > 0) @ dense, rtol=1e-5, atol=1e-6)
+    alone = build(lambda x: (x > 0).astype(jnp.float32) @ matrix, xs[0]).program
+    (told,) = run_passes(alone, f"{HOIST},{ALWAYS}").explanations[-1:]
+    assert "sorted for each product" in told.reason
 
 
 # ------------------------------------------------------------------------------------------------------- the decision
