@@ -18,6 +18,7 @@ import jax
 from benchmarks import (
     augment,
     carried,
+    connectivity,
     events,
     first_call,
     modelling,
@@ -34,6 +35,7 @@ PARTS = {
     "augment": augment,
     "modelling": modelling,
     "events": events,
+    "connectivity": connectivity,
     "networks": networks,
     "recording": recording,
     "training": training,
