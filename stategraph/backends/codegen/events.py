@@ -1,7 +1,6 @@
 """Event products: the rows of active neurons are added up.
 
-The active ones are listed first: sixteen neurons are passed over at once where none is active. The list serves every
-product of the same events in a step.
+The active ones are listed first: 64 bytes of events become a mask, whose bits are taken one after another.
 """
 
 from __future__ import annotations
@@ -11,14 +10,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from stategraph.backends.codegen.arithmetic import convert
-from stategraph.backends.codegen.llvm import item_size, literal, llvm_type
+from stategraph.backends.codegen.llvm import is_float, item_size, literal, llvm_type, stored_type
 from stategraph.backends.codegen.schedule import tensor
 from stategraph.ir.core import Op, Value
 
 if TYPE_CHECKING:
     from stategraph.backends.codegen.blocks import Block
 
-CHUNK = 16
+CHUNK = 64
+"""Bytes of events that are looked at together."""
 
 
 def _moved(block: Block, pointer: str, lane: str, width: int, dtype: str) -> str:
@@ -26,41 +26,49 @@ def _moved(block: Block, pointer: str, lane: str, width: int, dtype: str) -> str
     return block.f.address(pointer, position, dtype)
 
 
-def _nonzero(block: Block, pointer: str, dtype: str, index: str) -> str:
-    value = block.f.load(pointer, dtype, index)
-    return (
-        value if dtype == "bool" else block.f.let(f"fcmp une {llvm_type(dtype)} {value}, {literal(0, dtype)}")
-    )
+def _nonzero(block: Block, value: str, dtype: str, lanes: int = 0) -> str:
+    """Whether a value as it is stored, or each of a vector of them, is an event."""
+    type_ = stored_type(dtype)
+    zero = literal(0, dtype) if is_float(dtype) else "0"
+    if lanes:
+        type_, zero = f"<{lanes} x {type_}>", "zeroinitializer"
+    return block.f.let(f"{'fcmp une' if is_float(dtype) else 'icmp ne'} {type_} {value}, {zero}")
 
 
 def active(block: Block, events: str, dtype: str, size: int) -> tuple[str, str]:
     """Lists the active neurons: (memory of i32, a slot with their number, an i64)."""
     f = block.f
-    listed = block.kernel.allocate(4 * (size + 1))
+    listed = block.kernel.allocate(4 * size)
     count = f.variable("i64", "count")
     f.store("0", count, "i64")
+    lanes = CHUNK // item_size(dtype)
+    type_, bits = stored_type(dtype), f"i{lanes}"
 
     def note(index: str) -> None:
-        """Write the neuron down, and count it if it is active."""
         number = f.load(count, "i64")
         f.store(f.let(f"trunc i64 {index} to i32"), listed, "i32", number)
-        more = f.let(f"zext i1 {_nonzero(block, events, dtype, index)} to i64")
-        f.store(f.let(f"add nuw nsw i64 {number}, {more}"), count, "i64")
+        f.store(f.let(f"add nuw nsw i64 {number}, 1"), count, "i64")
 
-    # whole chunks by their bits: a negative zero is looked at, and found not to be active
-    bits = 8 * item_size(dtype) * CHUNK
-    type_ = f"<{bits // 64} x i64>"
-    with f.loop(size // CHUNK) as chunk:
-        first = f.let(f"mul nuw nsw i64 {chunk}, {CHUNK}")
-        where = f.address(events, first, dtype)
-        found = f.let(f"load {type_}, ptr {where}, align {item_size(dtype)}")
-        name = f"llvm.vector.reduce.or.v{bits // 64}i64"
-        f.declarations[f"declare i64 @{name}({type_})"] = None
-        some = f.let(f"icmp ne i64 {f.let(f'call i64 @{name}({type_} {found})')}, 0")
-        with f.when(some), f.loop(CHUNK) as k:
-            note(f.let(f"add nuw nsw i64 {first}, {k}"))
-    with f.loop(size, size // CHUNK * CHUNK) as rest:
-        note(rest)
+    with f.loop(size // lanes) as chunk:
+        first = f.let(f"mul nuw nsw i64 {chunk}, {lanes}")
+        found = f.let(
+            f"load <{lanes} x {type_}>, ptr {f.address(events, first, dtype)}, align {item_size(dtype)}"
+        )
+        mask = f.let(f"bitcast <{lanes} x i1> {_nonzero(block, found, dtype, lanes)} to {bits}")
+        left = f.variable(f"i{lanes}", "left")
+        f.emit(f"store {bits} {mask}, ptr {left}")
+        with f.repeat(lambda: f.let(f"icmp ne {bits} {f.let(f'load {bits}, ptr {left}')}, 0")):
+            now = f.let(f"load {bits}, ptr {left}")
+            f.declarations[f"declare {bits} @llvm.cttz.{bits}({bits}, i1)"] = None
+            lowest = f.let(f"call {bits} @llvm.cttz.{bits}({bits} {now}, i1 true)")
+            wide = lowest if lanes == 64 else f.let(f"zext {bits} {lowest} to i64")
+            note(f.let(f"add nuw nsw i64 {first}, {wide}"))
+            less = f.let(f"sub {bits} {now}, 1")
+            f.emit(f"store {bits} {f.let(f'and {bits} {now}, {less}')}, ptr {left}")
+    with f.loop(size, size // lanes * lanes) as rest:
+        value = f.let(f"load {type_}, ptr {f.address(events, rest, dtype)}, align {item_size(dtype)}")
+        with f.when(_nonzero(block, value, dtype)):
+            note(rest)
     return listed, count
 
 

@@ -7,7 +7,7 @@ into registers.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -169,6 +169,18 @@ class Function:
         yield
         self.jump(after)
         self.label(after)
+
+    @contextmanager
+    def repeat(self, condition: Callable[[], str]) -> Iterator[None]:
+        """A loop that runs while the i1 that ``condition`` writes holds."""
+        head, body, done = (self.fresh(part) for part in ("again", "body", "done"))
+        self.jump(head)
+        self.label(head)
+        self.emit(f"br i1 {condition()}, label {body}, label {done}")
+        self.label(body)
+        yield
+        self.jump(head)
+        self.label(done)
 
     def text(self, head: str) -> str:
         """The whole function, ``head`` being its first line without the brace."""

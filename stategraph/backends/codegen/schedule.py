@@ -14,6 +14,7 @@ needs before a later loop are moved down into it, so that their values need no m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import attrs
 
@@ -76,6 +77,28 @@ def flatten(region: Region, aliases: Aliases) -> list[Op]:
         found += flatten(body, aliases)
         aliases.update(zip(op.results, body.yielded, strict=True))
     return found
+
+
+def merged(ops: list[Op], aliases: Aliases) -> list[Op]:
+    """The ops without those that compute what an earlier one does: dissolved bodies (two spike functions of one
+    potential) often have equal ops.
+    """
+    seen: dict[Any, Op] = {}
+    kept: list[Op] = []
+    for op in ops:
+        taken = map(aliases.of, op.operands)
+        operands = tuple(value.key() if type(value) is Constant else value for value in taken)
+        types = tuple((tensor(result).dtype, tensor(result).shape) for result in op.results)
+        key = (op.name, operands, tuple(op.attributes.items()), types)
+        try:
+            first = op if op.regions else seen.setdefault(key, op)
+        except TypeError:  # attributes that cannot be compared
+            first = op
+        if first is op:
+            kept.append(op)
+        else:
+            aliases.update(zip(op.results, first.results, strict=True))
+    return kept
 
 
 @attrs.define(eq=False)
@@ -158,7 +181,7 @@ class Scheduler:
 
     def __init__(self, region: Region, outer: Aliases, known: Callable[[Value], bool]) -> None:
         self.aliases = outer
-        self.ops = flatten(region, self.aliases)
+        self.ops = merged(flatten(region, self.aliases), self.aliases)
         self.yielded = [self.aliases.of(value) for value in region.yielded]
         self.uniform: set[Value] = set()
         self.known = known
