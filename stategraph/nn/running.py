@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -197,27 +198,30 @@ class Loop:
         """The steps chunk by chunk; what a chunk recorded is put away while the next one runs."""
         shelves = {entry.name: Shelf(entry, steps, self.dt) for entry in self.monitor.entries}
         live = None if bar is None else Live(bar, steps)
+        lengths = chunk_lengths(steps, self.bytes_per_step(steps), live is not None)
         began: Any = None
         done = 0
         waiting: tuple[Any, ...] = ()
 
-        def put_away(before: int, length: int, first: Any, found: dict[str, Any]) -> None:
+        def put_away(before: int, length: int, found: dict[str, Any]) -> None:
             for name, shelf in shelves.items():
                 shelf.put(before, length, found[name])
-            if live is not None:
-                jax.block_until_ready(first)
-                live.move(before + length, {"i": before + length})
 
         if live is not None:
             live.start()
         try:
-            for length in chunk_lengths(steps, self.bytes_per_step(steps), live is not None):
-                first, found = self._chunk(done, length)
-                began = first if began is None else began
-                if waiting:
-                    put_away(*waiting)
-                waiting = (done, length, first, found)
-                done += length
+            with ThreadPoolExecutor(1, "stategraph-run") as clerk:
+                for length in lengths:
+                    away = clerk.submit(put_away, *waiting) if waiting else None
+                    first, found = self._chunk(done, length)
+                    began = first if began is None else began
+                    waiting = (done, length, found)
+                    done += length
+                    if away is not None:
+                        away.result()
+                    if live is not None:
+                        jax.block_until_ready(first)
+                        live.move(done, {"i": done})
             put_away(*waiting)
         finally:
             if live is not None:
