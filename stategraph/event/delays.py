@@ -14,7 +14,7 @@ from stategraph.event.connections import Connections, Sparse
 from stategraph.event.csr import CSR
 from stategraph.init import Initial, param
 from stategraph.nn.units import TIME, number, step
-from stategraph.state import DelayState, ShortTermState
+from stategraph.state import DelayState, ShortTermState, State
 
 
 class Delayed(Connections):
@@ -124,6 +124,11 @@ class Delayed(Connections):
         self.slot.value = (slot + 1) % self.slots
         arrived: jax.Array = self.buffer.value[..., csr.shape[1] :]
         return arrived
+
+    @property
+    def weight(self) -> State[Any]:
+        """The State of the weight, that of the synapses."""
+        return self.connections.weight
 
     @property
     def _size(self) -> int:

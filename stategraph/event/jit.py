@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from stategraph.backends.events.hashing import Gaps
 from stategraph.backends.events.jit_generic import jit_matrix
@@ -14,6 +15,7 @@ from stategraph.errors import describe
 from stategraph.event.connections import Connections, ParamType
 from stategraph.event.sampling import too_many, words
 from stategraph.init import Constant, Normal, Uniform
+from stategraph.nn.units import separated
 from stategraph.state import ParamState, State
 from stategraph.typing import Size
 
@@ -113,8 +115,8 @@ def _law(weight: Any) -> tuple[str, Any]:
         return "normal", jnp.array([weight.mean, weight.scale], jnp.result_type(float))
     if isinstance(weight, Uniform):
         return "uniform", jnp.array([weight.min_val, weight.max_val - weight.min_val], jnp.result_type(float))
-    shape = jnp.shape(weight.value if isinstance(weight, State) else weight) if not callable(weight) else None
-    if shape == ():
+    given = separated(weight)[0] if not isinstance(weight, State) else weight.value
+    if not callable(given) and np.shape(given) == ():
         return "one", weight
     raise ValueError(
         describe(

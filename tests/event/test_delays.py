@@ -151,3 +151,13 @@ def test_the_buffer_is_made_before_the_first_step() -> None:
         connections = event.Delayed(event.FixedProb(PRE, POST, 0.5, seed=0), 0.1)
     with pytest.raises(sg.errors.StateAccessError, match="no buffer yet"):
         connections(EVENTS[0])
+
+
+def test_what_arrives_is_in_the_unit_of_the_weight() -> None:
+    u = pytest.importorskip("saiunit")
+    with sg.environ.context(dt=DT):
+        layer = event.FixedProb(PRE, POST, 0.5, 2.0 * u.mS, seed=0)
+        connections = nn.init_all_states(event.Delayed(layer, 0.0 * u.ms))
+    arrived = connections(EVENTS[0])
+    assert arrived.unit == u.mS
+    np.testing.assert_allclose(arrived.mantissa, EVENTS[0] @ np.asarray(layer.todense()), rtol=1e-6)

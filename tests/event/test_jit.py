@@ -169,3 +169,10 @@ def test_probabilities_zero_and_one(prob: float) -> None:
 def test_what_cannot_be_made_is_an_error_at_construction(options: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         connections("one", **options)
+
+
+def test_a_weight_can_be_a_quantity() -> None:
+    u = pytest.importorskip("saiunit")
+    arrived = np.ones(SIZES[0], bool) @ connections("one", weight=0.5 * u.mS)
+    assert arrived.unit == u.mS
+    np.testing.assert_allclose(arrived.mantissa, np.ones(SIZES[0], bool) @ connections("one"))
