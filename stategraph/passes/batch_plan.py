@@ -191,6 +191,10 @@ class Body:
             found -= price * op.result.type.nbytes
             if any(self.moves(value) and self._depends(value) for value in op.operands):
                 found -= LOOP  # carries on both sides
+        if op.attributes["dimension_numbers"][1][
+            0
+        ]:  # the step axis has to be put behind the batch axes, and back
+            found -= price * sum(v.type.nbytes for v in (op.result, *op.operands) if self.moves(v))
         return found
 
     def _depends(self, value: Value) -> bool:
