@@ -5,7 +5,7 @@ The active ones are listed first: 64 bytes of events become a mask, whose bits a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 CHUNK = 64
 """Bytes of events that are looked at together."""
+AHEAD, LINES = 3, 6
+"""How many rows ahead memory is asked for, and how many cache lines of a row."""
 
 
 def _moved(block: Block, pointer: str, lane: str, width: int, dtype: str) -> str:
@@ -73,12 +75,22 @@ def active(block: Block, events: str, dtype: str, size: int) -> tuple[str, str]:
 
 
 @contextmanager
-def _each_active(block: Block, events: str, dtype: str, size: int) -> Iterator[tuple[str, str | None]]:
-    """(row as i64, its value or None where that is 1) of each active neuron."""
+def _each_active(
+    block: Block, events: str, dtype: str, size: int, announce: Callable[[str], None] | None = None
+) -> Iterator[tuple[str, str | None]]:
+    """(row as i64, its value or None where that is 1) of each active neuron; ``announce`` is given a row that comes
+    soon.
+    """
     f = block.f
     listed, count = active(block, events, dtype, size)
     number = f.load(count, "i64")
+    last = f.let(f"sub nsw i64 {number}, 1")
     with f.loop(number) as i:
+        if announce is not None:
+            soon = f.let(f"add nuw nsw i64 {i}, {AHEAD}")
+            inside = f.let(f"icmp slt i64 {soon}, {last}")
+            soon = f.let(f"select i1 {inside}, i64 {soon}, i64 {last}")
+            announce(f.let(f"sext i32 {f.load(listed, 'i32', soon)} to i64"))
         row = f.let(f"sext i32 {f.load(listed, 'i32', i)} to i64")
         yield row, None if dtype == "bool" else f.load(events, dtype, row)
 
@@ -108,6 +120,15 @@ def csr(block: Block, op: Op, targets: Sequence[str]) -> None:
         ends = [f.load(starts, "i32", i) for i in (row, after)]
         return f.let(f"sext i32 {ends[0]} to i64"), f.let(f"sext i32 {ends[1]} to i64")
 
+    def announce(row: str) -> None:
+        """Ask for the synapses of a row."""
+        begin = f.let(f"sext i32 {f.load(starts, 'i32', row)} to i64")
+        f.declarations["declare void @llvm.prefetch.p0(ptr, i32, i32, i32)"] = None
+        for line in range(min(LINES, -(-tensor(indices).size * 4 // 64))):
+            place = f.let(f"add nsw i64 {begin}, {16 * line}")
+            where = f.let(f"getelementptr i32, ptr {posts}, i64 {place}")
+            f.emit(f"call void @llvm.prefetch.p0(ptr {where}, i32 0, i32 3, i32 1)")
+
     with _lanes(block, op, targets[0]) as (given, kept, target):
         if op.attributes["transposed"]:
             total = f.variable(dtype)
@@ -122,7 +143,7 @@ def csr(block: Block, op: Op, targets: Sequence[str]) -> None:
             return
         if clear:
             f.clear(target, width * item_size(dtype))
-        with _each_active(block, given, kept, type_.shape[-1]) as (row, value):
+        with _each_active(block, given, kept, type_.shape[-1], announce) as (row, value):
             begin, end = bounds(row)
             if weights is None:
                 factor = sent("0", value)
