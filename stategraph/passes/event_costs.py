@@ -60,8 +60,11 @@ SORT = 20.0
 """Nanoseconds to sort one synapse."""
 TRIPS = 100
 """How often a loop is taken to run that does not say."""
-BEHIND = ((1, 1.0), (16, 1.1), (1 << 62, 1.6))
-"""How many times as long an ordinary product takes behind a branch, up to a number of rows: XLA runs it on one core."""
+LARGE = 1_000_000
+"""Elements of a matrix that is read from memory again and again."""
+BEHIND = ((1, 1.0, 1.0), (16, 1.5, 1.1), (1 << 62, 1.6, 1.6))
+"""How many times as long an ordinary product takes behind a branch, where XLA runs it on one core: up to a number of
+rows, with a small and with a large matrix."""
 
 
 def dense_cost(costs: Costs, batch: int, pre: int, post: int) -> float:
@@ -78,7 +81,8 @@ def event_cost(costs: Costs, batch: int, pre: int, post: int, rate: float, trans
 
 def worst_cost(costs: Costs, batch: int, pre: int, post: int) -> float:
     """An event product that turns out to be an ordinary one."""
-    slower = next(factor for rows, factor in BEHIND if batch <= rows)
+    small, large = next(factors for rows, *factors in BEHIND if batch <= rows)
+    slower = small if pre * post < LARGE else large
     return slower * dense_cost(costs, batch, pre, post) + costs.call + batch * pre * min(costs.scan, 0.7)
 
 
