@@ -6,7 +6,9 @@ remembers that, so that a reset gives every lane its own value again and ``Vmap`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from stategraph.augment.lanes import LANES, has_lanes, selection
@@ -130,17 +132,50 @@ def vmap_init_all_states(
         for path, node in found:
             init_one(call_of(path, node, "init_state", node_to_exclude), init_args, init_kwargs)
 
-    vmap_new_states(
-        lane,
-        axis_size=axis_size,
-        state_tag=state_tag,
-        state_to_exclude=state_to_exclude,
-        in_states=in_states,
-        out_states=_kept(out_states, list(drawn.values())),
-    )()
-    for state in drawn.values():
-        state.metadata[LANES] = (state._peek()[0].shape[0],)
+    with _drawing(drawn.values()) as kept:
+        vmap_new_states(
+            lane,
+            axis_size=axis_size,
+            state_tag=state_tag,
+            state_to_exclude=state_to_exclude,
+            in_states=in_states,
+            out_states=_kept(out_states, kept),
+        )()
     return target
+
+
+class _Drawing(threading.local):
+    """The parameters that the initialisation which runs draws for every lane, with the lanes that they had before."""
+
+    found: dict[int, tuple[State[Any], Any]] | None = None
+
+
+_DRAWING = _Drawing()
+
+
+@contextlib.contextmanager
+def _drawing(drawn: Iterable[State[Any]]) -> Iterator[Mapping[int, Any]]:
+    """While parameters are drawn for every lane: those of ``drawn``, and those that initialisations inside of the lanes
+    draw for lanes of their own; afterwards these are noted as lanes, the outer ones first.
+    """
+    outer = _DRAWING.found
+    mine = {id(state): (state, state.metadata.pop(LANES, None)) for state in drawn}
+    _DRAWING.found = mine
+    try:
+        yield mine
+    except BaseException:
+        for state, before in mine.values():
+            state.metadata.pop(LANES, None)
+            if before is not None:
+                state.metadata[LANES] = before
+        raise
+    finally:
+        _DRAWING.found = outer
+    for state, _ in mine.values():
+        state.metadata[LANES] = (state._peek()[0].shape[0], *state.metadata.get(LANES, ()))
+    if outer is not None:
+        for key, drew in mine.items():
+            outer.setdefault(key, drew)
 
 
 def _nodes(
@@ -152,12 +187,9 @@ def _nodes(
     return [(call.path, call.node) for call in calls]
 
 
-def _kept(out_states: Any, drawn: list[State[Any]]) -> Any:
-    """``out_states`` with some States kept along axis 0 as well."""
-    if not drawn:
-        return out_states
-    named = {id(state) for state in drawn}
-    kept: dict[int, Any] = {0: lambda path, state: id(state) in named}
+def _kept(out_states: Any, drawn: Mapping[int, Any]) -> Any:
+    """``out_states`` with some States, by their ``id``, kept along axis 0 as well."""
+    kept: dict[int, Any] = {0: lambda path, state: id(state) in drawn}
     for axis, those in selection("out_states", out_states):
         wanted = _among(those) if isinstance(those, list) else those
         kept[axis] = AnyOf(kept[axis], wanted) if axis in kept else wanted

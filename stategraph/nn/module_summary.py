@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal, overload
 
 import attrs
 import jax
@@ -17,12 +17,24 @@ from stategraph.state import ParamState, State
 from stategraph.typing import Filter, PathParts
 
 
-def count_parameters(node: Any, *filters: Filter) -> int:
+@overload
+def count_parameters(
+    node: Any, *filters: Filter, precision: int = 1, return_table: Literal[False] = False
+) -> int: ...
+@overload
+def count_parameters(
+    node: Any, *filters: Filter, precision: int = 1, return_table: Literal[True]
+) -> tuple[int, Summary]: ...
+def count_parameters(
+    node: Any, *filters: Filter, precision: int = 1, return_table: bool = False
+) -> int | tuple[int, Summary]:
     """The number of trainable scalars of a model: the elements of all its ``ParamState``, each counted once.
 
     Args:
       node: any Node, or a container of Nodes.
       *filters: which States to count instead.
+      precision: the decimals of the size in memory that the table ends with.
+      return_table: whether to return the table of ``summary`` as well: ``(number, table)``.
 
     Example:
 
@@ -34,7 +46,8 @@ def count_parameters(node: Any, *filters: Filter) -> int:
     >>> sg.nn.count_parameters([Layer(), Layer()])
     18
     """
-    return sum(state.size for state in states(node, filters or ParamState).values())
+    number = sum(state.size for state in states(node, filters or ParamState).values())
+    return (number, attrs.evolve(summary(node), precision=precision)) if return_table else number
 
 
 @attrs.frozen
@@ -67,6 +80,8 @@ class Summary:
     """Bytes of all States."""
     depth: int
     """The highest level: 0 for a Node that holds no others."""
+    precision: int = 1
+    """The decimals of the bytes in the text."""
 
     def __str__(self) -> str:
         lines = [("node", "state", "kind", "value", "parameters")]
@@ -87,7 +102,9 @@ class Summary:
             _count(self.states, "state"),
             _count(self.parameters, "parameter"),
         ]
-        total = f"{', '.join(counts)}, {_count(self.values, 'value')} in {_bytes(self.nbytes)}"
+        total = (
+            f"{', '.join(counts)}, {_count(self.values, 'value')} in {_bytes(self.nbytes, self.precision)}"
+        )
         return "\n".join([texts[0], rule, *texts[1:], rule, total])
 
     __repr__ = __str__
@@ -121,10 +138,13 @@ def summary(node: Any) -> Summary:
     held = states(node)
     own: dict[PathParts, list[tuple[PathParts, State[Any]]]] = {}
     for path, state in held.items():
-        length = max((i for i in range(len(path)) if path[:i] in found), default=0)
+        length = next((i for i in range(len(path) - 1, -1, -1) if path[:i] in found), 0)
         own.setdefault(path[:length], []).append((path[length:], state))
-    rows = []
+    rows: list[SummaryRow] = []
+    levels: dict[PathParts, int] = {}
     for path, obj in found.items():
+        above = next((i for i in range(len(path) - 1, -1, -1) if path[:i] in found), None)
+        levels[path] = 0 if above is None else levels[path[:above]] + 1
         mine = own.get(path, [])
         rows.append(
             SummaryRow(
@@ -132,7 +152,7 @@ def summary(node: Any) -> Summary:
                 type=type(obj).__name__,
                 states=tuple((dotted(name), type(state).__name__, _shape(state)) for name, state in mine),
                 parameters=_parameters(state for _, state in mine),
-                level=sum(path[:i] in found for i in range(len(path))),
+                level=levels[path],
             )
         )
     return Summary(
@@ -165,10 +185,10 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def _bytes(number: int) -> str:
+def _bytes(number: int, precision: int) -> str:
     size, unit = float(number), "bytes"
     for larger in ("KiB", "MiB", "GiB", "TiB"):
         if size < 1024:
             break
         size, unit = size / 1024, larger
-    return f"{number} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
+    return f"{number} bytes" if unit == "bytes" else f"{size:.{precision}f} {unit}"

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stategraph import environ, random
+from stategraph.errors import describe
 from stategraph.nn.module import Module
 from stategraph.nn.transforms import PositiveT, SigmoidT, Transform
 from stategraph.typing import Size
@@ -239,10 +240,25 @@ class ChainedReg(Regularization):
     Args:
       *regularizations: the regularisers; the first gives initial values and the most probable one.
       weight: how strong all together are.
+      fit_hyper: whether the weight is trained. It cannot be: a sum of regularisers has no normaliser, and training would
+        make the weight vanish. Train those of the regularisers, each made with ``fit_hyper=True``.
+
+    Raises:
+      ValueError: with ``fit_hyper=True``.
     """
 
-    def __init__(self, *regularizations: Regularization, weight: float = 1.0) -> None:
-        super().__init__(fit_hyper=False)
+    def __init__(
+        self, *regularizations: Regularization, weight: float = 1.0, fit_hyper: bool = False
+    ) -> None:
+        if fit_hyper:
+            raise ValueError(
+                describe(
+                    "The weight of ChainedReg cannot be trained.",
+                    why="a sum of regularisers has no normaliser: the least loss is at weight 0",
+                    fix="ChainedReg(L1Reg(fit_hyper=True), L2Reg(fit_hyper=True))",
+                )
+            )
+        super().__init__()
         if not regularizations or not all(isinstance(one, Regularization) for one in regularizations):
             raise TypeError("ChainedReg takes at least one regulariser, and nothing else")
         self.regularizations = list(regularizations)

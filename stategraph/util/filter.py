@@ -110,10 +110,10 @@ def _as_predicate(the_filter: Filter) -> Predicate:
 class Not:
     """What the filter does not select."""
 
-    predicate: Predicate = attrs.field(converter=_as_predicate)
+    collection_filter: Predicate = attrs.field(converter=_as_predicate)
 
     def __call__(self, path: PathParts, value: t.Any) -> bool:
-        return not self.predicate(path, value)
+        return not self.collection_filter(path, value)
 
 
 @attrs.frozen

@@ -346,6 +346,46 @@ def test_vmap_in_vmap() -> None:
     assert nn.reset_all_states(model).module.module.h.shape == (5, 4, 2)
 
 
+@pytest.mark.parametrize(
+    ("inner", "outer", "lanes"),
+    [(True, True, (5, 2)), (True, False, (5, 2)), (False, True, (5,)), (False, False, ())],
+)
+def test_parameters_in_nested_ensembles(inner: bool, outer: bool, lanes: tuple[int, ...]) -> None:
+    layer = nn.Linear(4, 3)
+    model = nn.Map(nn.Map(layer, 2, parameters=inner), 5, parameters=outer)
+    x = np.random.default_rng(0).normal(size=(5, 2, 4)).astype(np.float32)
+    for _ in range(2):
+        nn.init_all_states(model)
+        w = np.asarray(layer.weight.value["weight"])
+        assert w.shape == (*lanes, 4, 3) and len(np.unique(w)) == w.size
+        each = np.broadcast_to(w[:, None] if len(lanes) == 1 else w, (5, 2, 4, 3))
+        np.testing.assert_allclose(model(x), np.einsum("abi,abij->abj", x, each), rtol=1e-4, atol=1e-5)
+    nn.reset_all_states(model)
+    np.testing.assert_array_equal(layer.weight.value["weight"], w)
+
+
+def test_an_initialisation_that_fails_leaves_the_lanes_as_they_were() -> None:
+    class Picky(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+
+        def init_state(self, fail: bool = False) -> None:
+            nn.vmap_init_all_states(self.layer, axis_size=2, parameters=True)
+            if fail:
+                raise RuntimeError("no")
+
+        def update(self, x: Any) -> Any:
+            return nn.Vmap(self.layer)(x)
+
+    model = nn.vmap_init_all_states(Picky(), axis_size=5, parameters=True)
+    before = model.layer.weight.value["weight"]
+    with pytest.raises(RuntimeError, match="no"):
+        nn.vmap_init_all_states(model, axis_size=7, parameters=True, fail=True)
+    np.testing.assert_array_equal(model.layer.weight.value["weight"], before)
+    assert nn.Vmap(model)(jnp.ones((5, 2, 4))).shape == (5, 2, 3)
+
+
 def test_map_makes_its_instances() -> None:
     model = nn.Map(Noisy(3, 2), 4, parameters=True, state_tag="mine", in_axes=None, axis_name="lanes")
     assert model.init_all_states(batch_size=2) is model and model.init_map_size == 4

@@ -169,3 +169,27 @@ def test_the_summary_is_a_table() -> None:
     big = sg.nn.Module()
     big.s = sg.State(jnp.zeros((1024, 1024)))  # type: ignore[attr-defined]
     assert str(sg.nn.summary(big)).endswith("1 node, 1 state, 0 parameters, 1,048,576 values in 4.0 MiB")
+
+
+def test_the_number_comes_with_the_table_when_asked() -> None:
+    number, table = sg.nn.count_parameters(MLP(), return_table=True, precision=3)
+    assert number == table.parameters == 50 and str(table).endswith("55 values in 220 bytes")
+    big = sg.nn.Module()
+    big.s = sg.ParamState(jnp.zeros(1100))  # type: ignore[attr-defined]
+    assert str(sg.nn.count_parameters(big, return_table=True, precision=3)[1]).endswith("in 4.297 KiB")
+    assert sg.nn.count_parameters(big, precision=2, return_table=False) == 1100
+
+
+def test_the_summary_of_a_deep_model() -> None:
+    class Link(sg.graph.Node):
+        def __init__(self, next_: Any) -> None:
+            self.next = next_
+            self.w = sg.ParamState(jnp.zeros(2))
+
+    model: Any = None
+    for _ in range(1000):
+        model = Link(model)
+    found = sg.nn.summary(model)  # looking for the level of every Node took seconds when it was cubic
+    assert (found.depth, found.nodes, found.parameters) == (999, 1000, 2000)
+    assert [row.level for row in found.rows] == list(range(1000))
+    assert [len(row.states) for row in found.rows] == [1] * 1000

@@ -103,6 +103,7 @@ def test_trained_hyperparameters_are_parameters_of_the_model() -> None:
         lambda: nn.ElasticNetReg(alpha=1.0, fit_hyper=True),
         lambda: nn.GaussianReg(0.0, 0.0),
         lambda: nn.ChainedReg(),
+        lambda: nn.ChainedReg(nn.L1Reg(), weight=1.0, fit_hyper=True),
         lambda: nn.ChainedReg(3),  # type: ignore[arg-type]
         lambda: nn.Regularization().loss(1.0),
         lambda: nn.Regularization().sample_init(1),

@@ -85,5 +85,6 @@ def test_what_is_no_filter_is_refused() -> None:
 def test_filter_objects_compare_hash_and_print() -> None:
     assert All(sg.ParamState, "a") == All(OfType(sg.ParamState), WithTag("a"))
     assert len({Not("a"), Not("a"), Not("b"), Everything(), Everything()}) == 3
-    assert repr(Not(PathContains(0))) == "Not(predicate=PathContains(key=0))"
+    assert repr(Not(PathContains(0))) == "Not(collection_filter=PathContains(key=0))"
+    assert Not(collection_filter="a") == Not("a")
     assert isinstance(sg.util.filter.to_predicate("a"), WithTag)
