@@ -52,7 +52,7 @@ class BatchLoops(Pass):
     exactness = "reduction-order"
     max_bytes: int = 1 << 28
     """Stack at most so many bytes more than the loop does, per loop."""
-    stack_price: float = 0.15
+    stack_price: float = 0.2
     """Nanoseconds that one more stacked byte costs; with 0, all products that can be moved are."""
 
     def run(self, program: Program, context: Context) -> None:
