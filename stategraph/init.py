@@ -17,14 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stategraph import environ
+from stategraph import environ, units
 from stategraph.errors import describe
 from stategraph.random import RandomState, default_rng
 from stategraph.random.checks import as_shape
 from stategraph.random.sampler import sampler, stepwise
 from stategraph.state import State
 from stategraph.typing import Size
-from stategraph.units import is_quantity
 
 Initial = Any
 """What a layer takes for a parameter: an initialiser, a function of a shape, an array, a number, or None."""
@@ -37,21 +36,49 @@ DISTRIBUTIONS = ("truncated_normal", "normal", "uniform")
 # ---------------------------------------------------------------------------------------------- initialisers
 
 
+def _unit_text(unit: Any) -> str | None:
+    return None if unit is None else units.text_of(unit)
+
+
 @attrs.frozen(repr=False)
 class Initializer:
     """A recipe for an array of a given shape. Subclasses write ``make``.
 
-    Two initialisers with the same settings are equal. They print as the call that makes them.
+    Two initialisers with the same settings are equal. They print as the call that makes them. All take ``unit``: the unit
+    (of saiunit, the extra ``units``) that the numbers are in; the array is a quantity then.
     """
 
-    def __call__(self, shape: Size, dtype: Any = None) -> jax.Array:
-        """An array.
+    unit: Any = attrs.field(default=None, kw_only=True, eq=_unit_text)
+
+    def __call__(self, shape: Size, dtype: Any = None) -> Any:
+        """An array; a quantity with ``unit``.
 
         Args:
           shape: its shape.
           dtype: its type; ``environ.dftype()`` when None.
         """
-        return self.make(as_shape(shape), np.dtype(environ.dftype() if dtype is None else dtype))
+        made = self.make(as_shape(shape), np.dtype(environ.dftype() if dtype is None else dtype))
+        if self.unit is None or self.unit.is_unitless:
+            return made
+        if units.is_quantity(made):
+            raise ValueError(
+                describe(
+                    f"{self!r} has quantities among its settings, and a unit.",
+                    why="unit= says what plain numbers are in",
+                    fix="give the settings as plain numbers, or leave unit= out",
+                )
+            )
+        return units.quantity(made, self.unit)
+
+    @unit.validator
+    def _check_unit(self, _: Any, unit: Any) -> None:
+        if unit is not None and not units.is_unit(unit):
+            raise TypeError(
+                describe(
+                    f"unit={unit!r} of {type(self).__name__} is no unit.",
+                    fix="a unit of saiunit: unit=saiunit.mV",
+                )
+            )
 
     def make(self, shape: tuple[int, ...], dtype: Any) -> jax.Array:
         """The array; subclasses write it."""
@@ -100,7 +127,9 @@ class ZeroInit(Initializer):
 
 
 def _number_or_array(value: Any) -> Any:
-    return value if isinstance(value, (int, float, complex)) or is_quantity(value) else np.asarray(value)
+    return (
+        value if isinstance(value, (int, float, complex)) or units.is_quantity(value) else np.asarray(value)
+    )
 
 
 @attrs.frozen(repr=False)
@@ -120,7 +149,9 @@ class Constant(Initializer):
 
     value: Any = attrs.field(default=1.0, converter=_number_or_array, eq=_comparable)
 
-    def make(self, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    def make(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        if units.is_quantity(self.value):
+            return units.quantity(jnp.full(shape, self.value.mantissa, dtype), self.value.unit)
         return jnp.full(shape, self.value, dtype)
 
 

@@ -156,7 +156,7 @@ class Delay(Module):
         history.value = self._first(batch)
 
     def _first(self, batch: tuple[int, ...]) -> Any:
-        def filled(info: Any) -> jax.Array:
+        def filled(info: Any) -> Any:
             shape = (self.max_length, *batch, *info.shape)
             if isinstance(self._init, init.Initializer):
                 return self._init(shape, info.dtype)

@@ -105,7 +105,7 @@ def has_unit(value: Any) -> bool:
     if state is not None:
         return state.unit is not None
     if isinstance(value, Initializer):
-        return any(map(units.is_quantity, _fields(value).values()))
+        return value.unit is not None or any(map(units.is_quantity, _fields(value).values()))
     return units.is_quantity(value)
 
 
@@ -167,10 +167,25 @@ def _fields(value: Initializer) -> dict[str, Any]:
 
 def _initializer(value: Initializer, unit: str, what: str) -> Initializer:
     """An initialiser whose settings are plain numbers."""
+    if value.unit is not None:
+        number(units.quantity(1.0, value.unit), unit, what)  # refuses another dimension
+        return _InUnit(value, units.named_unit(unit))
     changed = {
         name: number(item, unit, what) for name, item in _fields(value).items() if units.is_quantity(item)
     }
     return attrs.evolve(value, **changed) if changed else value
+
+
+@attrs.frozen(repr=False)
+class _InUnit(Initializer):
+    """The numbers of another initialiser, which has a unit, in some unit of the same dimension."""
+
+    inner: Initializer
+    wanted: Any = attrs.field(eq=str)
+
+    def make(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        made = self.inner(shape, dtype)
+        return units.in_unit(made, self.wanted) if units.is_quantity(made) else made
 
 
 def separated(weight: Any) -> tuple[Any, Any]:
@@ -178,6 +193,8 @@ def separated(weight: Any) -> tuple[Any, Any]:
     if units.is_quantity(weight):
         return weight.mantissa, weight.unit
     if isinstance(weight, Initializer):
+        if weight.unit is not None:
+            return attrs.evolve(weight, unit=None), weight.unit
         found = [item.unit for item in _fields(weight).values() if units.is_quantity(item)]
         if found:
             return _initializer(weight, units.text_of(found[0]), f"{type(weight).__name__}(...)"), found[0]
