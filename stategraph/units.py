@@ -175,7 +175,7 @@ def fitted(state: Any, leaves: list[Any], tree: Any, held: Any, at: Location) ->
         units = zip(leaves, given, strict=True)
         return [leaf if u is None else _converted(state, leaf, u, declared, at) for leaf, u in units], plain
     wanted, structure = taken_apart(held)
-    if given == wanted or structure != plain:
+    if given == wanted or not _jax.same_tree(structure, plain):
         return leaves, tree
     found = [
         _converted(state, leaf, unit, expected, at)

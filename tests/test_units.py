@@ -159,3 +159,10 @@ def test_nothing_imports_saiunit_for_models_without_units():
     code = "import stategraph as sg, sys; n = sg.nn.init_all_states(sg.nn.LIF(1)); print('saiunit' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
+
+
+def test_a_plain_state_may_hold_another_structure_once_units_are_in_use():
+    state = sg.State(jnp.zeros(3))
+    state.value = {"a": jnp.ones(2), "b": jnp.ones(2)}
+    state.value = jnp.zeros(3)
+    assert state.value.shape == (3,)

@@ -21,6 +21,7 @@ def responses(readout: Any, inputs: np.ndarray) -> np.ndarray:
 
 @pytest.mark.core
 def test_rates_follow_the_recursion() -> None:
+    sg.random.seed(0)
     readout = nn.LeakyRateReadout(5, 3, tau=np.array([2.0, 4.0, 8.0]))
     nn.init_all_states(readout, batch_size=4)
     found = responses(readout, INPUTS)
@@ -35,11 +36,12 @@ def test_rates_follow_the_recursion() -> None:
 @pytest.mark.core
 @pytest.mark.parametrize("reset", ["soft", "hard"])
 def test_spikes_are_those_of_neurons_behind_the_weights(reset: str) -> None:
+    sg.random.seed(0)
     readout = nn.LeakySpikeReadout(5, 3, tau=4.0, V_th=0.3, spk_reset=reset)
     neurons = nn.IF(3, tau=4.0, V_th=0.3, spk_reset=reset)
     nn.init_all_states([readout, neurons])
-    found = responses(readout, INPUTS[:, 0])
-    expected = responses(neurons, INPUTS[:, 0] @ np.asarray(readout.weight.value))
+    found = responses(readout, 5 * INPUTS[:, 0])
+    expected = responses(neurons, 5 * INPUTS[:, 0] @ np.asarray(readout.weight.value))
     np.testing.assert_array_equal(found, expected)
     assert 0 < found.mean() < 1
 
