@@ -26,6 +26,7 @@ from stategraph.graph.filters import to_predicate
 from stategraph.recording import LOCAL, Recorder, Token
 from stategraph.state import ParamState, State
 from stategraph.tracing.roots import find_names
+from stategraph.util.mapping import FlattedDict
 
 _MISSING: Any = object()
 
@@ -76,8 +77,10 @@ def selected(
     if isinstance(wanted, State):
         return [wanted], lambda grads: grads[0]
     if isinstance(wanted, Mapping):
+        _only_states(list(wanted.values()))
+        if isinstance(wanted, FlattedDict):  # all that a model holds: what has no gradient was not meant
+            wanted = {key: state for key, state in wanted.items() if _may_have_gradient(state)}
         keys, states = list(wanted), list(wanted.values())
-        _only_states(states)
         return states, lambda grads: dict(zip(keys, grads, strict=True))
     if isinstance(wanted, (list, tuple)) and all(isinstance(item, State) for item in wanted):
         kind = type(wanted)
@@ -85,6 +88,13 @@ def selected(
     predicate = to_predicate(ParamState if wanted is ... or wanted is True else wanted)
     found = {path: state for path, state in touched.items() if predicate(tuple(path.split(".")), state)}
     return list(found.values()), lambda grads: dict(zip(found, grads, strict=True))
+
+
+def _may_have_gradient(state: State[Any]) -> bool:
+    """Whether a State is a parameter, or holds nothing but numbers with a gradient: no integers, no keys."""
+    return isinstance(state, ParamState) or all(
+        hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in state._peek()
+    )
 
 
 def _only_states(items: Sequence[Any]) -> None:
@@ -334,7 +344,7 @@ def _check_dtype(what: Callable[[], str], aval: Any, wanted: Wanted) -> None:
             )
     elif not jnp.issubdtype(dtype, jnp.floating) and not wanted.allow_int:
         raise TypeError(
-            f"the gradient is asked for {what()} of type {_jax.type_of(aval)}; only floats have one (allow_int=True gives zeros)"
+            f"the gradient is asked for {what()} of type {dtype}{list(aval.shape)}; only floats have one (allow_int=True gives zeros)"
         )
 
 
@@ -392,7 +402,7 @@ def grad(
       fun: returns a scalar float, or ``(scalar, aux)`` with ``has_aux=True``. State that it writes is
         written, once.
       grad_states: a State, a list or mapping of States, a filter, or ``...`` for all trainable States that
-        the function touches.
+        the function touches. Of ``model.states()`` those of integers or keys are left out, unless they are parameters.
       argnums: position(s) of arguments. An int given as second positional argument is ``argnums``.
       return_value: return the value as well.
 

@@ -95,6 +95,25 @@ def test_states_as_one_a_list_a_tuple_a_mapping_and_a_filter(way: Any) -> None:
 
 
 @pytest.mark.core
+def test_all_states_of_a_model_with_a_counter_and_a_random_stream(way: Any) -> None:
+    class Counting(sg.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w, self.scale = sg.ParamState(jnp.ones(2)), sg.State(3.0)
+            self.n, self.rng = sg.State(0), sg.random.RandomState(0)
+
+        def update(self, x: Any) -> Any:
+            self.n.value += 1
+            return jnp.sum(self.w.value) * x * self.scale.value + 0.0 * self.rng.rand()
+
+    net = Counting()
+    grads = way(lambda: grad(net, net.states())(2.0))
+    assert set(grads) == {("w",), ("scale",)} and grads["w",].tolist() == [6.0, 6.0]
+    with pytest.raises(TypeError, match=r"of type int32\[\]; only floats have one"):
+        way(lambda: grad(net, {"n": net.n})(2.0))
+
+
+@pytest.mark.core
 def test_a_second_positional_int_is_argnums(way: Any) -> None:
     f = lambda x, y: (x * y**2).sum()
     assert np.allclose(way(lambda: grad(f, 1)(2.0, 3.0)), 12)
