@@ -17,13 +17,14 @@ import attrs
 from stategraph.ir.clone import clone_op
 from stategraph.ir.core import Constant, Op, Program, Region, Value
 from stategraph.ir.registry import effects_of
-from stategraph.passes.base import Pass
+from stategraph.passes.base import Pass, PassError
 from stategraph.passes.context import Context
 from stategraph.passes.edit import LOOPS, REWRITER
 from stategraph.passes.native_ops import CONTROL, EVENTS, why_not
 from stategraph.passes.registry import register
 
 KERNEL = "native.kernel"
+SCOPES = ("events", "all")
 
 
 @register
@@ -36,14 +37,25 @@ class OutlineNative(Pass):
     """Whole loops become kernels; without it only what a step of them does."""
     min_ops: int = 4
     """A region outside of loops becomes a kernel if it has so many ops, or more."""
+    scope: str = "events"
+    """events: kernels where there are event products; all: wherever a kernel can hold the ops, also without events."""
 
     def run(self, program: Program, context: Context) -> None:
-        if next(program.walk(*EVENTS), None) is not None:
+        if self.scope not in SCOPES:
+            raise PassError(
+                f"option 'scope' of 'outline-native' is one of {', '.join(SCOPES)}, not {self.scope!r}"
+            )
+        if self.scope == "all" or next(program.walk(*EVENTS), None) is not None:
             self._region(program.body, context)
+
+    def _wanted(self, ops: Sequence[Op]) -> bool:
+        if self.scope == "all":
+            return True
+        return any(op.name in EVENTS or next(op.walk(*EVENTS), None) is not None for op in ops)
 
     def _region(self, region: Region, context: Context) -> None:
         for op in list(region.ops):
-            if op.name not in CONTROL or next(op.walk(*EVENTS), None) is None:
+            if op.name not in CONTROL or not self._wanted([op]):
                 continue
             reason = why_not(op)
             if reason is None and (self.loops or op.name not in LOOPS):
@@ -54,7 +66,7 @@ class OutlineNative(Pass):
             for inner in op.regions:
                 self._region(inner, context)
         for group in groups(region):
-            if len(group) >= self.min_ops and any(op.name in EVENTS for op in group):
+            if len(group) >= self.min_ops and self._wanted(group):
                 outline(group, context)
 
 

@@ -1,13 +1,14 @@
 """One generated program, run in every way, and what differs.
 
 (a) plain Python under ``jax.disable_jit``; (b) the reference interpreter on the traced program; (c)
-compiled, with the default passes;
+compiled, with the default passes, and every few programs with kernels of generated code wherever one can be made;
 (d) the reference interpreter after random pipelines. Results, States and printed output have to agree.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import linecache
 import random
@@ -175,7 +176,8 @@ def run_compiled(source: str, passes: Any = "default") -> Outcome:
 
     module = load(source)
     program, args, states = module["make"]()
-    with printed() as stream:
+    with printed() as stream, warnings.catch_warnings():
+        warnings.filterwarnings("error", "a kernel could not be made")
         compiled = jit(program, passes=passes)
         results, failed = until_a_check_fails(lambda: compiled(*args))
     after = {name: state.value for name, state in states.items()}
@@ -214,9 +216,15 @@ def _tags(lines: list[str]) -> list[str]:
 
 EAGER = {
     "batch-loops": "batch-loops{stack_price=0}",
+    "outline-native": "outline-native{min_ops=1,scope=all}",
     "rewrite-events": "rewrite-events{mode=always}",
 }
 """Passes with options that let them do what they would do in larger programs only."""
+
+KERNELS = ",".join([*(name for name in DEFAULT if name != "outline-native"), EAGER["outline-native"]])
+"""The default passes, and all that a kernel can hold in kernels."""
+KERNELS_EVERY = 4
+"""Of so many programs one is compiled with kernels too."""
 
 
 def random_pipeline(rng: random.Random) -> str:
@@ -273,13 +281,17 @@ def check(
             return Failure("rewritten", _explain(error), pipeline, text)
         if message := difference(found, changed, EXACT if exact else loose):
             return Failure("rewritten", message, pipeline, text)
-    if compiled:
+    ways = ["default"] if compiled and only != KERNELS else []
+    if compiled and (only == KERNELS or seed % KERNELS_EVERY == 0) and importlib.util.find_spec("llvmlite"):
+        ways.append(KERNELS)
+    for passes in ways:
+        pipeline = passes if passes == KERNELS else ""
         try:
-            ran = run_compiled(source)
+            ran = run_compiled(source, passes)
         except Exception as error:
-            return Failure("compiled", _explain(error), program=text)
+            return Failure("compiled", _explain(error), pipeline, text)
         if message := difference(found, ran, EXACT if exact and contraction_free() else loose):
-            return Failure("compiled", message, program=text)
+            return Failure("compiled", message, pipeline, text)
     return None
 
 

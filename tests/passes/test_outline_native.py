@@ -11,7 +11,7 @@ import pytest
 
 import stategraph as sg
 from stategraph import event, nn
-from stategraph.passes import DEFAULT
+from stategraph.passes import DEFAULT, PassError
 
 WITHOUT = ",".join(name for name in DEFAULT if name != "outline-native")
 
@@ -157,3 +157,21 @@ def test_exported_programs_and_text_have_no_machine_code() -> None:
 def test_programs_without_events_are_not_touched() -> None:
     program = sg.trace(lambda x: jax.lax.scan(lambda c, y: (c + y, c), x[0], x), jnp.ones(4)).lower().program
     assert not kernels(program)
+
+
+def test_the_scope_all_makes_kernels_of_programs_without_events() -> None:
+    pytest.importorskip("llvmlite")
+
+    def loop(x: Any) -> Any:
+        return jax.lax.fori_loop(0, 5, lambda i, y: jnp.tanh(y) * i + y[::-1], x)
+
+    x = jnp.linspace(-1.0, 1.0, 7)
+    compiled = sg.compile.jit(loop, passes="default,outline-native{scope=all}")
+    (kernel,) = kernels(compiled.lower(x).program)
+    assert [op.name for op in kernel.regions[0].ops[:-1] if op.regions] == ["flow.scan"]
+    np.testing.assert_allclose(compiled(x), jax.jit(loop)(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_scope_that_is_none_is_refused() -> None:
+    with pytest.raises(PassError, match="'scope' of 'outline-native' is one of events, all, not 'most'"):
+        sg.compile.jit(lambda x: x, passes="outline-native{scope=most}").lower(1.0)

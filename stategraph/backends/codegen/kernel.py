@@ -1,7 +1,8 @@
 """A whole kernel: a function of pointers, and the handler through which XLA calls it.
 
-The handler gets XLA's call frame (``xla/ffi/api/c_api.h``): at first a question for the version of the interface it was
-made for, later calls with arguments and results. It takes the data pointers out of the frame and calls the function.
+The handler gets XLA's call frame, whose layout ``native.frame`` reads from the installed header: at first a question for
+the version of the interface it was made for, later calls with arguments and results. It takes the data pointers out of the
+frame and calls the function.
 """
 
 from __future__ import annotations
@@ -14,12 +15,8 @@ import attrs
 from stategraph.backends.codegen.blocks import Block, Kernel, Memory, Scalar, Target
 from stategraph.backends.codegen.llvm import Function
 from stategraph.backends.codegen.schedule import tensor
+from stategraph.backends.native.frame import EXECUTE, METADATA, Frame
 from stategraph.ir.core import Region
-
-EXTENSION, ARGUMENTS, RESULTS = 8, 72, 112
-"""Offsets in the call frame: the extension, the list of arguments, the list of results."""
-DATA = 24
-"""Offset of the data in a buffer."""
 
 
 @attrs.frozen
@@ -39,7 +36,7 @@ def generate(
     region: Region,
     aliases: Sequence[tuple[int, int]] = (),
     *,
-    version: tuple[int, int] = (0, 1),
+    layout: Frame,
     contract: bool = True,
     salt: str = "",
 ) -> Code:
@@ -48,7 +45,7 @@ def generate(
     Args:
       region: its arguments are the kernel's operands, what it yields are the results.
       aliases: (operand, result) that share memory.
-      version: of XLA's interface.
+      layout: where the fields of a call frame are.
       contract: whether a product and a sum may be rounded once.
       salt: what else the machine code depends on (processor, compiler).
     """
@@ -81,7 +78,7 @@ def generate(
             "\n".join(f.declarations),
             *kernel.functions,
             body,
-            _handler(given, len(outputs), kernel.scratch, version),
+            _handler(given, len(outputs), kernel.scratch, layout),
             'attributes #0 = { noinline nounwind "prefer-vector-width"="512" }',
         ]
     )
@@ -89,31 +86,47 @@ def generate(
     return Code(text.replace("@HANDLER", f"@{name}"), name, sum(kernel.scratch), tuple(aliases))
 
 
-def _handler(given: Sequence[int], results: int, scratch: Sequence[int], version: tuple[int, int]) -> str:
+def _handler(given: Sequence[int], results: int, scratch: Sequence[int], layout: Frame) -> str:
     f = Function()
 
-    def pointer(base: str, offset: int) -> str:
-        return f.let(f"load ptr, ptr {f.let(f'getelementptr i8, ptr {base}, i64 {offset}')}, align 8")
+    def at(base: str, offset: int) -> str:
+        return f.let(f"getelementptr i8, ptr {base}, i64 {offset}")
 
-    extension = pointer("%frame", EXTENSION)
-    asked = f.let(f"icmp ne ptr {extension}, null")
-    answer, call = f.fresh("answer"), f.fresh("call")
-    f.emit(f"br i1 {asked}, label {answer}, label {call}")
+    def pointer(base: str, offset: int) -> str:
+        return f.let(f"load ptr, ptr {at(base, offset)}, align 8")
+
+    def is_number(base: str, offset: int, number: int) -> str:
+        return f.let(f"icmp eq i32 {f.let(f'load i32, ptr {at(base, offset)}, align 4')}, {number}")
+
+    extension = pointer("%frame", layout.frame_extension)
+    extended = f.let(f"icmp ne ptr {extension}, null")
+    look, answer, ready, call, done = (f.fresh(part) for part in ("look", "answer", "ready", "call", "done"))
+    f.emit(f"br i1 {extended}, label {look}, label {ready}")
+    f.label(look)
+    f.emit(f"br i1 {is_number(extension, layout.extension_type, METADATA)}, label {answer}, label {ready}")
     f.label(answer)
-    metadata = pointer(extension, 24)
-    for offset, number in ((24, version[0]), (28, version[1])):
-        where = f.let(f"getelementptr i8, ptr {metadata}, i64 {offset}")
-        f.emit(f"store i32 {number}, ptr {where}, align 4")
-    f.emit("ret ptr null")
+    metadata = pointer(extension, layout.extension_metadata)
+    major, minor = layout.version
+    for offset, number in (
+        (layout.metadata_major, major),
+        (layout.metadata_minor, minor),
+        (layout.metadata_traits, 0),
+    ):
+        f.emit(f"store i32 {number}, ptr {at(metadata, offset)}, align 4")
+    f.jump(done)
+    f.label(ready)
+    f.emit(f"br i1 {is_number('%frame', layout.frame_stage, EXECUTE)}, label {call}, label {done}")
     f.label(call)
-    arguments, returned = pointer("%frame", ARGUMENTS), pointer("%frame", RESULTS)
-    taken = [pointer(pointer(arguments, 8 * i), DATA) for i in given]
-    taken += [pointer(pointer(returned, 8 * i), DATA) for i in range(results)]
+    arguments, returned = pointer("%frame", layout.frame_args), pointer("%frame", layout.frame_rets)
+    taken = [pointer(pointer(arguments, 8 * i), layout.buffer_data) for i in given]
+    taken += [pointer(pointer(returned, 8 * i), layout.buffer_data) for i in range(results)]
     if scratch:
-        working, offset = pointer(pointer(returned, 8 * results), DATA), 0
+        working, offset = pointer(pointer(returned, 8 * results), layout.buffer_data), 0
         for size in scratch:
-            taken.append(f.let(f"getelementptr i8, ptr {working}, i64 {offset}"))
+            taken.append(at(working, offset))
             offset += size
     f.emit(f"call void @kernel({', '.join(f'ptr {name}' for name in taken)})")
+    f.jump(done)
+    f.label(done)
     f.emit("ret ptr null")
     return f.text("define ptr @HANDLER(ptr %frame)")

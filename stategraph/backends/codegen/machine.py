@@ -26,15 +26,6 @@ _KEPT: dict[str, Any] = {}
 
 
 @functools.cache
-def interface() -> tuple[int, int]:
-    """The version of XLA's interface for handlers."""
-    header = Path(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h").read_text()
-    found = [re.search(rf"#define XLA_FFI_API_{part} (\d+)", header) for part in ("MAJOR", "MINOR")]
-    major, minor = (int(match.group(1)) if match else 0 for match in found)
-    return major, minor
-
-
-@functools.cache
 def _target() -> Any:
     """The machine that code is made for; raises ``ImportError`` without llvmlite."""
     from llvmlite import binding

@@ -15,6 +15,7 @@ import numpy as np
 
 from stategraph import _jax
 from stategraph.backends.codegen.kernel import Code, generate
+from stategraph.backends.native.frame import frame
 from stategraph.ir.core import Region
 
 
@@ -27,13 +28,13 @@ class Source:
 
     @functools.cached_property
     def code(self) -> Code:
-        """The text of the kernel; raises ``ImportError`` without llvmlite."""
+        """The text of the kernel; raises ``ImportError`` without llvmlite, ``UnknownLayout``."""
         from stategraph.backends.codegen import machine
 
         return generate(
             self.region,
             self.aliases,
-            version=machine.interface(),
+            layout=frame(),
             contract=machine.contracts(),
             salt=machine.description(),
         )

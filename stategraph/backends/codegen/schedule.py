@@ -122,9 +122,10 @@ class Schedule:
         return value
 
     def in_registers(self, value: Value) -> bool:
-        """Whether a cluster computes the value."""
+        """Whether a cluster of this region computes the value."""
         owner = value.owner
-        return isinstance(owner, Op) and isinstance(self.steps[self.step_of[owner]], Cluster)
+        at = self.step_of.get(owner) if isinstance(owner, Op) else None
+        return at is not None and isinstance(self.steps[at], Cluster)
 
 
 def is_same(op: Op) -> bool:

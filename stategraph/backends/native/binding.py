@@ -39,7 +39,7 @@ import attrs
 import jax
 
 from stategraph import _jax
-from stategraph.backends.native.frame import UnknownLayout, frame
+from stategraph.backends.native.frame import EXECUTE, METADATA, UnknownLayout, frame
 from stategraph.ir.types import numpy_dtype
 
 _NAMES = {
@@ -177,6 +177,8 @@ def _module(source: str, entry: str, inputs: Sequence[Tensor], outputs: Sequence
         layout=layout,
         major=layout.version[0],
         minor=layout.version[1],
+        metadata=METADATA,
+        execute=EXECUTE,
     )
 
 
@@ -198,13 +200,13 @@ _entry = njit({entry})
 def handler(frame):
     extension = word(frame, {layout.frame_extension})
     if extension != 0:
-        if half(extension, {layout.extension_type}) == 1:  # which interface is this written for?
+        if half(extension, {layout.extension_type}) == {metadata}:  # which interface is this written for?
             metadata = word(extension, {layout.extension_metadata})
             put_half(metadata, {layout.metadata_major}, {major})
             put_half(metadata, {layout.metadata_minor}, {minor})
             put_half(metadata, {layout.metadata_traits}, 0)
             return 0
-    if half(frame, {layout.frame_stage}) != 3:  # not yet time to run
+    if half(frame, {layout.frame_stage}) != {execute}:  # not yet time to run
         return 0
 {unpack}
     _entry({arguments})

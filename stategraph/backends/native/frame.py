@@ -17,6 +17,10 @@ import jax
 
 MAJOR = 0
 """The version of the interface that this code knows; a minor version adds fields."""
+METADATA = 1
+"""The type of the extension that asks for the version."""
+EXECUTE = 3
+"""The stage in which a handler computes."""
 
 _STRUCT = re.compile(r"(?:typedef )?struct (XLA_FFI_\w+) \{(.*?)\n\}", re.DOTALL)
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
@@ -76,8 +80,8 @@ def layout_of(header: str) -> Frame:
         return offset
 
     if (
-        _number(text, "XLA_FFI_Extension_Metadata", " = ") != 1
-        or _number(text, "XLA_FFI_ExecutionStage_EXECUTE", " = ") != 3
+        _number(text, "XLA_FFI_Extension_Metadata", " = ") != METADATA
+        or _number(text, "XLA_FFI_ExecutionStage_EXECUTE", " = ") != EXECUTE
     ):
         raise UnknownLayout("the numbers of stages and extensions have changed")
     return Frame(

@@ -11,6 +11,7 @@ import numpy as np
 import stategraph as sg
 from stategraph.backends.codegen import machine
 from stategraph.backends.codegen.kernel import generate
+from stategraph.backends.native.frame import frame
 from stategraph.ir.core import Program
 from stategraph.ir.types import numpy_dtype
 from stategraph.passes import DEFAULT
@@ -21,7 +22,7 @@ def kernel_of(program: Program) -> Callable[..., list[Any]]:
     """The body of a program without State as a kernel, called through XLA."""
     reasons = [why_not(op) for op in program.body.ops[:-1]]
     assert not any(reasons), [reason for reason in reasons if reason]
-    code = generate(program.body, version=machine.interface(), salt=machine.description())
+    code = generate(program.body, layout=frame(), salt=machine.description())
     target = machine.register(code)
     results = [
         jax.ShapeDtypeStruct(value.type.shape, numpy_dtype(value.type.dtype))

@@ -98,3 +98,24 @@ def test_products_that_are_added_in_place() -> None:
 
     for a, b in zip(natively(function, start), jax.tree.leaves(jax.jit(function)(start)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_product_is_added_to_a_value_from_around_the_loop() -> None:
+    square = event.CSR.from_dense(np.eye(33)[::-1])
+
+    def send(events: Any) -> Any:
+        return csr_product(events, jnp.float32(0.1), square.indptr, square.indices, square.shape)
+
+    def outer(carry: Any, t: Any) -> Any:
+        around = jnp.tanh(carry) + t
+        last, _ = lax.scan(lambda inner, s: (around + send(inner > s), None), carry, jnp.arange(3) * 0.2)
+        return last, around[::-1]
+
+    def function(x: Any) -> Any:
+        return lax.scan(outer, x, jnp.arange(4) * 0.1)
+
+    import jax
+
+    start = jnp.asarray(RANDOM.random(33), jnp.float32)
+    for a, b in zip(natively(function, start), jax.tree.leaves(jax.jit(function)(start)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
