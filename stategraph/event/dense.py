@@ -41,6 +41,7 @@ class Linear(Connections):
         out_size: Size,
         weight: Initial,
         float_as_event: bool = False,
+        *,
         name: str | None = None,
         param_type: ParamType = ParamState,
     ) -> None:
@@ -116,10 +117,11 @@ class AllToAll(Linear):
         weight: Initial = 1.0,
         include_self: bool = True,
         float_as_event: bool = False,
+        *,
         name: str | None = None,
         param_type: ParamType = ParamState,
     ) -> None:
-        super().__init__(in_size, out_size, weight, float_as_event, name, param_type)
+        super().__init__(in_size, out_size, weight, float_as_event, name=name, param_type=param_type)
         self.include_self = include_self
 
     def todense(self) -> jax.Array:
