@@ -69,7 +69,14 @@ from stategraph._jax.derivatives import (
     tracer_var,
     user_array,
 )
-from stategraph._jax.locations import display_file, here, location_of, resolve_source, source_of
+from stategraph._jax.locations import (
+    display_file,
+    here,
+    line_in_charge,
+    location_of,
+    resolve_source,
+    source_of,
+)
 from stategraph._jax.operations import (
     lower_by,
     lower_foreign_call,
@@ -205,6 +212,7 @@ __all__ = [
     "lowering_without_foreign_calls",
     "lower_foreign",
     "low_body",
+    "line_in_charge",
     "location_of",
     "make_body",
     "named_axes",

@@ -28,6 +28,22 @@ def here() -> Location:
     return Location.deferred(source_info_util.current(), resolve_source)
 
 
+def line_in_charge() -> Location:
+    """The user's line that led here, for errors; slower than ``here``.
+
+    JAX records the stack only from the function that is being traced on. Where that function is not the user's
+    own (a gradient called eagerly), this is the line outside that called for the trace.
+    """
+    location = here()
+    frame = None if location.known else sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        if source_info_util.is_user_filename(code.co_filename):
+            return Location(display_file(code.co_filename), frame.f_lineno, code.co_qualname, "")
+        frame = frame.f_back
+    return location
+
+
 def source_of(location: Location) -> Any:
     """What JAX needs to know of a location when an equation is built for it."""
     if location.source is not None:

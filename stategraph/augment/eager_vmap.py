@@ -236,7 +236,7 @@ def _in_turn(
         ):
             differing[path] = state.source_location
     if differing:
-        raise BatchAxisError(undeclared(differing, _jax.here()))
+        raise BatchAxisError(undeclared(differing, _jax.line_in_charge()))
     return results, left, born
 
 
@@ -261,7 +261,7 @@ def _together(
                 differs[path] = state.source_location
             kept.append(call.before[path] if forgotten else value)
         if differs:
-            raise BatchAxisError(undeclared(differs, _jax.here()))
+            raise BatchAxisError(undeclared(differs, _jax.line_in_charge()))
         # Results go out with their lanes in front; where they are wanted is known only now.
         return (
             [value for value, axis in zip(results, out_axes, strict=True) if axis is not None],

@@ -39,7 +39,7 @@ def _misplaced(*args: Any, **params: Any) -> Any:
     raise StateGraphError(
         describe(
             "stategraph.augment.grad is used inside a JAX transformation that StateGraph does not trace.",
-            at=_jax.here(),
+            at=_jax.line_in_charge(),
             why="the gradient of a function over State is an op of a StateGraph program",
             fix="use stategraph.augment (grad, vmap) instead of jax.grad or jax.vmap around it",
         )
@@ -305,7 +305,7 @@ def _check_read(states: Sequence[State[Any]], touched: Mapping[str, State[Any]])
                     f"The gradient is asked for {state._describe()}, which the function never reads.",
                     state=state._describe(),
                     created=state.source_location,
-                    at=_jax.here(),
+                    at=_jax.line_in_charge(),
                     why=f"it reads {', '.join(touched) or 'no State'}",
                     fix="leave it out, or pass `...` for all trainable States that the function touches",
                 )
@@ -323,7 +323,7 @@ def _selected_and_read(
         raise TraceError(
             describe(
                 "There is no State to differentiate.",
-                at=_jax.here(),
+                at=_jax.line_in_charge(),
                 why=f"the function reads {', '.join(f'{name} ({type(s).__name__})' for name, s in read.items()) or 'no State'}",
                 fix="name the States: grad(f, model.states(stategraph.ParamState)), or make them ParamState",
             )

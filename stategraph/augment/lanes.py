@@ -223,7 +223,7 @@ def lane_of(chosen: Chosen, aval: Any, size: int) -> Any:
                 f"{chosen.state._describe()} is {_jax.type_of(aval)}, "
                 f"and has no axis {chosen.axis} of size {size} for the lanes of a vmap.",
                 created=chosen.state.source_location,
-                at=_jax.here(),
+                at=_jax.line_in_charge(),
                 why="in_states says that every lane gets its own slice of it",
                 fix=f"create it with an axis of size {size}, or leave it out of in_states to share it",
             )

@@ -10,6 +10,7 @@ import jax
 from stategraph.augment.vmap import vmap
 from stategraph.compile.control import for_loop
 from stategraph.compile.progress import ProgressBar, as_bar
+from stategraph.errors import TraceError, describe
 
 
 def map(
@@ -45,7 +46,14 @@ def map(
     leaves = jax.tree.leaves(xs)
     if not leaves or not all(getattr(leaf, "ndim", 0) for leaf in leaves):
         raise ValueError("map needs arrays to take apart along their first axis")
-    length = leaves[0].shape[0]
+    lengths = sorted({leaf.shape[0] for leaf in leaves})
+    if len(lengths) > 1:
+        raise TraceError(
+            describe(
+                f"map has inputs of different lengths: {lengths}.", fix="give arrays with equal first axes"
+            )
+        )
+    length = lengths[0]
     whole = length - length % batch_size
     lanes = vmap(f)
     results = []

@@ -52,7 +52,7 @@ def _misplaced(*args: Any, **params: Any) -> Any:
         describe(
             "A derivative of stategraph.augment is used inside a JAX transformation that StateGraph does not"
             " trace.",
-            at=_jax.here(),
+            at=_jax.line_in_charge(),
             why="the derivative of a function over State is an op of a StateGraph program",
             fix="use stategraph.augment (grad, vmap, jvp, ...) instead of jax.grad or jax.vmap around it",
         )

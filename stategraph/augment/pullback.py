@@ -236,4 +236,4 @@ class _Traced:
         try:
             return list(self._pull(list(seeds)))
         except (TypeError, ValueError) as error:
-            raise underivable("The derivative", _jax.here(), error) from error
+            raise underivable("The derivative", _jax.line_in_charge(), error) from error

@@ -52,7 +52,7 @@ def _misplaced(*args: Any, **params: Any) -> Any:
     raise StateGraphError(
         describe(
             "stategraph.augment.shard_map is used inside a JAX transformation that StateGraph does not trace.",
-            at=_jax.here(),
+            at=_jax.line_in_charge(),
             why="a function over State that runs on shards is an op of a StateGraph program",
             fix="use stategraph.augment (grad, vmap) instead of jax.grad or jax.vmap around it",
         )
@@ -305,7 +305,7 @@ def _check_result(result: Any) -> None:
         raise TraceError(
             describe(
                 f"A function over shards returns a {type(result).__name__}.",
-                at=_jax.here(),
+                at=_jax.line_in_charge(),
                 why="the results of all devices are put together, which arrays can be",
                 fix="return only arrays, and containers of these",
             )

@@ -151,7 +151,7 @@ def misfit(cut: Cut, problem: ValueError) -> StateTypeError:
         describe(
             f"{cut.state._describe()} cannot be cut into shards: {problem}.",
             created=cut.state.source_location,
-            at=_jax.here(),
+            at=_jax.line_in_charge(),
             why="its spec says that every device has one part of it",
             fix="create it with a size that the axis of the mesh divides, or give it PartitionSpec()",
         )

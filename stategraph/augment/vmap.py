@@ -57,7 +57,7 @@ def _misplaced(*args: Any, **params: Any) -> Any:
     raise StateGraphError(
         describe(
             "stategraph.augment.vmap is used inside a JAX transformation that StateGraph does not trace.",
-            at=_jax.here(),
+            at=_jax.line_in_charge(),
             why="a function over State that is mapped over lanes is an op of a StateGraph program",
             fix="use stategraph.augment (grad, vmap) instead of jax.grad or jax.vmap around it",
         )
@@ -384,7 +384,7 @@ def _check_result(result: Any) -> None:
         raise TraceError(
             describe(
                 f"A mapped function returns a {type(result).__name__}.",
-                at=_jax.here(),
+                at=_jax.line_in_charge(),
                 why="the results of all lanes are stacked, which arrays can be",
                 fix="return only arrays, and containers of these",
             )

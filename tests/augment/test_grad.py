@@ -395,6 +395,7 @@ def test_a_state_that_is_never_read_is_an_error_naming_those_that_were(way: Any)
     text = str(error.value)
     for part in ("never reads", "net.w", "net.b", "created at", "test_grad.py", "fix:"):
         assert part in text, text
+    assert "way(lambda: grad(lambda x: net(x), [net.w, other])(2.0))" in text, text
     with pytest.raises(TraceError, match="no State to differentiate"):
         way(lambda: grad(lambda x: x * net.scale.value, ...)(2.0))
     assert int(net.count.value) == 0

@@ -910,3 +910,15 @@ def test_map_says_what_is_wrong() -> None:
         sg.augment.map(lambda x: x, XS, batch_size=0)
     with pytest.raises(ValueError, match="arrays"):
         sg.augment.map(lambda x: x, 1.0, batch_size=2)
+    for sizes in ((3, 4), (4, 6), (6, 4)):
+        for batch in (None, 2):
+            with pytest.raises(sg.errors.TraceError, match="different lengths"):
+                sg.augment.map(lambda x, y: x + y, *map(jnp.ones, sizes), batch_size=batch)
+
+
+def test_errors_of_eager_calls_name_the_line_of_the_call() -> None:
+    s = sg.State(jnp.zeros(4), name="held")
+    with pytest.raises(
+        StateTypeError, match=r"test_vmap\.py:\d+\n +vmap\(lambda x: x \+ s\.value, in_states=sg"
+    ):
+        vmap(lambda x: x + s.value, in_states=sg.State)(XS)
