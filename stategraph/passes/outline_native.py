@@ -186,19 +186,26 @@ def _outside(user: Op, inside: set[Op]) -> bool:
 
 
 def _place(kernel: Op, ops: Sequence[Op]) -> None:
-    """Insert the kernel where the last op stands, and move what takes its results, and stands before it, behind it."""
+    """Insert the kernel where the last op stands, and move what takes its results, and stands before it, behind it;
+    then also the effects that follow on one that is moved.
+    """
     region = ops[-1].parent
     if region is None:
         raise ValueError("ops that stand in no region")
     inside = set(ops)
     first = min(region.ops.index(op) for op in ops)
     last = max(region.ops.index(op) for op in ops)
-    moved: list[Op] = []
+    moved: dict[Op, None] = {}
     late = {result for op in ops for result in op.results}
+    keeps_order = False
     for op in region.ops[first:last]:
-        if op not in inside and any(value in late for value in _taken(op)):
-            moved.append(op)
+        if op in inside:
+            continue
+        has_effects = bool(effects_of(op))
+        if (has_effects and keeps_order) or any(value in late for value in _taken(op)):
+            moved[op] = None
             late.update(op.results)
+            keeps_order = keeps_order or has_effects
     rest = [op for op in region.ops[first : last + 1] if op not in moved]
     kernel.parent = region
     region.ops[first : last + 1] = [*rest, kernel, *moved]

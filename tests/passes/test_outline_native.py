@@ -175,3 +175,26 @@ def test_the_scope_all_makes_kernels_of_programs_without_events() -> None:
 def test_a_scope_that_is_none_is_refused() -> None:
     with pytest.raises(PassError, match="'scope' of 'outline-native' is one of events, all, not 'most'"):
         sg.compile.jit(lambda x: x, passes="outline-native{scope=most}").lower(1.0)
+
+
+def test_effects_keep_their_order_around_a_kernel(capfd: pytest.CaptureFixture[str]) -> None:
+    """One print needs what the kernel computes, the next one does not; both stand before the kernel's last op."""
+    pytest.importorskip("llvmlite")
+    count = sg.State(jnp.float32(1.0))
+
+    def function(x: Any) -> Any:
+        a = jnp.sin(x) * 2
+        jax.debug.print("first {}", a[0], ordered=True)
+        jax.debug.print("second {}", 3, ordered=True)
+        count.value = a[1]
+        seen = count.value
+        jax.debug.print("third", ordered=True)
+        return jnp.cos(a) + a, seen
+
+    x = jnp.arange(3.0)
+    compiled = sg.compile.jit(function, passes="outline-native{min_ops=1,scope=all}," + WITHOUT)
+    found, seen = compiled(x)
+    jax.effects_barrier()
+    assert [line.split()[0] for line in capfd.readouterr().out.splitlines()] == ["first", "second", "third"]
+    np.testing.assert_allclose(found, jnp.cos(2 * jnp.sin(x)) + 2 * jnp.sin(x), rtol=1e-5)
+    np.testing.assert_allclose(seen, 2 * np.sin(1.0), rtol=1e-5)
