@@ -25,9 +25,10 @@ _KEPT: dict[str, Any] = {}
 """Execution engines, whose code has to stay where it is, by the name of the handler."""
 
 
-@functools.cache
 def _target() -> Any:
-    """The machine that code is made for; raises ``ImportError`` without llvmlite."""
+    """The machine that code is made for, a new one for each engine, which owns it; raises ``ImportError`` without
+    llvmlite.
+    """
     from llvmlite import binding
 
     binding.initialize_native_target()
@@ -93,11 +94,11 @@ def address_of(code: Code) -> int:
     with _LOCK:
         engine = _KEPT.get(code.handler)
         if engine is None:
-            machine = _target()
+            made, machine = _object(code), _target()
             empty = binding.parse_assembly("")
             empty.triple = machine.triple
             engine = binding.create_mcjit_compiler(empty, machine)
-            engine.add_object_file(binding.ObjectFileRef.from_data(_object(code)))
+            engine.add_object_file(binding.ObjectFileRef.from_data(made))
             engine.finalize_object()
             _KEPT[code.handler] = engine
         address: int = engine.get_function_address(code.handler)

@@ -15,7 +15,8 @@ import numpy as np
 
 from stategraph import _jax
 from stategraph.backends.codegen.kernel import Code, generate
-from stategraph.backends.native.frame import frame
+from stategraph.backends.native.binding import available
+from stategraph.backends.native.frame import UnknownLayout, frame
 from stategraph.ir.core import Region
 
 
@@ -49,11 +50,9 @@ def _native(source: Source) -> Code | None:
 
     try:
         machine.register(source.code)
-    except ImportError:
-        _say(
-            "llvmlite, which makes kernels of loops with events, is not installed",
-            "pip install 'stategraph[events]'",
-        )
+    except (ImportError, UnknownLayout) as error:
+        if available():  # else that has said why, once for all kernels
+            _say(f"a kernel could not be made ({error})", "pip install 'stategraph[events]'")
         return None
     except Exception as error:  # whatever goes wrong, the generic path gives the same values
         _say(f"a kernel could not be made: {type(error).__name__}: {error}", "please report it")
@@ -63,7 +62,7 @@ def _native(source: Source) -> Code | None:
 
 @functools.cache
 def _say(what: str, fix: str) -> None:
-    warnings.warn(f"{what}; XLA runs the program instead, slower\n  fix: {fix}", stacklevel=2)
+    warnings.warn(f"{what}; XLA runs the program instead, slower\n  fix: {fix}", RuntimeWarning, stacklevel=2)
 
 
 def _lower(context: Any, operands: Any, *, body: Any, source: Source) -> list[Any] | None:
