@@ -133,12 +133,20 @@ class EnvironmentState:
 
     def names(self) -> list[str]:
         """The names of all settings that have a value for this thread."""
-        if LOCAL.recorder is not None:
-            self._depend(LOCAL.recorder, None, lambda: ",".join(self._names()))
+        recorder = LOCAL.recorder
+        if recorder is not None:
+            trace = recorder.number  # not the recorder itself: programs keep what is given here
+            self._depend(recorder, None, lambda: ",".join(self._names(without=trace)))
         return self._names()
 
-    def _names(self) -> list[str]:
-        return sorted({*self.settings, *(key for key, frames in self.contexts.items() if frames), PRECISION})
+    def _names(self, without: int | None = None) -> list[str]:
+        """The names; without contexts in the trace of that number, which its program does not depend on."""
+        given = (
+            key
+            for key, frames in self.contexts.items()
+            if any(frame.recorder is None or frame.recorder.number != without for frame in frames)
+        )
+        return sorted({*self.settings, *given, PRECISION})
 
     # ----------------------------------------------------------------------------------------------- changing
 

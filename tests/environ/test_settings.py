@@ -162,6 +162,20 @@ def test_absent_settings_and_defaults_are_noticed() -> None:
     assert f.trace_count == 2 and g.trace_count == 2
 
 
+def test_all_settings_are_read_inside_a_context_of_the_traced_function() -> None:
+    def settings(x: Any) -> Any:
+        with environ.context(t=x) as found:
+            every = environ.all()
+            return every["t"] * len(every) + 0.0 * len(found)
+
+    f = sg.compile.jit(settings)
+    loop = sg.compile.jit(lambda: sg.compile.for_loop(settings, jnp.arange(2.0)))
+    assert f(2.0) == 4.0 and f(3.0) == 6.0 and loop().tolist() == [0.0, 2.0]
+    with environ.context(t=1.0, gain=1.0):
+        assert f(2.0) == 6.0 and loop().tolist() == [0.0, 3.0]
+    assert f(2.0) == 4.0 and f.trace_count == 2
+
+
 @pytest.mark.parametrize(
     "a, b", [(1, True), (0.0, -0.0), (1, 1.0), ("x", "y"), (np.float32(1), np.float32(2))]
 )
