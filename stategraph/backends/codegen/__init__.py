@@ -3,6 +3,7 @@
 - ``llvm``: a function as LLVM text, with loops and branches;
 - ``arithmetic``, ``functions``: what one elementwise op is, and exp, log and their like as polynomials;
 - ``schedule``: which ops share a loop, and in which order the loops run;
-- ``blocks``: the code of a region, ``loops`` that of what has regions, ``stages`` that of all other ops;
+- ``places``: where values are; ``blocks``: the code of a region, ``clusters`` that of its loops of elementwise ops, ``stages``
+  that of loops, branches and all other ops, ``events`` that of event products, ``indexing``: which element of an operand it is;
 - ``kernel``: a whole kernel with the handler by which XLA calls it; ``machine`` compiles, keeps and registers it.
 """

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from stategraph.backends.codegen.arithmetic import convert
-from stategraph.backends.codegen.llvm import literal
+from stategraph.backends.codegen.llvm import literal, llvm_type
 from stategraph.backends.codegen.schedule import tensor
 from stategraph.ir.core import Op
+from stategraph.ir.types import numpy_dtype
 
 if TYPE_CHECKING:
     from stategraph.backends.codegen.blocks import Block
@@ -101,8 +104,6 @@ def _gather(block: Block, op: Op, index: Sequence[str]) -> str:
     for condition in valid:
         filling = attributes["fill_value"]
         missing = literal(_missing(source.dtype) if filling is None else filling, source.dtype)
-        from stategraph.backends.codegen.llvm import llvm_type
-
         type_ = llvm_type(source.dtype)
         value = f.let(f"select i1 {condition}, {type_} {value}, {type_} {missing}")
     return value
@@ -110,10 +111,6 @@ def _gather(block: Block, op: Op, index: Sequence[str]) -> str:
 
 def _missing(dtype: str) -> Any:
     """What JAX gives for an index that is not there."""
-    import numpy as np
-
-    from stategraph.ir.types import numpy_dtype
-
     if dtype[0] == "f":
         return np.nan
     if dtype == "bool":

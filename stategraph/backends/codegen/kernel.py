@@ -12,11 +12,12 @@ from collections.abc import Sequence
 
 import attrs
 
-from stategraph.backends.codegen.blocks import Block, Kernel, Memory, Scalar, Target
+from stategraph.backends.codegen.blocks import Block
 from stategraph.backends.codegen.llvm import Function
+from stategraph.backends.codegen.places import Kernel, Memory, Place, Scalar, Target
 from stategraph.backends.codegen.schedule import tensor
 from stategraph.backends.native.frame import EXECUTE, METADATA, Frame
-from stategraph.ir.core import Region
+from stategraph.ir.core import Region, Value
 
 
 @attrs.frozen
@@ -54,8 +55,8 @@ def generate(
     inputs = [f"%in{i}" for i in range(len(region.args))]
     outputs = [f"%out{i}" for i in range(len(region.yielded))]
     shared = dict(aliases)
-    places: dict[object, Memory | Scalar] = {}
-    old: dict[int, object] = {}
+    places: dict[Value, Place] = {}
+    old: dict[int, Value] = {}
     for index, arg in enumerate(region.args):
         pointer = inputs[index]
         if index in shared:
@@ -65,8 +66,8 @@ def generate(
         places[arg] = (
             Scalar(f.load(pointer, type_.dtype)) if type_.size == 1 else Memory(pointer, type_.dtype)
         )
-    targets = [Target(pointer, old.get(i)) for i, pointer in enumerate(outputs)]  # type: ignore[arg-type]
-    Block(kernel, places, region, targets).write()  # type: ignore[arg-type]
+    targets = [Target(pointer, old.get(i)) for i, pointer in enumerate(outputs)]
+    Block(kernel, places, region, targets).write()
     f.emit("ret void")
     given = [i for i in range(len(inputs)) if i not in shared]
     scratch = [f"%scratch{i}" for i in range(len(kernel.scratch))]

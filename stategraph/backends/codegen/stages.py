@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from stategraph.backends.codegen.arithmetic import convert
+from stategraph.backends.codegen.clusters import accumulate, identity
 from stategraph.backends.codegen.events import csr, dense
 from stategraph.backends.codegen.llvm import is_float, item_size, llvm_type
+from stategraph.backends.codegen.places import Memory, Scalar, Target
 from stategraph.backends.codegen.schedule import tensor
 from stategraph.ir.core import Op, Region, Value
 from stategraph.passes.native_ops import REDUCTIONS
@@ -20,8 +22,6 @@ Stage = Callable[["Block", Op, Sequence[str]], None]
 
 def _place(block: Block, value: Value, pointer: str) -> None:
     """Say where an argument of a region is."""
-    from stategraph.backends.codegen.blocks import Memory, Scalar
-
     type_ = tensor(value)
     block.places[value] = (
         Scalar(block.f.load(pointer, type_.dtype)) if type_.size == 1 else Memory(pointer, type_.dtype)
@@ -35,8 +35,6 @@ def _begin(block: Block, operands: Sequence[Value], targets: Sequence[str]) -> N
 
 
 def _scan(block: Block, op: Op, targets: Sequence[str]) -> None:
-    from stategraph.backends.codegen.blocks import Scalar, Target
-
     f, region = block.f, op.regions[0]
     count, length = op.attributes["carry"], op.attributes["length"]
     _begin(block, op.operands[:count], targets[:count])
@@ -68,8 +66,6 @@ def _row(block: Block, pointer: str, value: Value, step: str) -> str:
 
 
 def _while(block: Block, op: Op, targets: Sequence[str]) -> None:
-    from stategraph.backends.codegen.blocks import Target
-
     f = block.f
     condition, body = op.regions
     _begin(block, op.operands, targets)
@@ -90,8 +86,6 @@ def _while(block: Block, op: Op, targets: Sequence[str]) -> None:
 
 
 def _cond(block: Block, op: Op, targets: Sequence[str]) -> None:
-    from stategraph.backends.codegen.blocks import Target
-
     f, index = block.f, op.operands[0]
     dtype, given = tensor(index).dtype, block.scalar_of(index)
     type_, last = llvm_type(dtype), len(op.regions) - 1
@@ -109,10 +103,10 @@ def _cond(block: Block, op: Op, targets: Sequence[str]) -> None:
             _branch(block, region, [Target(target) for target in targets])
 
 
-def _branch(block: Block, region: Region, targets: Sequence[object]) -> None:
+def _branch(block: Block, region: Region, targets: Sequence[Target]) -> None:
     """A region whose registers are not seen after it."""
     before = dict(block.places)
-    block.inner(region, targets)  # type: ignore[arg-type]
+    block.inner(region, targets)
     block.places.clear()
     block.places.update(before)
 
@@ -203,8 +197,6 @@ def _stack(block: Block, op: Op, targets: Sequence[str]) -> None:
 
 
 def _reduce(block: Block, op: Op, targets: Sequence[str]) -> None:
-    from stategraph.backends.codegen.blocks import accumulate, identity
-
     f, source = block.f, tensor(op.operands[0])
     axes = op.attributes["axes"]
     where = block.memory(op.operands[0]) if source.size > 1 else _spilled(block, op.operands[0])

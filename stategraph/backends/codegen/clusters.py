@@ -1,0 +1,171 @@
+"""The code of a cluster: one loop in which every elementwise op takes its turn, and reductions gather.
+
+Each is a function of its own, which the kernel calls with the addresses and numbers that it needs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stategraph.backends.codegen.arithmetic import RULES, Element
+from stategraph.backends.codegen.indexing import read_at
+from stategraph.backends.codegen.llvm import Function, is_float, literal, llvm_type
+from stategraph.backends.codegen.places import Memory, Place, Scalar
+from stategraph.backends.codegen.schedule import Cluster, is_same, space_of, tensor
+from stategraph.ir.core import Constant, Op, Value
+from stategraph.ir.types import numpy_dtype
+from stategraph.passes.native_ops import REDUCTIONS
+
+if TYPE_CHECKING:
+    from stategraph.backends.codegen.blocks import Block
+
+
+class ClusterWriter:
+    """Writes one loop of elementwise ops, as a function that the kernel calls."""
+
+    def __init__(self, block: Block, cluster: Cluster) -> None:
+        self.block, self.outer = block, block.f
+        self.f = Function(block.f.contract)
+        self.cluster = cluster
+        self.names: dict[Value, str] = {}
+        self.loaded: dict[tuple[str, str], str] = {}
+        self.counters: list[str] = []
+        self.linear = "0"
+        self.given: dict[str, tuple[str, str]] = {}
+        """Parameters: by what the kernel passes, their type and name."""
+
+    def write(self) -> None:
+        block, outer = self.block, self.block.f
+        lend = block.lend
+        block.f, block.lend = self.f, self.lend
+        slots = self.body()
+        block.f, block.lend = outer, lend
+        name = f"@loop{len(block.kernel.functions)}"
+        self.f.emit("ret void")
+        parameters = [
+            f"{type_} {'noalias nocapture ' * (type_ == 'ptr')}{own}" for type_, own in self.given.values()
+        ]
+        block.kernel.functions.append(self.f.text(f"define internal void {name}({', '.join(parameters)}) #0"))
+        outer.declarations.update(self.f.declarations)
+        outer.emit(f"call void {name}({', '.join(f'{t} {o}' for o, (t, _) in self.given.items())})")
+        for op, slot in slots.items():
+            block.places[op.result] = Scalar(outer.load(slot, tensor(op.result).dtype))
+        for op in self.cluster.ops:
+            if op.result in block.stores:
+                kept = block.small.get(op.result, op.result)
+                block.places[op.result] = Memory(block.stores[op.result][0], tensor(kept).dtype)
+
+    def parameter(self, name: str, type_: str) -> str:
+        """What a register of the kernel is called in the loop's function."""
+        return self.given.setdefault(name, (type_, self.f.fresh("a")))[1]
+
+    def lend(self, place: Place, value: Value) -> Place:
+        if isinstance(place, Memory):
+            return Memory(self.parameter(place.pointer, "ptr"), place.dtype)
+        if place.name[0] != "%":
+            return place
+        return Scalar(self.parameter(place.name, llvm_type(tensor(value).dtype)))
+
+    def body(self) -> dict[Op, str]:
+        """The loop; gives the slots of the kernel that hold reductions."""
+        ops, space = self.cluster.ops, self.cluster.space
+        totals = {op: self.start(op) for op in ops if op.name in REDUCTIONS}
+        if all(op in totals or self.is_flat(op) for op in ops):
+            space = (int(np.prod(space)),)
+        with self.f.nest(space) as counters:
+            self.counters = counters
+            self.linear = self.block.offset(counters, space)
+            for op in ops:
+                if op in totals:
+                    accumulate(self.f, op, totals[op], self.value(op.operands[0]))
+                else:
+                    self.element(op)
+            for op in ops:  # after all have been read
+                kept = self.block.small.get(op.result, op.result)
+                for pointer in self.block.stores.get(op.result, ()):
+                    where = self.parameter(pointer, "ptr")
+                    self.f.store(self.value(kept), where, tensor(kept).dtype, self.linear)
+        slots: dict[Op, str] = {}
+        for op, slot in totals.items():
+            dtype = tensor(op.result).dtype
+            slots[op] = self.outer.variable(dtype)
+            self.f.store(self.f.load(slot, dtype), self.parameter(slots[op], "ptr"), dtype)
+        return slots
+
+    def is_flat(self, op: Op) -> bool:
+        """Whether the op reads the elements at its own position only."""
+        taken = map(self.block.kernel.aliases.of, op.operands)
+        spaces = {space_of(value) for value in taken if type(value) is not Constant}
+        return (op.name in RULES or is_same(op)) and spaces <= {(), self.cluster.space}
+
+    def start(self, op: Op) -> str:
+        slot = self.f.variable(tensor(op.result).dtype)
+        self.f.store(identity(op), slot, tensor(op.result).dtype)
+        return slot
+
+    def value(self, operand: Value) -> str:
+        operand = self.block.kernel.aliases.of(operand)
+        if operand in self.names:
+            return self.names[operand]
+        place = self.block.place(operand)
+        if isinstance(place, Scalar):
+            return place.name
+        key = (place.pointer, tensor(operand).dtype)
+        if key not in self.loaded:
+            self.loaded[key] = self.block.load(operand, self.linear)
+        return self.loaded[key]
+
+    def element(self, op: Op) -> None:
+        if op.name in RULES:
+            constant = [type(self.block.kernel.aliases.of(o)) is Constant for o in op.operands]
+            name = RULES[op.name](Element(self.f, op, [self.argument(op, o) for o in op.operands], constant))
+        elif is_same(op):
+            name = self.value(op.operands[0])
+        else:
+            name = read_at(self.block, op, self.full_index(op.result))
+        self.names[op.result] = name
+
+    def argument(self, op: Op, operand: Value) -> str:
+        """An operand of an elementwise op, whose axes of length one stand for any length."""
+        given = self.block.kernel.aliases.of(operand)
+        same = given in self.names or space_of(given) == self.cluster.space
+        if same or not isinstance(self.block.place(given), Memory):
+            return self.value(given)
+        index = self.full_index(op.result)
+        shape = tensor(given).shape
+        found = ["0" if size == 1 else i for i, size in zip(index, shape, strict=True)]
+        return self.block.load(given, self.block.offset(found, shape))
+
+    def full_index(self, value: Value) -> list[str]:
+        counters = iter(self.counters)
+        return ["0" if size == 1 else next(counters) for size in tensor(value).shape]
+
+
+def identity(op: Op) -> str:
+    """What a reduction begins with."""
+    dtype, how = tensor(op.result).dtype, REDUCTIONS[op.name]
+    if how in ("add", "mul"):
+        return literal(how == "mul", dtype)
+    if dtype == "bool":
+        return literal(how in ("and", "min"), dtype)
+    if how in ("and", "or"):
+        return "-1" if how == "and" else "0"
+    if is_float(dtype):
+        return literal(np.inf if how == "min" else -np.inf, dtype)
+    limits = np.iinfo(numpy_dtype(dtype))
+    return literal(limits.max if how == "min" else limits.min, dtype)
+
+
+def accumulate(f: Function, op: Op, slot: str, value: str) -> None:
+    """Add one more element to a reduction. Sums of floats may be made in any order."""
+    dtype, how = tensor(op.result).dtype, REDUCTIONS[op.name]
+    total, type_ = f.load(slot, dtype), llvm_type(dtype)
+    if how in ("add", "mul") and is_float(dtype):
+        total = f.let(f"f{how} reassoc {type_} {total}, {value}")
+    elif how in ("and", "or", "add", "mul"):
+        total = f.let(f"{how} {type_} {total}, {value}")
+    else:
+        total = RULES[f"jax.{how}"](Element(f, op, [total, value], [False, False]))
+    f.store(total, slot, dtype)
