@@ -6,6 +6,7 @@ types run the executable. Nothing per call is done twice: see ``tracing.plan``.
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import weakref
@@ -63,6 +64,12 @@ class JittedFunction:
             "state_shardings": state_shardings,
         }
         self._methods: weakref.WeakKeyDictionary[Any, JittedFunction] = weakref.WeakKeyDictionary()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> JittedFunction:
+        """A copy of a model's compiled method is a compiled method of the copied model."""
+        names = ("static_argnums", "static_argnames", "donate_argnums", "donate_argnames")
+        declared = dict(zip(names, self._declared, strict=True))
+        return JittedFunction(copy.deepcopy(self.function, memo), **declared, **self._options)
 
     @property
     def __stategraph_function__(self) -> Callable[..., Any]:

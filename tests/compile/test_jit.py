@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import threading
 from typing import Any
@@ -596,3 +597,21 @@ def test_a_compiled_function_says_when_it_changes_what_it_depends_on() -> None:
 
     with pytest.raises(CallError, match="keep what changes in a State"):
         sg.compile.jit(f)()
+
+
+def test_a_model_that_holds_a_compiled_function_is_copied_with_it() -> None:
+    class Counter(sg.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.n = sg.State(jnp.zeros(()))
+            self.step = sg.compile.jit(self.add, static_argnums=0)
+
+        def add(self, by: int) -> Any:
+            self.n.value += by
+            return self.n.value
+
+    model = Counter()
+    assert float(model.step(2)) == 2.0
+    other = copy.deepcopy(model)
+    assert float(other.step(3)) == 5.0 and float(other.n.value) == 5.0
+    assert float(model.n.value) == 2.0 and float(model.step(1)) == 3.0
