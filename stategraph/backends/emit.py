@@ -117,7 +117,8 @@ class _Emitter:
         if found is not None:
             return found
         if type(value) is Constant:
-            return _jax.literal(value.data if value.data.ndim else value.data[()], _jax.aval_of(value.type))
+            whole = value.data.ndim or value.data.dtype.kind == "V"  # JAX takes float0 as an array only
+            return _jax.literal(value.data if whole else value.data[()], _jax.aval_of(value.type))
         found = self.env[value] = self.free[value] = _jax.new_var(_jax.aval_of(value.type))
         return found
 

@@ -68,7 +68,7 @@ class JittedFunction:
     def __deepcopy__(self, memo: dict[int, Any]) -> JittedFunction:
         """A copy of a model's compiled method is a compiled method of the copied model."""
         names = ("static_argnums", "static_argnames", "donate_argnums", "donate_argnames")
-        declared = dict(zip(names, self._declared, strict=True))
+        declared: dict[str, Any] = dict(zip(names, self._declared, strict=True))
         return JittedFunction(copy.deepcopy(self.function, memo), **declared, **self._options)
 
     @property

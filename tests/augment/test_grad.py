@@ -411,6 +411,18 @@ def test_a_loss_that_is_no_real_scalar_is_an_error(loss: str, way: Any) -> None:
         way(lambda: grad(f)(2.0))
 
 
+@pytest.mark.parametrize("shape", [(), (2,)])
+def test_integers_have_gradients_of_no_type(shape: tuple[int, ...], way: Any) -> None:
+    x, n = jnp.full(shape, 3.0), jnp.full(shape, 2)
+
+    def f(x: Any, n: Any) -> Any:
+        return (x * n).sum()
+
+    of_x, of_n = way(lambda: grad(f, argnums=(0, 1), allow_int=True)(x, n))
+    assert np.array_equal(of_x, n)
+    assert of_n.dtype == jax.dtypes.float0 and of_n.shape == shape
+
+
 def test_integer_and_complex_arguments_and_states(way: Any) -> None:
     n = sg.State(3)
     with pytest.raises(TypeError, match="allow_int"):
