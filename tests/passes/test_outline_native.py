@@ -102,6 +102,20 @@ def test_without_loops_only_a_step_is_a_kernel() -> None:
     np.testing.assert_array_equal(spikes, simulate(MODELS["LIF"], WITHOUT)[0])
 
 
+def test_a_run_with_recording_is_one_kernel() -> None:
+    network = nn.init_all_states(MODELS["LIFRef"]())
+    monitor = {"spikes": network.neurons.spike, "V": (network.neurons.V, slice(0, 5), 4)}
+
+    def run() -> Any:
+        recorded = nn.run(network, 3.0, monitor=monitor, inputs=lambda t: jnp.full(40, 6.0), dt=0.1)
+        return recorded["V"]
+
+    program = sg.trace(run).lower().program
+    (kernel,) = kernels(program)
+    assert not any(op.name in ("flow.scan", "event.csr", "event.csr_add") for op in program.body.ops)
+    assert any(True for _ in kernel.walk("flow.scan"))
+
+
 def test_a_loop_with_random_numbers_keeps_them() -> None:
     pytest.importorskip("llvmlite")
 

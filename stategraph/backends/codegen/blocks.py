@@ -255,9 +255,10 @@ class Block:
         wide = index
         if item_size(dtype) < 8:
             wide = self.f.let(f"{'sext' if dtype[0] == 'i' else 'zext'} {llvm_type(dtype)} {index} to i64")
-        below = self.f.let(f"icmp slt i64 {wide}, 0")
-        wide = self.f.let(f"select i1 {below}, i64 0, i64 {wide}")
-        above = self.f.let(f"icmp sgt i64 {wide}, {last}")
+        if dtype[0] == "i":
+            below = self.f.let(f"icmp slt i64 {wide}, 0")
+            wide = self.f.let(f"select i1 {below}, i64 0, i64 {wide}")
+        above = self.f.let(f"icmp ugt i64 {wide}, {last}")
         return self.f.let(f"select i1 {above}, i64 {last}, i64 {wide}")
 
     def offset(self, index: Sequence[str], shape: Sequence[int]) -> str:

@@ -38,6 +38,15 @@ def test_elements_that_are_others() -> None:
         check(function, X, M, jnp.int32(i))
 
 
+def test_an_unsigned_index_is_clamped_at_the_end() -> None:
+    def function(x: Any, i: Any) -> Any:
+        return [lax.dynamic_slice(x, (i,), (4,)), lax.dynamic_update_slice(x, x[:2] + 9, (i,))]
+
+    with jax.enable_x64(True):
+        for i in (jnp.uint8(200), jnp.uint32(2), jnp.uint64(2**63 + 5)):
+            check(function, X, i)
+
+
 def test_gather() -> None:
     places = jnp.array([3, 0, 4, 4, 99, -1])
 
