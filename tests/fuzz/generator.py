@@ -8,8 +8,9 @@ A program is *exact* (only operations whose every rounding is fixed) or *loose* 
 whose order of summation is open).
 
 XLA changes the bits of some exact-looking code: it folds transcendental functions of constants with other
-algorithms, and turns ``(a + 1) + 2`` into ``a + 3`` and ``(a / b) / c`` into ``a / (b * c)``. So exact
-programs have no such functions, no divisions, and their numbers come from a captured array ``k``.
+algorithms, and turns ``(a + 1) + 2`` into ``a + 3``, ``(a / b) / c`` into ``a / (b * c)``, and ``spikes * a`` into a
+selection, which loses the sign of zeros. So exact programs have no such functions, divisions or products, and their
+numbers come from a captured array ``k``.
 """
 
 from __future__ import annotations
@@ -214,10 +215,10 @@ class Generator:
                 lambda e: f"{e(V)}.at[{self.rng.randrange(3)}].set({e(F)})",
                 lambda e: f"jax.vmap(lambda q: q * 0.5 + {e(F)})({e(V)})",
                 lambda e: self.spikes(3, e),
-                lambda e: f"({self.spikes(3, e)} * {e(V)})",
             ]
             if not self.exact:
                 found += [
+                    lambda e: f"({self.spikes(3, e)} * {e(V)})",
                     lambda e: f"({self.spikes(2, e)} @ {e(M)})",
                     lambda e: f"({e(M)}.T @ {self.spikes(2, e)})",
                     lambda e: f"jnp.where({self.spikes(2, e)}[:, None] > 0, {e(M)}, 0.0).sum(0)",
