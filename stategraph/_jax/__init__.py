@@ -76,6 +76,7 @@ from stategraph._jax.locations import (
     location_of,
     resolve_source,
     source_of,
+    user_variables,
 )
 from stategraph._jax.operations import (
     lower_by,
@@ -260,6 +261,7 @@ __all__ = [
     "under_disable_jit",
     "unwatched_numbers",
     "user_array",
+    "user_variables",
     "varies_over",
     "watched_numbers",
     "weak",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from jax._src import source_info_util
@@ -42,6 +43,16 @@ def line_in_charge() -> Location:
             return Location(display_file(code.co_filename), frame.f_lineno, code.co_qualname, "")
         frame = frame.f_back
     return location
+
+
+def user_variables() -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """(locals, globals) of the user's function that led here."""
+    frame = sys._getframe(1)
+    while not source_info_util.is_user_filename(frame.f_code.co_filename):
+        if frame.f_back is None:
+            return {}, {}
+        frame = frame.f_back
+    return frame.f_locals, frame.f_globals
 
 
 def source_of(location: Location) -> Any:

@@ -36,6 +36,7 @@ from stategraph.backends.reference_lanes import bits
 from stategraph.backends.vmap import undeclared
 from stategraph.errors import BatchAxisError
 from stategraph.ir.lanes import LANE_REDUCTIONS
+from stategraph.ir.location import Location
 from stategraph.recording import LOCAL
 from stategraph.state import State
 from stategraph.tracing.tracer import accessed_states
@@ -99,6 +100,11 @@ class _Call:
             else:
                 state._outlive(births[path])
                 gain_lanes(state, self.size, new)
+
+    def undeclared(self, differing: Mapping[str, Location]) -> str:
+        """The message for written States that lanes leave different."""
+        states = {path: self.touched[path] for path in differing}
+        return undeclared(differing, _jax.line_in_charge(), self.spec.called(self.function, states))
 
     def restore(self) -> None:
         for path, value in self.before.items():
@@ -236,7 +242,7 @@ def _in_turn(
         ):
             differing[path] = state.source_location
     if differing:
-        raise BatchAxisError(undeclared(differing, _jax.line_in_charge()))
+        raise BatchAxisError(call.undeclared(differing))
     return results, left, born
 
 
@@ -261,7 +267,7 @@ def _together(
                 differs[path] = state.source_location
             kept.append(call.before[path] if forgotten else value)
         if differs:
-            raise BatchAxisError(undeclared(differs, _jax.line_in_charge()))
+            raise BatchAxisError(call.undeclared(differs))
         # Results go out with their lanes in front; where they are wanted is known only now.
         return (
             [value for value, axis in zip(results, out_axes, strict=True) if axis is not None],

@@ -16,11 +16,12 @@ import attrs
 import jax
 
 from stategraph import _jax
+from stategraph.backends.vmap import Called
 from stategraph.errors import StateTypeError, TraceError, describe
 from stategraph.graph.node import Node
 from stategraph.graph.walk import path_text, walk
 from stategraph.state import State
-from stategraph.tracing.roots import function_roots
+from stategraph.tracing.roots import find_names, function_roots, known_as, nameless_models
 from stategraph.util.filter import to_predicate
 
 
@@ -49,6 +50,37 @@ class Lanes:
     isolated: bool
     new: NewStates | None = None
     """None for a plain ``vmap``."""
+    batches: bool = False
+    """Whether the lanes are the slices of a batch of ``map``."""
+    models: Mapping[int, tuple[str, ...]] = attrs.Factory(dict)
+    """Under which names the caller knows the models that the function is bound to, by id."""
+    nameless: Mapping[str, str] = attrs.Factory(dict)
+    """The names among these that are none of the caller's, with the class of what they stand for."""
+
+    def called_by(self, function: Callable[..., Any]) -> Lanes:
+        """With what the caller's variables say of the models of ``function``."""
+        models = nameless_models(function)
+        if not models:
+            return self
+        names = known_as(models, *_jax.user_variables())
+        nameless: dict[str, str] = {}
+        for model in models:
+            if id(model) not in names:
+                name = f"model{len(nameless) + 1}" if nameless else "model"
+                names[id(model)], nameless[name] = (name,), type(model).__name__
+        return attrs.evolve(self, models=names, nameless=nameless)
+
+    def called(
+        self,
+        function: Callable[..., Any],
+        states: Mapping[Any, State[Any]],
+        names: Mapping[int, str] | None = None,
+    ) -> Called:
+        """How the caller knows these States of ``function``; ``names`` are those without the models' own."""
+        if names is None or (states and self.models):
+            names, _ = find_names(function, models=self.models)
+        found = {key: names[id(state)] for key, state in states.items() if id(state) in names}
+        return Called(found, self.nameless, self.batches)
 
 
 # -------------------------------------------------------------------------------------- arguments and results

@@ -7,7 +7,8 @@ from typing import Any
 
 import jax
 
-from stategraph.augment.vmap import vmap
+from stategraph.augment.lanes import Lanes
+from stategraph.augment.vmap import MappedFunction
 from stategraph.compile.control import for_loop
 from stategraph.compile.progress import ProgressBar, as_bar
 from stategraph.errors import TraceError, describe
@@ -55,7 +56,7 @@ def map(
         )
     length = lengths[0]
     whole = length - length % batch_size
-    lanes = vmap(f)
+    lanes = MappedFunction(f, Lanes(0, 0, None, None, None, None, False, batches=True))
     results = []
     if whole:
         batches = jax.tree.map(lambda x: x[:whole].reshape(-1, batch_size, *x.shape[1:]), xs)

@@ -77,7 +77,7 @@ class MappedFunction:
             raise TypeError(f"vmap needs a function, not a {type(function).__name__}")
         functools.update_wrapper(self, function, updated=())
         self.function = function
-        self.spec = spec
+        self.spec = spec.called_by(function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         spec, function = self.spec, self.function
@@ -159,6 +159,7 @@ def record_vmap(
         out_states=tuple(plan.kept.items()),
         private=tuple(plan.private),
         keys=tuple(plan.keys),
+        called=spec.called(function, plan.shared, plan.names),
         out_avals=tuple(out_avals),
     )
     run.settle(plan)
@@ -202,6 +203,9 @@ class _Plan:
         self.kept: dict[Token, int] = {}
         self.private: list[Token] = []
         self.keys: list[Token] = []
+        self.shared: dict[Token, State[Any]] = {}
+        self.names: dict[int, str] = {}
+        """What the function calls its States, by id."""
 
 
 class _Run:
@@ -305,6 +309,7 @@ class _Run:
         recorder, spec, plan = self.recorder, self.spec, _Plan()
         mapped = {recorder.tokens[id(chosen.state)]: chosen.axis for chosen in self.mapped}
         names, _ = find_names(self.function)
+        plan.names = names
         wanted = selection("out_states", spec.out_states)
         for token in touched.written:
             owner: State[Any] = recorder.owners[token]
@@ -322,9 +327,13 @@ class _Run:
         changes[self.changes :] = [c for c in changes[self.changes :] if c[1] not in settled]
         born = {recorder.tokens[id(state)] for state in self.births}
         plan.private = [token for token in plan.private if token not in born]
-        shared = [token for token in touched.written if token not in plan.kept and token not in plan.private]
+        plan.shared = {
+            token: recorder.owners[token]
+            for token in touched.written
+            if token not in plan.kept and token not in plan.private
+        }
         for token in map(Token, range(len(self.before))):
-            if token not in shared and token not in plan.kept:
+            if token not in plan.shared and token not in plan.kept:
                 recorder.avals[token], recorder.trees[token] = self.before[token]
         for token in plan.private:
             if token >= len(self.before):

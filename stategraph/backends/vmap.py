@@ -8,9 +8,10 @@ where its lanes are kept, is an error here.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import attrs
 import jax
 
 from stategraph import _jax
@@ -26,6 +27,25 @@ from stategraph.passes.expand_transforms import (
     Expansion,
     Transformed,
 )
+
+
+@attrs.frozen(eq=False)
+class Called:
+    """How the caller of a ``vmap`` knows the States of the function, for errors. It holds no objects: programs
+    outlive models.
+    """
+
+    names: Mapping[Any, str] = attrs.Factory(dict)
+    """What reads as the State where the ``vmap`` was made, by token, later by symbol."""
+    nameless: Mapping[str, str] = attrs.Factory(dict)
+    """What such names begin with where no variable holds the model: what is put there, and its class."""
+    batches: bool = False
+    """Whether the lanes are the slices of a batch of ``augment.map``."""
+
+    def renamed(self, symbols: Mapping[Any, str]) -> Called:
+        """By symbol instead of token."""
+        names = {symbols[token]: name for token, name in self.names.items() if token in symbols}
+        return attrs.evolve(self, names=names)
 
 
 def expand_vmap(op: Op, again: bool) -> Expansion:
@@ -98,7 +118,7 @@ def _refuse_differences(op: Op, run: Callable[..., list[Any]], avals: Sequence[A
         if any(differs[first:end]):
             found[symbol.path] = created(op, symbol.path)
     if found:
-        raise BatchAxisError(undeclared(found, _place(op)))
+        raise BatchAxisError(undeclared(found, _place(op), op.location.note))
     for index, (axis, different) in enumerate(zip(op.attributes["out_axes"], differs, strict=False)):
         if axis is None and different:
             raise LoweringError(
@@ -111,19 +131,39 @@ def _refuse_differences(op: Op, run: Callable[..., list[Any]], avals: Sequence[A
             )
 
 
-def undeclared(states: dict[str, Location], at: Location) -> str:
+def undeclared(states: Mapping[str, Location], at: Location, called: Called | None) -> str:
     """The message for States that lanes leave different: their names, and where each was created."""
-    names = list(states)
+    called = called or Called()
+    places = {called.names.get(path, path): place for path, place in states.items()}
+    names, lanes = list(places), "slice" if called.batches else "lane"
+    keep = f"out_states={{0: [{', '.join(names)}]}}"
+    where = [
+        f"{stands} is the {kind} that is mapped"
+        for stands, kind in called.nameless.items()
+        if any(name.split(".")[0] == stands for name in names)
+    ]
+    where += [
+        f"{path} is the State created at {place.file}:{place.line}"
+        for path, place in states.items()
+        if path not in called.names and place.known
+    ]
+    explained = f" (where {', '.join(where)})" if where else ""
     return describe(
-        f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} written inside augment.vmap "
-        "with a value that depends on the lane.",
+        f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} written inside "
+        f"augment.{'map(..., batch_size=)' if called.batches else 'vmap'} "
+        f"with a value that depends on the {lanes}.",
         state="; ".join(
             f"{name}, created at {place.file}:{place.line}" if place.known else name
-            for name, place in states.items()
+            for name, place in places.items()
         ),
         at=at,
-        why="every lane has its own value at the end, and nothing says where these are kept",
-        fix=f"keep them, along axis 0: out_states={{0: [{', '.join(names)}]}}; or forget them: isolated=True",
+        why="the slices of a batch run at once and share every State, and each has its own value at the end"
+        if called.batches
+        else "every lane has its own value at the end, and nothing says where these are kept",
+        fix="run the slices one after another, so that each sees what the ones before it wrote: leave out "
+        f"batch_size; or keep a value for each, from one augment.vmap over all of them: {keep}{explained}"
+        if called.batches
+        else f"keep them, along axis 0: {keep}{explained}; or forget them: isolated=True",
     )
 
 

@@ -13,11 +13,12 @@ from typing import Any
 class Location:
     """File, line, function and name scope (``jax.named_scope``); empty fields when unknown.
 
-    ``source`` is what the tracer recorded (kept so that the compiler below can be told the same thing); it
-    takes no part in comparison.
+    ``source`` is what the tracer recorded (kept so that the compiler below can be told the same thing), and
+    ``note`` what it knows for an error at this op (of lanes: a ``backends.vmap.Called``); they take no part in
+    comparison.
     """
 
-    __slots__ = ("_fallback", "_fields", "_resolve", "source")
+    __slots__ = ("_fallback", "_fields", "_resolve", "note", "source")
 
     def __init__(
         self, file: str = "", line: int = 0, function: str = "", scope: str = "", source: Any = None
@@ -26,6 +27,7 @@ class Location:
         self._resolve: Callable[[Any], tuple[str, int, str, str]] | None = None
         self._fallback: Location | None = None
         self.source = source
+        self.note: Any = None
 
     @classmethod
     def deferred(
@@ -41,6 +43,7 @@ class Location:
         self._resolve = resolve
         self._fallback = fallback
         self.source = source
+        self.note = None
         return self
 
     @property

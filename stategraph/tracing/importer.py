@@ -455,6 +455,7 @@ class Importer:
             "private": tuple(Symbol(self.symbol(token)) for token in params["private"]),
             "shared": (),
         }
+        location.note = params["called"].renamed(self.symbols)
         return Op("xform.vmap", given, _types(eqn), attributes, [body], location)
 
     def product(self, eqn: Any, operands: list[Value], location: Location) -> Op:

@@ -21,6 +21,7 @@ from stategraph.graph.walk import path_text, walk
 from stategraph.state import State
 
 _NONE: Mapping[str, Any] = types.MappingProxyType({})
+_NO_MODELS: Mapping[int, tuple[str, ...]] = types.MappingProxyType({})
 
 
 def function_roots(function: Callable[..., Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:
@@ -76,17 +77,42 @@ def _names(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
         yield f"default{index}", value
 
 
+def nameless_models(function: Callable[..., Any]) -> list[Node]:
+    """The models that States are named relative to: a function's own, as in ``model.update``."""
+    return [root for prefix, root in function_roots(function) if not prefix and isinstance(root, Node)]
+
+
+def known_as(models: list[Node], *scopes: Mapping[str, Any]) -> dict[int, tuple[str, ...]]:
+    """Under which names, or attributes of Nodes with names, the variables in scope know these: paths by id."""
+    wanted = set(map(id, models))
+    found: dict[int, tuple[str, ...]] = {}
+    for scope in scopes if wanted else ():
+        # What begins with an underscore (a notebook's last result) comes last.
+        variables = sorted(scope.items(), key=lambda variable: str(variable[0]).startswith("_"))
+        for name, value in variables:
+            if id(value) in wanted:
+                found.setdefault(id(value), (name,))
+        for name, value in variables if len(found) < len(wanted) else ():
+            for attribute, part in getattr(value, "__dict__", {}).items() if isinstance(value, Node) else ():
+                if id(part) in wanted:
+                    found.setdefault(id(part), (name, attribute))
+    return found
+
+
 def find_names(
-    function: Callable[..., Any], arguments: Mapping[str, Any] = _NONE
+    function: Callable[..., Any],
+    arguments: Mapping[str, Any] = _NONE,
+    models: Mapping[int, tuple[str, ...]] = _NO_MODELS,
 ) -> tuple[dict[int, str], dict[int, str]]:
     """(names of States, names of arrays) reachable from a function and its arguments (by name), both by
-    object id.
+    object id; ``models`` are paths of what is nameless in the function, likewise.
     """
     states: dict[int, str] = {}
     arrays: dict[int, str] = {}
     roots = [*(((name,), argument) for name, argument in arguments.items()), *function_roots(function)]
     roots.sort(key=lambda root: _choice(root[1]))
     for prefix, root in roots:
+        prefix = prefix or models.get(id(root), ())
         if not isinstance(root, (Node, State, list, tuple, dict, jax.Array)):
             if hasattr(root, "shape") and prefix:
                 arrays.setdefault(id(root), path_text(prefix))

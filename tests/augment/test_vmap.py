@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 import stategraph as sg
-from stategraph.errors import StateAccessError, StateGraphError, StateTypeError
+from stategraph.errors import BatchAxisError, StateAccessError, StateGraphError, StateTypeError
 from stategraph.passes.manager import PassManager
 from tests.oracle import Made, agree
 from tests.support import roundtrip
@@ -299,6 +300,102 @@ def test_undeclared_states_that_differ_are_one_error_with_the_line_to_paste(way:
     text = str(caught.value)
     assert "a and b are written" in text and "out_states={0: [a, b]}" in text and "test_vmap.py" in text
     assert "count" not in text and float(a.value) == 0 and int(cell.count.value) == 0
+
+
+class Adder(sg.nn.Module):
+    def __init__(self) -> None:
+        self.h = sg.State(0.0)
+
+    def update(self, x: Any) -> Any:
+        self.h.value = self.h.value + x
+        return x
+
+
+class Owner(sg.nn.Module):
+    def __init__(self) -> None:
+        self.net = Adder()
+
+    def lanes(self) -> Any:
+        return vmap(self.net.update)
+
+
+def undeclared(way: str, call: Callable[..., Any]) -> str:
+    """The message of the error; ``jitted`` compiles the mapped function itself."""
+    with pytest.raises(BatchAxisError) as caught:
+        if way == "jitted":
+            sg.compile.jit(call)(XS)
+        else:
+            run(way, call, XS)
+    return str(caught.value)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("way", [*WAYS, "jitted"])
+def test_undeclared_states_have_the_name_under_which_the_caller_knows_the_model(way: str) -> None:
+    net = Adder()
+    bound = functools.partial(net.update)
+    for lanes in (vmap(net), vmap(net.update), vmap(bound), vmap(lambda x: net.update(x))):
+        text = undeclared(way, lanes)
+        assert text.startswith("net.h is written") and "out_states={0: [net.h]};" in text
+    assert float(net.h.value) == 0
+    line = text.split("out_states=")[1].split(";")[0]
+    vmap(net, out_states=eval(line))(XS)
+    assert close(net.h.value, XS)
+
+
+def test_undeclared_states_of_a_model_that_no_variable_holds_say_what_the_name_stands_for() -> None:
+    for way in ("eager", "jitted", "disable_jit"):
+        assert "out_states={0: [self.net.h]};" in undeclared(way, Owner().lanes())
+        text = undeclared(way, vmap(Adder()))
+        assert "out_states={0: [model.h]} (where model is the Adder that is mapped);" in text
+
+
+def test_an_undeclared_state_that_has_no_name_is_told_by_its_line() -> None:
+    class Plain:
+        def __init__(self) -> None:
+            self.v = sg.State(0.0)
+
+    plain = Plain()
+
+    def lane(x: Any) -> Any:
+        plain.v.value = x
+        return x
+
+    text = undeclared("eager", vmap(lane))
+    assert "out_states={0: [v]} (where v is the State created at" in text and "test_vmap.py" in text
+
+
+@pytest.mark.parametrize("outer", ["loop", "lanes", "grad"])
+def test_undeclared_states_have_that_name_in_what_stands_around_the_lanes(outer: str) -> None:
+    net = Adder()
+    call = {
+        "loop": lambda xs: sg.compile.for_loop(vmap(net), xs[None]),
+        "lanes": lambda xs: vmap(vmap(net))(xs[None]),
+        "grad": grad(lambda xs: vmap(net)(xs).sum()),
+    }[outer]
+    assert "out_states={0: [net.h]};" in undeclared("jitted", call)
+
+
+@pytest.mark.parametrize("way", ["eager", "jit", "disable_jit"])
+def test_slices_of_a_batch_that_leave_different_values_are_told_what_map_can_do(way: str) -> None:
+    net = Adder()
+    for call in (
+        lambda xs: sg.augment.map(net, xs, batch_size=3),
+        lambda xs: sg.augment.map(lambda x: net.update(x), xs, batch_size=3),
+    ):
+        text = undeclared(way, call)
+        assert text.startswith("net.h is written inside augment.map(..., batch_size=)")
+        assert (
+            "leave out batch_size" in text
+            and "augment.vmap over all of them: out_states={0: [net.h]}" in text
+        )
+        assert "isolated" not in text
+
+
+def test_the_names_of_callers_are_not_those_of_programs() -> None:
+    net = Adder()
+    program = sg.trace(vmap(net.update, out_states=net.h), XS).program
+    assert list(program.states) == ["h"]
 
 
 def test_writing_a_shared_state_through_a_condition_on_the_lane_is_that_error_too() -> None:
