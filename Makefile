@@ -4,7 +4,10 @@
 JOBS ?= 2
 VENV := .venv
 RUN := $(VENV)/bin/python
-PIP := $(RUN) -m pip --disable-pip-version-check --no-input
+
+# Modules are compiled once, when they are first imported: not all at installation, and not in every process again.
+INSTALL := $(RUN) -m pip --disable-pip-version-check --no-input install --quiet --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint docs bench test-matrix clean
@@ -17,7 +20,7 @@ demo: $(VENV)/.installed-demo ## train on digits, simulate spiking networks; dum
 	$(RUN) examples/spiking_demo.py $(ARGS)
 
 test: $(VENV)/.installed-dev ## run the tests
-	$(RUN) -m pytest -n $(JOBS) --dist loadfile -m "not docs" $(ARGS)
+	$(RUN) -m pytest -n $(JOBS) --dist worksteal -m "not docs" $(ARGS)
 
 lint: $(VENV)/.installed-dev ## ruff and mypy
 	$(RUN) -m ruff check .
@@ -38,7 +41,7 @@ clean: ## remove what the commands wrote, except .venv and .venvs
 
 # One environment; each set of extras is installed when it is first needed and when pyproject.toml changes.
 $(VENV)/.installed-%: pyproject.toml | $(RUN)
-	$(PIP) install --quiet --editable '.[$*]'
+	$(INSTALL) --editable '.[$*]'
 	@touch $@
 
 $(RUN):

@@ -5,6 +5,7 @@
 #   tools/test_matrix.sh newest [pytest arguments]    the newest JAX only, on the newest Python tested
 set -u
 cd "$(dirname "$0")/.." || exit 1
+unset PYTHONDONTWRITEBYTECODE  # modules are compiled when they are first imported, not in every process again
 
 pairs=("3.11 0.10.2" "3.12 newest" "3.13 newest")
 which=${1:-all}
@@ -20,9 +21,9 @@ run_pair() {  # PYTHON JAX INTERPRETER [pytest arguments]
   [ "$2" = newest ] || jax=("jax==$2" "jaxlib==$2")
   shift 3
   [ -x "$venv/bin/python" ] || "$interpreter" -m venv --clear "$venv" || return
-  "$venv/bin/python" -m pip --disable-pip-version-check --no-input install --quiet "${jax[@]}" -e '.[test]' || return
+  "$venv/bin/python" -m pip --disable-pip-version-check --no-input install --quiet --no-compile "${jax[@]}" -e '.[test]' || return
   "$venv/bin/python" -c 'import jax, sys; print("Python", sys.version.split()[0], "with JAX", jax.__version__)' || return
-  "$venv/bin/python" -m pytest -n "${JOBS:-2}" --dist loadfile -m core "$@"
+  "$venv/bin/python" -m pytest -n "${JOBS:-2}" --dist worksteal -m core "$@"
 }
 
 summary=""
