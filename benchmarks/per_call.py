@@ -94,7 +94,7 @@ def measure(sizes: tuple[int, ...] = (1, 10, 100, 1000), rounds: int = 25) -> li
             call = make(n)
             if call is not None:
                 calls[name] = call
-        times = interleaved(calls, inner=max(3, 1000 // n), rounds=rounds)
+        times = interleaved(calls, inner=max(20, 2000 // n), rounds=rounds)
         records.append(
             {
                 "n": n,

@@ -40,11 +40,15 @@ def bind(plan, jitted, shared, captured, acquire, release, epochs, SignatureMiss
                 donated, call = plan._claim(donated)
             kept = {kept}
             try:
-                if given is None:
-                    new, result = call(donated, kept, *args, **kwargs)
-                else:
+                if given is not None:
                     given = unshared(given, (donated, kept, args, kwargs))
                     new, result = call((donated, given), kept, *args, **kwargs)
+                elif kwargs:
+                    new, result = call(donated, kept, *args, **kwargs)
+                elif args:
+                    new, result = call(donated, kept, *args)
+                else:
+                    new, result = call(donated, kept)
             except SignatureMiss:
                 raise
             except BaseException as error:
