@@ -5,7 +5,8 @@ Each is a function of its own, which the kernel calls with the addresses and num
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from stategraph.backends.codegen.arithmetic import RULES, Element
 from stategraph.backends.codegen.indexing import read_at
 from stategraph.backends.codegen.llvm import Function, is_float, literal, llvm_type
 from stategraph.backends.codegen.places import Memory, Place, Scalar
+from stategraph.backends.codegen.quotients import VECTOR, in_blocks, quotients
 from stategraph.backends.codegen.schedule import Cluster, is_same, space_of, tensor
 from stategraph.ir.core import Constant, Op, Value
 from stategraph.ir.types import numpy_dtype
@@ -72,27 +74,43 @@ class ClusterWriter:
         """The loop; gives the slots of the kernel that hold reductions."""
         ops, space = self.cluster.ops, self.cluster.space
         totals = {op: self.start(op) for op in ops if op.name in REDUCTIONS}
-        if all(op in totals or self.is_flat(op) for op in ops):
+        flat = all(op in totals or self.is_flat(op) for op in ops)
+        if flat:
             space = (int(np.prod(space)),)
-        with self.f.nest(space) as counters:
-            self.counters = counters
-            self.linear = self.block.offset(counters, space)
-            for op in ops:
-                if op in totals:
-                    accumulate(self.f, op, totals[op], self.value(op.operands[0]))
-                else:
-                    self.element(op)
-            for op in ops:  # after all have been read
-                kept = self.block.small.get(op.result, op.result)
-                for pointer in self.block.stores.get(op.result, ()):
-                    where = self.parameter(pointer, "ptr")
-                    self.f.store(self.value(kept), where, tensor(kept).dtype, self.linear)
+        found = quotients(self) if flat and space[0] >= VECTOR else None
+        if found is not None:
+            rest = [op for op in ops if op not in found.late]
+            in_blocks(self, space[0], found, lambda: self.ops(rest, totals))
+        else:
+            with self.f.nest(space) as counters:
+                self.begin(counters, space)
+                self.ops(ops, totals)
         slots: dict[Op, str] = {}
         for op, slot in totals.items():
             dtype = tensor(op.result).dtype
             slots[op] = self.outer.variable(dtype)
             self.f.store(self.f.load(slot, dtype), self.parameter(slots[op], "ptr"), dtype)
         return slots
+
+    def begin(self, counters: list[str], space: Sequence[int] | None = None) -> None:
+        """Begin with another element, where no value is in a register."""
+        self.counters = counters
+        self.linear = counters[0] if space is None else self.block.offset(counters, space)
+        self.names.clear()
+        self.loaded.clear()
+
+    def ops(self, ops: Sequence[Op], totals: dict[Op, str]) -> None:
+        """What is done for one element: ops, and all that is stored."""
+        for op in ops:
+            if op in totals:
+                accumulate(self.f, op, totals[op], self.value(op.operands[0]))
+            else:
+                self.element(op)
+        for op in self.cluster.ops:  # after all have been read
+            kept = self.block.small.get(op.result, op.result)
+            for pointer in self.block.stores.get(op.result, ()):
+                where = self.parameter(pointer, "ptr")
+                self.f.store(self.value(kept), where, tensor(kept).dtype, self.linear)
 
     def is_flat(self, op: Op) -> bool:
         """Whether the op reads the elements at its own position only."""
@@ -118,7 +136,14 @@ class ClusterWriter:
         return self.loaded[key]
 
     def element(self, op: Op) -> None:
-        if op.name in RULES:
+        scaled = self.scaled(op)
+        if scaled is not None:
+            inner, x, factor = scaled
+            dtype, flags = tensor(op.result).dtype, self.f.contract
+            name = self.f.let(
+                f"fmul {flags}{llvm_type(dtype)} {self.argument(inner, x)}, {literal(factor, dtype)}"
+            )
+        elif op.name in RULES:
             constant = [type(self.block.kernel.aliases.of(o)) is Constant for o in op.operands]
             name = RULES[op.name](Element(self.f, op, [self.argument(op, o) for o in op.operands], constant))
         elif is_same(op):
@@ -126,6 +151,34 @@ class ClusterWriter:
         else:
             name = read_at(self.block, op, self.full_index(op.result))
         self.names[op.result] = name
+
+    def scaled(self, op: Op) -> tuple[Op, Value, Any] | None:
+        """(what is multiplied first, with what, the product of both literals) where a literal times a literal times a
+        number is asked for: like XLA, which multiplies the literals.
+        """
+        outer = self.factor(op) if op.name == "jax.mul" and self.f.contract else None
+        inner = outer[0].owner if outer else None
+        if outer is None or not isinstance(inner, Op) or inner not in self.cluster.ops:
+            return None
+        first = self.factor(inner)
+        if first is None:
+            return None
+        with np.errstate(all="ignore"):
+            product = first[1] * outer[1]
+        return (inner, first[0], product) if np.finfo(product.dtype).tiny <= abs(product) < np.inf else None
+
+    def factor(self, op: Op) -> tuple[Value, Any] | None:
+        """(x, c) of an op that is ``c * x`` for a literal c, or ``x / (1 / c)``."""
+        if op.name not in ("jax.mul", "jax.div") or not is_float(tensor(op.result).dtype):
+            return None
+        a, b = map(self.block.kernel.aliases.of, op.operands)
+        if op.name == "jax.mul" and type(a) is Constant:
+            a, b = b, a
+        if type(b) is not Constant or type(a) is Constant:
+            return None
+        number = np.asarray(b.data).reshape(-1)[0].astype(numpy_dtype(tensor(op.result).dtype))
+        with np.errstate(all="ignore"):
+            return a, (1 / number).astype(number.dtype) if op.name == "jax.div" else number
 
     def argument(self, op: Op, operand: Value) -> str:
         """An operand of an elementwise op, whose axes of length one stand for any length."""

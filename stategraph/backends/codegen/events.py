@@ -85,6 +85,10 @@ def _each_active(
     listed, count = active(block, events, dtype, size)
     number = f.load(count, "i64")
     last = f.let(f"sub nsw i64 {number}, 1")
+    if announce is not None:
+        few = f.let(f"icmp slt i64 {number}, {AHEAD}")
+        with f.loop(f.let(f"select i1 {few}, i64 {number}, i64 {AHEAD}")) as i:
+            announce(f.let(f"sext i32 {f.load(listed, 'i32', i)} to i64"))
     with f.loop(number) as i:
         if announce is not None:
             soon = f.let(f"add nuw nsw i64 {i}, {AHEAD}")

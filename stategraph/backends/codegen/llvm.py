@@ -98,6 +98,12 @@ class Function:
         self.slots.append(f"  {name} = alloca {stored_type(dtype)}")
         return name
 
+    def array(self, dtype: str, length: int) -> str:
+        """Memory of the function for a few values."""
+        name = self.fresh("kept")
+        self.slots.append(f"  {name} = alloca [{length} x {stored_type(dtype)}], align 64")
+        return name
+
     def address(self, pointer: str, index: str, dtype: str) -> str:
         if index == "0":
             return pointer
@@ -106,7 +112,7 @@ class Function:
     def load(self, pointer: str, dtype: str, index: str = "0") -> str:
         where = self.address(pointer, index, dtype)
         found = self.let(f"load {stored_type(dtype)}, ptr {where}, align {item_size(dtype)}")
-        return self.let(f"trunc i8 {found} to i1") if dtype == "bool" else found
+        return self.let(f"icmp ne i8 {found}, 0") if dtype == "bool" else found
 
     def store(self, value: str, pointer: str, dtype: str, index: str = "0") -> None:
         where = self.address(pointer, index, dtype)

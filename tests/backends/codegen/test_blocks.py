@@ -146,3 +146,24 @@ def test_random_numbers_of_scalars_and_shapes_of_one() -> None:
         ]
 
     check(function, X, jnp.float32(3))
+
+
+def test_literals_in_a_row_are_multiplied_first() -> None:
+    def function(x: Any) -> list[Any]:
+        return [
+            0.1 * (x / 20),
+            (x * 3) * 7,
+            1e30 * (x * 1e30),
+            1e-30 * (x / 1e30),
+            x / 20 * 0.1 + x / 20,
+            (x * 1e30) * 1e-30,
+        ]
+
+    x = jnp.concatenate([X, jnp.float32([1e-30, -0.0, jnp.inf, jnp.nan])])
+    wide = np.asarray(x, np.float64)
+    with np.errstate(all="ignore"):
+        wanted = [np.asarray(part, np.float32) for part in function(wide)]
+        wanted[2], wanted[3] = [
+            (x * f) * f for x, f in ((np.asarray(x), np.float32(1e30)), (np.asarray(x), np.float32(1e-30)))
+        ]
+    assert_same(natively(function, x), wanted, ulps=2)
