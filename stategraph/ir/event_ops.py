@@ -8,6 +8,8 @@
 ``event.dense``      events and a matrix; ``transposed``: the matrix comes first
 ``event.jit``        events through synapses that a seed (two u32) makes: each exists with probability ``prob``, and its weight is
                      ``weight``, or for another ``law`` than "one" ``weight[0] + weight[1] * x`` with a random ``x``
+``event.compact``    where a bool array is true: how many elements are, then their places, counted over all axes, in order; what
+                     comes after these is unspecified
 ``event.declare``    a value as it is, of which the user says that it holds events: ``rate`` is the share of active
                      elements, ``use`` pins the products with it ("events", "dense"); None leaves it open
 
@@ -28,6 +30,7 @@ EVENT_OPS = (
     "event.dense",
     "event.jit",
     "event.csr_ring",
+    "event.compact",
     "event.declare",
 )
 
@@ -201,6 +204,18 @@ def _verify_declare(op: Op) -> str | None:
     return None if use in (None, "events", "dense") else "its attribute use is 'events', 'dense' or None"
 
 
+def _verify_compact(op: Op) -> str | None:
+    types = _tensors(op, 1)
+    if isinstance(types, str):
+        return types
+    events, result = types
+    if events.dtype != "bool":
+        return f"the events are {events}; they are bool"
+    if (result.dtype, result.shape) != ("i32", (1 + events.size,)):
+        return f"its result is {result}; of {events.size} events it is i32[{1 + events.size}]"
+    return None
+
+
 register_op("event.csr", summary="events through sparse synapses", effects=no_effects, verify=_verify_csr)
 register_op(
     "event.csr_add",
@@ -218,6 +233,7 @@ register_op("event.dense", summary="events times a matrix", effects=no_effects, 
 register_op(
     "event.jit", summary="events through synapses made of a seed", effects=no_effects, verify=_verify_jit
 )
+register_op("event.compact", summary="list the places of events", effects=no_effects, verify=_verify_compact)
 register_op(
     "event.declare", summary="say that a value holds events", effects=no_effects, verify=_verify_declare
 )

@@ -26,7 +26,18 @@ from stategraph.errors import describe
 from stategraph.nn.clocks import Clock, clock
 from stategraph.nn.monitors import Monitor, as_spikes, time_step
 from stategraph.nn.records import Recording
-from stategraph.nn.running_chunks import Shelf, bytes_of, chunk_lengths, is_sparse, room_for, rows_of, written
+from stategraph.nn.running_chunks import (
+    Listed,
+    Shelf,
+    can_list,
+    chunk_lengths,
+    is_sparse,
+    room_for,
+    rows_of,
+    sizes_of,
+    sizes_of_leaves,
+    written,
+)
 from stategraph.nn.running_inputs import Inputs, inputs_of
 from stategraph.nn.units import TIME, number
 from stategraph.recording import LOCAL
@@ -139,9 +150,9 @@ class Loop:
     unit: Any
     """The unit in which ``dt`` was given, and the steps see the time; None for a plain number (ms)."""
 
-    def body(self, steps: int, spikes_as_bool: bool) -> Callable[..., Any]:
+    def body(self, steps: int, spikes_as_bool: bool, listed: bool = False) -> Callable[..., Any]:
         """A function that makes steps: of how many the run has made before, and the rows and constants of the inputs. It returns
-        the number of the first step, and what is recorded.
+        the number of the first step, and what is recorded: spikes as the program has them, as bools, or listed.
         """
 
         def loop(before: Any, rows: list[Any], constants: list[Any], bar: Any = None) -> Any:
@@ -165,6 +176,9 @@ class Loop:
                 return jax.lax.scan(step, carry, (jnp.arange(steps, dtype=jnp.int32), rows))
 
             buffers, stacked = with_bar(bar, scan, step, begin, steps)
+            if listed:
+                spikes = [entry.name for entry in self.monitor.entries if entry.spikes]
+                stacked |= {name: Listed.of(stacked[name]) for name in spikes}
             self.clock.advance(first, steps, self.dt)
             return first, {**stacked, **buffers}
 
@@ -198,7 +212,8 @@ class Loop:
         """The steps chunk by chunk; what a chunk recorded is put away while the next one runs."""
         shelves = {entry.name: Shelf(entry, steps, self.dt) for entry in self.monitor.entries}
         live = None if bar is None else Live(bar, steps)
-        lengths = chunk_lengths(steps, self.bytes_per_step(steps), live is not None)
+        listed = can_list()
+        lengths = chunk_lengths(steps, *self._sizes(steps, listed), live is not None)
         began: Any = None
         done = 0
         waiting: tuple[Any, ...] = ()
@@ -209,21 +224,23 @@ class Loop:
 
         if live is not None:
             live.start()
+        clerk = ThreadPoolExecutor(1, "stategraph-run") if shelves and len(lengths) > 1 else None
         try:
-            with ThreadPoolExecutor(1, "stategraph-run") as clerk:
-                for length in lengths:
-                    away = clerk.submit(put_away, *waiting) if waiting else None
-                    first, found = self._chunk(done, length)
-                    began = first if began is None else began
-                    waiting = (done, length, found)
-                    done += length
-                    if away is not None:
-                        away.result()
-                    if live is not None:
-                        jax.block_until_ready(first)
-                        live.move(done, {"i": done})
+            for length in lengths:
+                away = clerk.submit(put_away, *waiting) if clerk is not None and waiting else None
+                first, found = self._chunk(done, length, listed)
+                began = first if began is None else began
+                waiting = (done, length, found)
+                done += length
+                if away is not None:
+                    away.result()
+                if live is not None:
+                    jax.block_until_ready(first)
+                    live.move(done, {"i": done})
             put_away(*waiting)
         finally:
+            if clerk is not None:
+                clerk.shutdown()
             if live is not None:
                 live.close()
         start = int(began)
@@ -235,14 +252,14 @@ class Loop:
             start,
         )
 
-    def _chunk(self, before: int, length: int) -> Any:
+    def _chunk(self, before: int, length: int, listed: bool) -> Any:
         """One chunk, compiled once for all of this length."""
-        body = self.body(length, spikes_as_bool=True)
+        body = self.body(length, spikes_as_bool=True, listed=listed)
         operands = (np.int32(before), self.inputs.rows(before, before + length), self.inputs.constants())
         if _jax.under_disable_jit():
             return body(*operands)
         functions, options = self._identity()
-        return run_cached("run", functions, (length, options), lambda *given: body(*given), operands)
+        return run_cached("run", functions, (length, listed, options), lambda *given: body(*given), operands)
 
     def _identity(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """What a step does: the objects that it computes with, and the rest."""
@@ -256,14 +273,22 @@ class Loop:
             tuple([entry.key for entry in entries]),
         )
 
-    def bytes_per_step(self, steps: int) -> float:
-        """How much a step records."""
-        entries = self.monitor.entries
-        unknown = [entry.name for entry in entries if entry.kind.startswith("function")]
-        known = sum(bytes_of(entry) for entry in entries if entry.name not in unknown)
-        return known + (self._bytes_of_functions(unknown) if unknown and steps else 0)
+    def _sizes(self, steps: int, listed: bool) -> tuple[float, int]:
+        """What a step records: bytes, and how many places its spikes take at most where they are listed."""
+        unknown = [entry.name for entry in self.monitor.entries if entry.kind.startswith("function")]
+        found = self._sizes_of_functions(unknown) if unknown and steps else {}
+        nbytes, places = 0.0, 0
+        for entry in self.monitor.entries:
+            size, itself = found[entry.name] if entry.name in found else sizes_of(entry)
+            if not entry.spikes:
+                nbytes += itself
+            elif listed:
+                places += size
+            else:
+                nbytes += size
+        return nbytes, places
 
-    def _bytes_of_functions(self, names: list[str]) -> float:
+    def _sizes_of_functions(self, names: list[str]) -> dict[str, tuple[int, float]]:
         """What functions return is known when a step was traced; that is done once for each model and what it does."""
         functions, options = self._identity()
         key = (options, tuple([function_key(function, []) for function in functions]))
@@ -271,10 +296,9 @@ class Loop:
         if key not in sizes:
             row = [leaf[0] for leaf in self.inputs.rows(0, 1)]
             looked = eval_shape(lambda i: self.step(i, row, self.inputs.constants()), jnp.int32(0))
-            leaves = jax.tree.leaves([looked[name] for name in names])
-            sizes[key] = float(sum(leaf.dtype.itemsize * leaf.size for leaf in leaves))
+            sizes[key] = {name: sizes_of_leaves(looked[name]) for name in names}
         return sizes[key]
 
 
-_SIZES: WeakKeyDictionary[Any, dict[Hashable, float]] = WeakKeyDictionary()
-"""How many bytes the functions among the monitors of a step give."""
+_SIZES: WeakKeyDictionary[Any, dict[Hashable, dict[str, tuple[int, float]]]] = WeakKeyDictionary()
+"""How many elements and bytes the functions among the monitors of a step give."""

@@ -2,41 +2,57 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from typing import Any
 
+import attrs
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from stategraph.backends.events.compact_primitive import compact
+from stategraph.backends.native.binding import available
 from stategraph.nn.monitors import Entry
 from stategraph.spikes import Spikes, events
 
 CHUNK_BYTES = 8 << 20
 """How much a chunk records, before it is put away."""
+PLACES = 1 << 26
+"""How many spikes there is room for in a chunk; those that are not there take no memory."""
 LONGEST = 10_000
 """Steps of a chunk, at most."""
 SHORTEST = 100
 """Steps of a chunk, at least."""
 
 
-def bytes_of(entry: Entry) -> float:
-    """How much a monitor of a State, or of spikes, records in a step."""
+def sizes_of(entry: Entry) -> tuple[int, float]:
+    """How many elements and bytes a monitor of a State, or of spikes, records in a step."""
     if entry.spikes:
-        return entry.size(entry.shape or ())
+        size = entry.size(entry.shape or ())
+        return size, float(size)
     leaves = entry.target._peek()
-    return float(sum(leaf.dtype.itemsize * entry.size(leaf.shape) for leaf in leaves)) / entry.every
+    sizes = [entry.size(leaf.shape) for leaf in leaves]
+    nbytes = sum(leaf.dtype.itemsize * size for leaf, size in zip(leaves, sizes, strict=True))
+    return sum(sizes), nbytes / entry.every
 
 
-def chunk_lengths(steps: int, bytes_per_step: float, shown: bool) -> list[int]:
+def sizes_of_leaves(tree: Any) -> tuple[int, float]:
+    """How many elements and bytes arrays have."""
+    leaves = jax.tree.leaves(tree)
+    return sum(leaf.size for leaf in leaves), float(sum(leaf.dtype.itemsize * leaf.size for leaf in leaves))
+
+
+def chunk_lengths(steps: int, nbytes: float, places: int, shown: bool) -> list[int]:
     """The lengths of the chunks of a run: all equal where that is possible, so that there is one program to compile.
 
     Args:
       steps: how many steps the run has.
-      bytes_per_step: what each of them records.
+      nbytes: what each of them records.
+      places: how many spikes each of them lists at most.
       shown: whether progress is shown, after each chunk.
     """
-    most = min(LONGEST, int(CHUNK_BYTES / max(bytes_per_step, 1e-9)))
+    most = min(LONGEST, int(CHUNK_BYTES / max(nbytes, 1e-9)), PLACES // max(places, 1))
     if shown:
         most = min(most, _round(steps // 20))
     most = _round(max(most, SHORTEST))
@@ -90,6 +106,49 @@ def rows_of(entry: Entry, found: Any, before: int, length: int) -> Any:
     return jax.tree.map(lambda leaf: leaf[late :: entry.every], found)
 
 
+# ------------------------------------------------------------------------------------------- lists of spikes
+
+
+@jax.tree_util.register_pytree_node_class
+@attrs.frozen
+class Listed:
+    """The spikes of a chunk, as the program lists them."""
+
+    places: Any
+    """``event.compact`` of them."""
+    shape: tuple[int, ...]
+    """That of a step."""
+
+    @classmethod
+    def of(cls, stacked: Any) -> Any:
+        """The list of bools ``(steps, *shape)``; these, where places are beyond what a list can say."""
+        if stacked.size >= np.iinfo(np.int32).max:
+            return stacked
+        return cls(compact(stacked), stacked.shape[1:])
+
+    def events(self) -> tuple[np.ndarray, np.ndarray]:
+        """(step, place in it) of each spike."""
+        array = np.asarray(self.places)
+        places = array[1 : 1 + array[0]]
+        width = np.int32(math.prod(self.shape))
+        steps = places // width if len(places) else places.copy()
+        return steps, places - steps * width
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[int, ...]]:
+        """For JAX: what it holds, and the rest."""
+        return (self.places,), self.shape
+
+    @classmethod
+    def tree_unflatten(cls, shape: tuple[int, ...], children: tuple[Any, ...]) -> Listed:
+        """For JAX: the reverse of ``tree_flatten``."""
+        return cls(*children, shape)
+
+
+def can_list() -> bool:
+    """Whether the program lists spikes: where a kernel does, without looking at what is not there."""
+    return jax.default_backend() == "cpu" and importlib.util.find_spec("numba") is not None and available()
+
+
 # ------------------------------------------------------------------------------------------- putting away
 
 
@@ -115,10 +174,14 @@ class Shelf:
     def put(self, before: int, length: int, found: Any) -> None:
         """Put away what ``length`` steps recorded after ``before`` ones."""
         if self.entry.spikes:
-            array = np.asarray(found)
-            self.row = array.shape[1:]
-            steps, places = events(array.reshape(length, -1))
-            self.events.append((steps + np.int32(before), places))
+            if isinstance(found, Listed):
+                self.row = found.shape
+                steps, places = found.events()
+            else:
+                array = np.asarray(found)
+                self.row = array.shape[1:]
+                steps, places = events(array.reshape(length, -1))
+            self.events.append((steps + np.int32(before) if before else steps, places))
             return
         arrays = jax.tree.map(
             np.asarray, rows_of(self.entry, jax.tree.map(np.asarray, found), before, length)
@@ -138,7 +201,9 @@ class Shelf:
         """All of it; ``first`` is the number of the first step."""
         if not self.entry.spikes:
             return self.rows
-        steps, places = (np.concatenate(parts) for parts in zip(*self.events, strict=True))
+        steps, places = (
+            parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in zip(*self.events, strict=True)
+        )
         shape, members = self.row, None
         if self.entry.index is not None and self.entry.shape is not None:
             shape = self.entry.shape

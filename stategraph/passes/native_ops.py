@@ -111,6 +111,8 @@ INLINED = frozenset(("flow.custom_jvp", "flow.custom_vjp", "flow.call", "xform.r
 """Ops that run their first region once."""
 CONTROL = frozenset(("flow.scan", "flow.while", "flow.cond"))
 EVENTS = frozenset(("event.csr", "event.csr_add", "event.dense"))
+COMPACT = "event.compact"
+"""Lists events: with the loop that stacks them, no stack is made."""
 
 
 def why_not(op: Op) -> str | None:
@@ -226,6 +228,7 @@ _RULES: dict[str, Callable[[Op], str | None]] = {
     **dict.fromkeys(INLINED, _call),
     **dict.fromkeys(CONTROL, _inside),
     **dict.fromkeys(EVENTS, _event),
+    COMPACT: _fine,
     "jax.pow": _power,
     "jax.integer_pow": _integer_power,
     "jax.gather": _gather,

@@ -20,7 +20,7 @@ from stategraph.ir.registry import effects_of
 from stategraph.passes.base import Pass, PassError
 from stategraph.passes.context import Context
 from stategraph.passes.edit import LOOPS, REWRITER
-from stategraph.passes.native_ops import CONTROL, EVENTS, why_not
+from stategraph.passes.native_ops import COMPACT, CONTROL, EVENTS, why_not
 from stategraph.passes.registry import register
 
 KERNEL = "native.kernel"
@@ -59,7 +59,7 @@ class OutlineNative(Pass):
                 continue
             reason = why_not(op)
             if reason is None and (self.loops or op.name not in LOOPS):
-                outline([op], context)
+                outline([op, *_lists_of(op)], context)
                 continue
             if reason is not None:
                 context.explain(op, "stays a loop of XLA", reason=reason)
@@ -68,6 +68,16 @@ class OutlineNative(Pass):
         for group in groups(region):
             if len(group) >= self.min_ops and self._wanted(group):
                 outline(group, context)
+
+
+def _lists_of(loop: Op) -> list[Op]:
+    """The ops that list the events that a loop stacks, where nobody else needs the stack."""
+    if loop.name != "flow.scan" or loop.attributes["reverse"]:
+        return []
+    stacks = loop.results[loop.attributes["carry"] :]
+    users = [stack.users[0] for stack in stacks if len(stack.users) == 1]
+    found = [user for user in users if user.name == COMPACT and user.parent is loop.parent]
+    return sorted(found, key=loop.parent.ops.index) if found and loop.parent is not None else []
 
 
 def groups(region: Region) -> list[list[Op]]:

@@ -28,7 +28,7 @@ from stategraph.backends.codegen.schedule import (
 )
 from stategraph.backends.codegen.stages import STAGES
 from stategraph.ir.core import Constant, Op, Region, Value
-from stategraph.passes.native_ops import REDUCTIONS
+from stategraph.passes.native_ops import COMPACT, REDUCTIONS
 
 
 class Block:
@@ -51,6 +51,8 @@ class Block:
         """Values of clusters that are kept as the bools that they were made of."""
         self.given: dict[Value, str] = {}
         """Memory for the result of a stage."""
+        self.listed: dict[Value, Op] = {}
+        """What a loop stacks for nobody but an op that lists it: the loop lists it itself, row by row."""
         self.copied: list[int] = []
         """Results that are copied to their targets at the end."""
 
@@ -86,6 +88,8 @@ class Block:
         for step in self.schedule.steps:
             if isinstance(step, Stage) and step.op.name == "event.csr_add":
                 self.share(step.op)
+            if isinstance(step, Stage) and step.op.name == COMPACT:
+                self.list_within(step.op)
         for number, step in enumerate(self.schedule.steps):
             if not isinstance(step, Cluster):
                 continue
@@ -113,6 +117,16 @@ class Block:
                 pointer = self.given.setdefault(op.result, "") or self.memory_for(op.result)
                 self.given[op.result] = pointer
                 self.stores[start] = [pointer]
+
+    def list_within(self, op: Op) -> None:
+        """Let the loop that stacks events list them, where nobody needs the stack."""
+        stack = self.kernel.aliases.of(op.operands[0])
+        loop = stack.owner
+        if not isinstance(loop, Op) or loop.name != "flow.scan" or loop not in self.schedule.step_of:
+            return
+        is_stack = stack.index >= loop.attributes["carry"] and not loop.attributes["reverse"]
+        if is_stack and self.uses(stack) == [op] and not any(stack is value for value in self.yielded):
+            self.listed[stack] = op
 
     def small_memory_for(self, op: Op) -> str:
         """Working memory for a value of a cluster: a bool that was made a number is kept as what it was."""
@@ -306,15 +320,18 @@ class Block:
         return Memory(self.f.address(source.pointer, self.offset(start, shape), source.dtype), source.dtype)
 
     def stage(self, op: Op) -> None:
+        if op in self.listed.values():
+            return
+        results = [self.listed[result].result if result in self.listed else result for result in op.results]
         targets = []
-        for result in op.results:
+        for result in results:
             type_ = tensor(result)
             if type_.size == 1:
                 targets.append(self.f.variable(type_.dtype))
             else:
                 targets.append(self.given.get(result) or self.memory_for(result))
         STAGES[op.name](self, op, targets)
-        for result, pointer in zip(op.results, targets, strict=True):
+        for result, pointer in zip(results, targets, strict=True):
             if tensor(result).size == 1:
                 self.places[result] = Scalar(self.f.load(pointer, tensor(result).dtype))
             else:

@@ -39,15 +39,25 @@ def _nonzero(block: Block, value: str, dtype: str, lanes: int = 0) -> str:
 
 def active(block: Block, events: str, dtype: str, size: int) -> tuple[str, str]:
     """Lists the active neurons: (memory of i32, a slot with their number, an i64)."""
-    f = block.f
     listed = block.kernel.allocate(4 * size)
-    count = f.variable("i64", "count")
-    f.store("0", count, "i64")
+    count = block.f.variable("i64", "count")
+    block.f.store("0", count, "i64")
+    append(block, events, dtype, size, listed, count)
+    return listed, count
+
+
+def append(
+    block: Block, events: str, dtype: str, size: int, listed: str, count: str, base: str = "0"
+) -> None:
+    """Write the places of active neurons, counted from ``base``, behind the first ``count`` of a list, and count them."""
+    f = block.f
     lanes = CHUNK // item_size(dtype)
     type_, bits = stored_type(dtype), f"i{lanes}"
 
     def note(index: str) -> None:
         number = f.load(count, "i64")
+        if base != "0":
+            index = f.let(f"add nuw nsw i64 {index}, {base}")
         f.store(f.let(f"trunc i64 {index} to i32"), listed, "i32", number)
         f.store(f.let(f"add nuw nsw i64 {number}, 1"), count, "i64")
 
@@ -71,7 +81,32 @@ def active(block: Block, events: str, dtype: str, size: int) -> tuple[str, str]:
         value = f.let(f"load {type_}, ptr {f.address(events, rest, dtype)}, align {item_size(dtype)}")
         with f.when(_nonzero(block, value, dtype)):
             note(rest)
-    return listed, count
+
+
+class Listing:
+    """The result of ``event.compact`` as it grows; ``target`` is its memory."""
+
+    def __init__(self, block: Block, target: str) -> None:
+        self.block, self.target = block, target
+        self.count = block.f.variable("i64", "count")
+        block.f.store("0", self.count, "i64")
+        self.listed = block.f.address(target, "1", "i32")
+
+    def add(self, events: str, size: int, base: str = "0") -> None:
+        """List what is active among ``size`` bools, whose places are counted from ``base``."""
+        append(self.block, events, "bool", size, self.listed, self.count, base)
+
+    def finish(self) -> None:
+        """Write how many there are."""
+        f = self.block.f
+        f.store(f.let(f"trunc i64 {f.load(self.count, 'i64')} to i32"), self.target, "i32")
+
+
+def compact(block: Block, op: Op, targets: Sequence[str]) -> None:
+    """``event.compact``."""
+    listing = Listing(block, targets[0])
+    listing.add(_array(block, op.operands[0]), tensor(op.operands[0]).size)
+    listing.finish()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from stategraph.backends.codegen.arithmetic import convert
 from stategraph.backends.codegen.clusters import accumulate, identity
-from stategraph.backends.codegen.events import csr, dense
+from stategraph.backends.codegen.events import Listing, compact, csr, dense
 from stategraph.backends.codegen.llvm import is_float, item_size, llvm_type
 from stategraph.backends.codegen.places import Memory, Scalar, Target
 from stategraph.backends.codegen.schedule import tensor
@@ -42,6 +42,8 @@ def _scan(block: Block, op: Op, targets: Sequence[str]) -> None:
         place if isinstance(place, Scalar) else block.memory(operand)
         for operand, place in ((operand, block.place(operand)) for operand in op.operands[count:])
     ]
+    lists = {i: Listing(block, targets[i]) for i, result in enumerate(op.results) if result in block.listed}
+    listed = {i: block.kernel.allocate(tensor(region.yielded[i]).size) for i in lists}
     with f.loop(length) as step:
         if op.attributes["reverse"]:
             step = f.let(f"sub nsw i64 {length - 1}, {step}")
@@ -53,9 +55,19 @@ def _scan(block: Block, op: Op, targets: Sequence[str]) -> None:
             else:
                 _place(block, arg, _row(block, place, arg, step))
         goals = [Target(target, arg) for arg, target in zip(region.args[:count], targets, strict=False)]
-        for value, target in zip(region.yielded[count:], targets[count:], strict=True):
-            goals.append(Target(target if length == 1 else _row(block, target, value, step)))
+        for index, value in enumerate(region.yielded[count:], count):
+            if index in listed:
+                goals.append(Target(listed[index]))
+            else:
+                goals.append(
+                    Target(targets[index] if length == 1 else _row(block, targets[index], value, step))
+                )
         block.inner(region, goals)
+        for index, listing in lists.items():
+            size = tensor(region.yielded[index]).size
+            listing.add(listed[index], size, f.let(f"mul nuw nsw i64 {step}, {size}"))
+    for listing in lists.values():
+        listing.finish()
 
 
 def _row(block: Block, pointer: str, value: Value, step: str) -> str:
@@ -224,5 +236,6 @@ STAGES: dict[str, Stage] = {
     "event.csr": csr,
     "event.csr_add": csr,
     "event.dense": dense,
+    "event.compact": compact,
     **dict.fromkeys(REDUCTIONS, _reduce),
 }

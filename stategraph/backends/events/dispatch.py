@@ -72,6 +72,8 @@ TABLE: tuple[Row, ...] = (
     Row("event.csr_ring", "cpu", True, "native: list, rows, in place", ring.ring_native),
     Row("event.csr_ring", "cpu", False, "loop over active rows", _always(ring.ring_by_rows)),
     Row("event.csr_ring", None, False, "all synapses", _always(ring.ring_by_synapses)),
+    Row("event.compact", "cpu", True, "native: list", native.places),
+    Row("event.compact", None, False, "all elements", _always(generic.places)),
     Row("event.dense", None, False, "matrix product", _if_small),
     Row("event.dense", "cpu", True, "native: list, rows; matrix product above a threshold", native.dense),
     Row("event.dense", "cpu", False, "loop over active rows", _always(generic.dense_by_rows)),

@@ -67,11 +67,19 @@ def added(product: Callable[..., Any]) -> Callable[..., Any]:
     return lambda total, *operands, **params: total + product(*operands, **params)
 
 
+def places(events: Any) -> Any:
+    """``event.compact``; what is unspecified is 0."""
+    flat = events.reshape(-1)
+    (found,) = jnp.nonzero(flat, size=flat.size, fill_value=0)
+    return jnp.concatenate([flat.sum(dtype=jnp.int32)[None], found.astype(jnp.int32)])
+
+
 MEANINGS: dict[str, Callable[..., Any]] = {
     "event.csr": csr_by_synapses,
     "event.csr_add": added(csr_by_synapses),
     "event.csr_outer": outer_by_synapses,
     "event.dense": dense_whole,
+    "event.compact": places,
     "event.declare": lambda x, *, rate, use: x,
 }
 """What each op computes, without looking at what is active."""

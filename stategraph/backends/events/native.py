@@ -35,6 +35,10 @@ def event_compact(events, ids, count):
     count[()] = compact(events, ids)
 
 
+def event_places(events, out):
+    out[0] = compact(events.reshape(-1), out[1:])
+
+
 def event_rows(ids, count, events, weight, indptr, indices, out):
     out[:] = 0
     add_rows(ids, count[()], events, weight, indptr, indices, out)
@@ -176,6 +180,13 @@ def csr_outer(avals: Any, *, shape: tuple[int, int]) -> Compute | None:
         return kernel and (lambda *given, **params: kernel(*given, shapes=[indices.shape])[0])
     through = _through_list("event_outer", pre, avals, _like(post, 1))
     return through and (lambda pre, *others, **params: through(pre, *others, size=indices.shape[0]))
+
+
+def places(avals: Any) -> Compute | None:
+    """``event.compact`` by a kernel, None when there is none."""
+    events = avals[0]
+    kernel = bind(_SOURCE, "event_places", [_tensor(events)], [Tensor("i32", (None,))])
+    return kernel and (lambda events: kernel(events, shapes=[(1 + events.size,)])[0])
 
 
 def dense(avals: Any, *, transposed: bool, threshold: float | None) -> Compute | None:
