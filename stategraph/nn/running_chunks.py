@@ -141,7 +141,7 @@ class Listed:
     @classmethod
     def tree_unflatten(cls, shape: tuple[int, ...], children: tuple[Any, ...]) -> Listed:
         """For JAX: the reverse of ``tree_flatten``."""
-        return cls(*children, shape)
+        return cls(children[0], shape)
 
 
 def can_list() -> bool:
