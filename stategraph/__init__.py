@@ -1,5 +1,7 @@
 """StateGraph: stateful models as explicit, printable programs on JAX."""
 
+from typing import TYPE_CHECKING, Any
+
 from stategraph import (
     augment,
     compile,
@@ -42,11 +44,26 @@ from stategraph.state import (
 )
 from stategraph.state_groups import HiddenGroupState, HiddenTreeState
 from stategraph.state_hooks import clear_state_hooks, list_state_hooks, register_state_hook
-from stategraph.state_new import catch_new_states, check_state_value_tree, maybe_state
+from stategraph.state_new import catch_new_states, check_state_jax_tracer, check_state_value_tree, maybe_state
 from stategraph.tracing.entry import lower, trace
 from stategraph.tracing.export import export, load_exported
 from stategraph.util.managers import StateDictManager
 from stategraph.util.treefy import TreefyState
+
+_REPLACED = {
+    "StateTraceStack": "stategraph.trace(function, ...): the States that a function accesses, by name"
+}
+"""What BrainState has for its own insides, and what there is instead."""
+
+
+if not TYPE_CHECKING:  # for type checkers, what is not here is an error
+
+    def __getattr__(name: str) -> Any:
+        if name in _REPLACED:
+            why = "compiled calls access State without Python, so that nothing could collect what they do"
+            raise AttributeError(errors.describe(f"stategraph has no {name}.", why=why, fix=_REPLACED[name]))
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "BatchAxisError",
@@ -68,6 +85,7 @@ __all__ = [
     "__version__",
     "augment",
     "catch_new_states",
+    "check_state_jax_tracer",
     "check_state_value_tree",
     "clear_state_hooks",
     "compile",

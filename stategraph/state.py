@@ -389,6 +389,17 @@ class State(Members, Operators, Generic[T]):
             different_on_devices([self._describe()], sorted(axes), _jax.here(), self.source_location)
         )
 
+    def _check_access(self) -> None:
+        """Refuse a State that cannot be read and written here."""
+        recorder = LOCAL.recorder
+        if recorder is not None and recorder.token(self) is not None:
+            return
+        for cell in self._cells:
+            if type(cell.v) in _SPECIAL:
+                self._refuse(cell.v)
+        if recorder is None and _jax.current_trace() is not None:
+            self._check_foreign_write()
+
     def _check_foreign_write(self) -> None:
         if id(self) in LOCAL.shards or LOCAL.writable is not None or self._is_at_home():
             return

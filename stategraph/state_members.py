@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stategraph import state_hooks, units
+from stategraph.errors import CallError, StateAccessError, describe
 from stategraph.recording import MISSING
 from stategraph.state_hooks import Hookable
 
@@ -17,6 +18,27 @@ class Members(Hookable):
     """The base class of State that holds these methods."""
 
     __slots__ = ()
+
+    @classmethod
+    def init(cls, fn: Any, in_size: Any, batch_size: int | None = None, tag: str | None = None) -> Any:
+        """A State of this kind with a first value from whatever stands for it, as in ``stategraph.nn.init.param``.
+
+        Args:
+          fn: an initialiser, a function of a shape, an array or a number.
+          in_size: the shape, without a batch.
+          batch_size: the length of a leading axis to add; None for none.
+          tag: a tag for filters.
+
+        Example:
+
+        >>> import stategraph as sg
+        >>> sg.HiddenState.init(sg.nn.init.ZeroInit(), (3,), batch_size=2).shape
+        (2, 3)
+        """
+        from stategraph.init import param
+
+        make: Any = cls
+        return make(param(fn, in_size, batch_size), tag=tag)
 
     def numel(self: Any) -> int:
         """The number of elements, all leaves together."""
@@ -34,6 +56,32 @@ class Members(Hookable):
     def source_info(self: Any) -> Any:
         """Where the State was created; ``source_location`` by another name."""
         return self.source_location
+
+    @property
+    def stack_level(self) -> int:
+        """No State has one: programs know the States that they access."""
+        raise AttributeError(
+            describe(
+                "A State has no stack level.",
+                why="what a trace accesses is written in its program, and not in the State",
+                fix="stategraph.trace(function, ...) for that program, state.source_location for where the State was made",
+            )
+        )
+
+    def check_valid_trace(self: Any, error_msg: Callable[[], str]) -> None:
+        """Check that the State can be read and written here.
+
+        Args:
+          error_msg: a function of no arguments for the message.
+
+        Raises:
+          StateAccessError: it cannot: it was created in a trace that did not keep it, or this is a transformation of JAX
+            that StateGraph does not trace.
+        """
+        try:
+            self._check_access()
+        except (StateAccessError, CallError) as error:
+            raise StateAccessError(error_msg()) from error
 
     def value_call(self: Any, func: Callable[[Any], Any]) -> Any:
         """``func(state.value)``."""

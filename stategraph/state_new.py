@@ -99,6 +99,29 @@ def check_state_value_tree(val: bool = True) -> Iterator[None]:
         CHECKS.same_tree = before
 
 
+@contextlib.contextmanager
+def check_state_jax_tracer(val: bool = True) -> Iterator[None]:
+    """In the block, giving a State a value that ends with a transformation of JAX is an error. So it is everywhere in
+    StateGraph, which traces what ``stategraph.compile`` and ``stategraph.augment`` run: the block changes nothing.
+
+    Args:
+      val: changes nothing, either.
+
+    Example:
+
+    >>> import jax
+    >>> import stategraph as sg
+    >>> s = sg.State(1.0)
+    >>> def write(x):
+    ...     s.value = x
+    >>> with sg.check_state_jax_tracer():
+    ...     jax.jit(write)(2.0)
+    Traceback (most recent call last):
+    stategraph.errors.StateAccessError: s is written inside a JAX transformation that StateGraph does not trace.
+    """
+    yield
+
+
 def maybe_state(val: Any) -> Any:
     """The value of a State; anything else as it is."""
     return val.value if isinstance(val, State) else val

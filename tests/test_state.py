@@ -111,6 +111,42 @@ def test_tags_and_metadata() -> None:
     assert t.tag == {"z"}
 
 
+def test_a_state_is_made_from_what_stands_for_its_first_value() -> None:
+    made = sg.HiddenState.init(sg.nn.init.Constant(2.0), (3,), batch_size=4, tag="h")
+    assert type(made) is sg.HiddenState and made.tag == {"h"}
+    np.testing.assert_array_equal(made.value, np.full((4, 3), 2.0))
+    np.testing.assert_array_equal(sg.State.init(np.arange(3.0), 3).value, np.arange(3.0))
+
+
+def test_whether_a_state_can_be_written_can_be_asked() -> None:
+    s = sg.State(1.0)
+
+    def ask(x: Any) -> Any:
+        s.check_valid_trace(lambda: "not here")
+        return x + s.value
+
+    assert ask(1.0) == sg.compile.jit(ask)(1.0) == 2.0
+    with pytest.raises(sg.TraceContextError, match="not here"):
+        jax.jit(ask)(1.0)
+    with pytest.raises(sg.TraceContextError, match="not here"):
+        jax.grad(lambda x: ask(x))(1.0)
+    lost: list[Any] = []
+    sg.compile.jit(lambda: lost.append(sg.State(jnp.zeros(2))))()
+    with pytest.raises(sg.TraceContextError, match="lost it"):
+        lost[0].check_valid_trace(lambda: "lost it")
+    with sg.check_state_jax_tracer(), pytest.raises(sg.TraceContextError):
+        jax.jit(lambda x: setattr(s, "value", x))(1.0)
+
+
+def test_what_only_another_library_has_is_named_with_what_there_is() -> None:
+    with pytest.raises(AttributeError, match=r"(?s)no stack level.*stategraph\.trace"):
+        sg.State(1.0).stack_level
+    with pytest.raises(AttributeError, match=r"(?s)no StateTraceStack.*stategraph\.trace"):
+        sg.StateTraceStack
+    with pytest.raises(AttributeError, match="no attribute 'StateTraceStak'"):
+        sg.StateTraceStak
+
+
 def test_repr_is_stable_and_free_of_addresses() -> None:
     s = sg.State({"w": jnp.zeros((2, 3)), "b": [jnp.ones(1)]})
     assert "0x" not in repr(s) and repr(s).startswith("State(\n  value={'b': [Array([1.]")

@@ -35,7 +35,7 @@ from stategraph.augment.lanes import (
 from stategraph.backends.reference_lanes import bits
 from stategraph.backends.vmap import undeclared
 from stategraph.errors import BatchAxisError
-from stategraph.ir.lanes import LANE_REDUCTIONS
+from stategraph.ir.lanes import LANE_REDUCTIONS, lane_names
 from stategraph.ir.location import Location
 from stategraph.recording import LOCAL
 from stategraph.state import State
@@ -276,11 +276,11 @@ def _together(
             {path: state.value for path, state in call.births().items()},
         )
 
-    name: dict[str, Any] = {} if call.spec.axis_name is None else {"axis_name": call.spec.axis_name}
+    names = lane_names({"axis_name": call.spec.axis_name, "spmd_axis_name": call.spec.spmd_axis_name})
     in_axes = (0, list(axes), [chosen.axis for chosen in call.mapped], [0] * len(keys))
     forgotten = [call.spec.isolated or path in call.random for path in call.written]
     keep = [None if gone else axis for gone, axis in zip(forgotten, keeps, strict=True)]
-    whole = jax.vmap(lane, in_axes=in_axes, out_axes=(0, None, keep, 0), axis_size=call.size, **name)
+    whole = jax.vmap(lane, in_axes=in_axes, out_axes=(0, None, keep, 0), axis_size=call.size, **names)
     stacked, single, left, born = whole(jnp.arange(call.size), list(leaves), list(own), list(keys))
     parts = iter(stacked), iter(single)
     return (

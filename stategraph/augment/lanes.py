@@ -52,6 +52,8 @@ class Lanes:
     """None for a plain ``vmap``."""
     batches: bool = False
     """Whether the lanes are the slices of a batch of ``map``."""
+    spmd_axis_name: str | tuple[str, ...] | None = None
+    """The axes of a mesh that the lanes lie along, where the function says how what it computes is sharded."""
     models: Mapping[int, tuple[str, ...]] = attrs.Factory(dict)
     """Under which names the caller knows the models that the function is bound to, by id."""
     nameless: Mapping[str, str] = attrs.Factory(dict)

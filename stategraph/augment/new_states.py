@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from stategraph.augment.lanes import Lanes, NewStates
-from stategraph.augment.vmap import MappedFunction, check_axis_name
+from stategraph.augment.vmap import MappedFunction, check_axis_name, mesh_axes
 from stategraph.typing import Filter
 from stategraph.util.filter import to_predicate
 
@@ -19,6 +19,7 @@ def vmap_new_states(
     out_axes: Any = 0,
     axis_name: str | None = None,
     axis_size: int | None = None,
+    spmd_axis_name: str | Sequence[str] | None = None,
     state_tag: str | None = None,
     state_to_exclude: Filter = None,
     in_states: Any = None,
@@ -33,7 +34,7 @@ def vmap_new_states(
 
     Args:
       fun: a function of one lane's arguments.
-      in_axes, out_axes, axis_name, axis_size: as in ``vmap``.
+      in_axes, out_axes, axis_name, axis_size, spmd_axis_name: as in ``vmap``.
       state_tag: a tag for the States that ``fun`` creates.
       state_to_exclude: a filter: which of them are one value without a lane axis, that of the first lane.
       in_states, out_states: what becomes of States that exist before, as in ``vmap``.
@@ -58,7 +59,17 @@ def vmap_new_states(
         raise TypeError(f"state_tag is {state_tag!r}; give a str")
     to_predicate(state_to_exclude)
     new = NewStates(state_tag, state_to_exclude)
-    spec = Lanes(in_axes, out_axes, axis_name, axis_size, in_states, out_states, False, new)
+    spec = Lanes(
+        in_axes,
+        out_axes,
+        axis_name,
+        axis_size,
+        in_states,
+        out_states,
+        False,
+        new,
+        spmd_axis_name=mesh_axes(spmd_axis_name),
+    )
     if fun is _MISSING:
         return lambda function: MappedFunction(function, spec)
     return MappedFunction(fun, spec)

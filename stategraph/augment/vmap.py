@@ -153,6 +153,7 @@ def record_vmap(
         num_consts=len(consts),
         size=size,
         axis_name=spec.axis_name,
+        spmd_axis_name=spec.spmd_axis_name,
         in_axes=(*in_axes, *[0] * len(keys)),
         out_axes=tuple(out_axes),
         in_states=tuple((token, axis) for token, axis in run.sliced() if touched.may_see(token)),
@@ -419,12 +420,25 @@ def check_axis_name(axis_name: Any) -> None:
         raise TypeError(f"axis_name is {axis_name!r}; give a str")
 
 
+def mesh_axes(spmd_axis_name: Any) -> str | tuple[str, ...] | None:
+    """The names of mesh axes as JAX takes them."""
+    if spmd_axis_name is None or isinstance(spmd_axis_name, str):
+        return spmd_axis_name
+    names = tuple(spmd_axis_name) if isinstance(spmd_axis_name, (tuple, list)) else (spmd_axis_name,)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise TypeError(
+            f"spmd_axis_name is {spmd_axis_name!r}; give the name of a mesh axis, or a tuple of them"
+        )
+    return names
+
+
 def vmap(
     fn: Callable[..., Any] = _MISSING,
     in_axes: Any = 0,
     out_axes: Any = 0,
     axis_name: str | None = None,
     axis_size: int | None = None,
+    spmd_axis_name: str | Sequence[str] | None = None,
     in_states: Any = None,
     out_states: Any = None,
     isolated: bool = False,
@@ -439,6 +453,9 @@ def vmap(
       out_axes: where the lanes go in each result; None for a result that is the same in every lane.
       axis_name: a name by which ``jax.lax.psum`` and the like address all lanes.
       axis_size: the number of lanes, where no argument tells.
+      spmd_axis_name: the axis of a mesh that the lanes are spread over, or a tuple of axes: what ``fn`` says of the
+        sharding of a value (``jax.lax.with_sharding_constraint``, ``jax.shard_map``) then gets that axis for the lanes,
+        as in ``jax.vmap``.
       in_states: States whose lanes lie along axis 0: a State, a list or mapping of States, a filter, or
         ``{axis: those}``. Every lane sees its slice, and what it writes goes back there.
       out_states: States that keep what the lanes write, along axis 0, likewise.
@@ -467,7 +484,16 @@ def vmap(
     check_axis_name(axis_name)
     if isolated and out_states is not None:
         raise ValueError("isolated=True forgets what lanes write, and out_states keeps it; give one of them")
-    spec = Lanes(in_axes, out_axes, axis_name, axis_size, in_states, out_states, bool(isolated))
+    spec = Lanes(
+        in_axes,
+        out_axes,
+        axis_name,
+        axis_size,
+        in_states,
+        out_states,
+        bool(isolated),
+        spmd_axis_name=mesh_axes(spmd_axis_name),
+    )
     if fn is _MISSING:
         return lambda function: MappedFunction(function, spec)
     return MappedFunction(fn, spec)

@@ -18,7 +18,7 @@ import numpy as np
 from stategraph import _jax
 from stategraph.backends.reference_values import ExecutionError, Leaves
 from stategraph.ir.core import Op
-from stategraph.ir.lanes import LANE_REDUCTIONS, lane_writes, private_states, state_axes
+from stategraph.ir.lanes import LANE_REDUCTIONS, lane_names, lane_writes, private_states, state_axes
 
 Ends = tuple[list[Any], dict[str, Leaves]]
 """Results, and the leaves of the States that were written."""
@@ -76,14 +76,13 @@ def _together(
     op: Op, lane: Lane, operands: Sequence[Any], own: Sequence[Leaves], written: Sequence[str]
 ) -> Ends:
     axes, kept = list(state_axes(op, "in_states").values()), state_axes(op, "out_states")
-    name, size = op.attributes["axis_name"], op.attributes["size"]
+    size, named = op.attributes["size"], lane_names(op.attributes)
 
     def run(number: Any, arguments: Sequence[Any], leaves: Sequence[Leaves]) -> Any:
         results, left = lane(arguments, leaves)
         return results, [left[path] for path in written]
 
     out_axes = (list(op.attributes["out_axes"]), [kept.get(path) for path in written])
-    named = {} if name is None else {"axis_name": name}
     whole = jax.vmap(
         run, in_axes=(0, list(op.attributes["in_axes"]), axes), out_axes=out_axes, axis_size=size, **named
     )

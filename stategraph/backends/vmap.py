@@ -19,6 +19,7 @@ from stategraph.backends.emit import emit_region
 from stategraph.backends.shards import created
 from stategraph.errors import BatchAxisError, LoweringError, describe
 from stategraph.ir.core import Op
+from stategraph.ir.lanes import lane_names
 from stategraph.ir.location import Location
 from stategraph.passes.expand_transforms import (
     EXPANDERS,
@@ -82,7 +83,7 @@ def mapped(
     function: Callable[..., list[Any]], op: Op, in_axes: Sequence[int | None], out_axes: Sequence[int | None]
 ) -> Callable[..., list[Any]]:
     """``jax.vmap`` of a function of flat values, with the axis of ``op``; operands may be none."""
-    size, name = op.attributes["size"], op.attributes["axis_name"]
+    size, named = op.attributes["size"], lane_names(op.attributes)
 
     def run(*operands: Any) -> list[Any]:
         whole: Any = jax.vmap(
@@ -90,7 +91,7 @@ def mapped(
             in_axes=(0, *in_axes),
             out_axes=list(out_axes),
             axis_size=size,
-            **({} if name is None else {"axis_name": name}),
+            **named,
         )
         results: list[Any] = whole(jax.numpy.arange(size), *operands)
         return results

@@ -159,7 +159,10 @@ class Sparse(Connections):
 
 
 class FixedProb(Sparse):
-    """Each possible synapse exists with probability ``prob``.
+    """Each possible synapse exists with probability ``prob``, independently of all others.
+
+    So neurons have different numbers of synapses. ``FixedNumConn`` gives each the same number; ``stategraph.nn.EventFixedProb``
+    is a name for that one, and not for this.
 
     Args:
       n_pre, n_post: the numbers of neurons; shapes have equal leading axes, and their last axis counts.

@@ -9,7 +9,7 @@ are values of States which every lane has to leave equal: (position of the first
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stategraph.ir.attributes import Symbol
@@ -18,6 +18,12 @@ from stategraph.ir.types import KeyType, TensorType, Type
 
 LANE_REDUCTIONS = ("unvmap_any", "unvmap_all", "unvmap_max", "unvmap_first")
 """Primitives that reduce over the lanes of every ``vmap`` around them, named axis or not."""
+
+
+def lane_names(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """What the lanes are called, for JAX's own ``vmap``: by collectives, and where they lie on a mesh."""
+    names = {name: attributes[name] for name in ("axis_name", "spmd_axis_name")}
+    return {name: value for name, value in names.items() if value is not None}
 
 
 def resized(type: Type, shape: tuple[int, ...]) -> Type:

@@ -58,6 +58,7 @@ FORMS: dict[str, Form] = {
         labels=("",),
         defaults=(
             ("axis_name", None),
+            ("spmd_axis_name", None),
             ("in_states", ()),
             ("out_states", ()),
             ("private", ()),

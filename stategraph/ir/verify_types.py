@@ -276,6 +276,11 @@ def _vmap(op: Op) -> None:
     size = _count(op, "size", 0)
     if not isinstance(op.attributes.get("axis_name"), (str, type(None))):
         raise Defect(f"xform.vmap: axis_name is {op.attributes['axis_name']!r}, no name", op, "")
+    spread = op.attributes.get("spmd_axis_name")
+    if not all(
+        isinstance(name, (str, type(None))) for name in (spread if isinstance(spread, tuple) else (spread,))
+    ):
+        raise Defect(f"xform.vmap: spmd_axis_name is {spread!r}, neither a name nor a tuple of names", op, "")
     for name in ("in_states", "out_states"):
         if not is_state_axes(op.attributes.get(name)):
             raise Defect(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from stategraph import functional
@@ -111,17 +112,16 @@ if TYPE_CHECKING:
     from stategraph.event import AllToAll as EventAllToAll
     from stategraph.event import FixedNumConn
     from stategraph.event import FixedNumConn as EventFixedNumConn
-    from stategraph.event import FixedNumConn as EventFixedProb
-    from stategraph.event import Linear as EventLinear
     from stategraph.event import OneToOne as EventOneToOne
+    from stategraph.event.named import EventFixedProb, EventLinear
 
 _EVENT = {
-    "FixedNumConn": "FixedNumConn",
-    "EventFixedNumConn": "FixedNumConn",
-    "EventFixedProb": "FixedNumConn",
-    "EventLinear": "Linear",
-    "EventAllToAll": "AllToAll",
-    "EventOneToOne": "OneToOne",
+    "FixedNumConn": ("stategraph.event", "FixedNumConn"),
+    "EventFixedNumConn": ("stategraph.event", "FixedNumConn"),
+    "EventFixedProb": ("stategraph.event.named", "EventFixedProb"),
+    "EventLinear": ("stategraph.event.named", "EventLinear"),
+    "EventAllToAll": ("stategraph.event", "AllToAll"),
+    "EventOneToOne": ("stategraph.event", "OneToOne"),
 }
 """Connections of ``stategraph.event`` by their names here; that package stands on this one, so it is looked at late."""
 
@@ -129,9 +129,8 @@ _EVENT = {
 def __getattr__(name: str) -> Any:
     if name not in _EVENT:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from stategraph import event
-
-    return getattr(event, _EVENT[name])
+    module, attribute = _EVENT[name]
+    return getattr(importlib.import_module(module), attribute)
 
 
 __all__ = [

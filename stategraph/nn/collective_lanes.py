@@ -30,11 +30,11 @@ def vmap_call_all_fns(
     kwargs: Mapping[str, Any] | None = None,
     axis_size: int | None = None,
     node_to_exclude: Filter = None,
-    state_to_exclude: Filter = None,
     state_tag: str | None = None,
+    fn_if_not_exist: str = "raise",
+    state_to_exclude: Filter = None,
     in_states: Any = None,
     out_states: Any = None,
-    fn_if_not_exist: str = "raise",
 ) -> N:
     """Call one method of every Node of a model, once per lane.
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stategraph import environ, init
+from stategraph import _jax, environ, init, units
 from stategraph.errors import StateAccessError, describe
 from stategraph.graph.node import Node
 from stategraph.nn.collective import call_order
@@ -25,6 +25,7 @@ from stategraph.nn.units import TIME, now, number, step
 from stategraph.state import DelayState, ShortTermState, State
 
 INTERPOLATIONS = {"linear": "linear", "linear_interp": "linear", "round": "round", "nearest": "round"}
+METHODS = ("rotation", "concat")
 
 
 class Delay(Module):
@@ -36,8 +37,16 @@ class Delay(Module):
       init: what the buffer holds at first: a number, an array, or an initialiser; None for zeros.
       entries: delays by name; a delay is a time (or an array of times), or a tuple of a time and indices into the value.
       interpolation: what ``retrieve_at_time`` gives between two steps: ``linear`` interpolation (also called
-        ``linear_interp``), or the value of the nearest (``round``, also called ``nearest``).
+        ``linear_interp``), or the value of the nearest (``round``, also called ``nearest``); None for what ``interp_method``
+        says.
+      take_aware_unit: changes nothing: the buffer always has the units of ``target_info``, and a value in another unit of
+        the same dimension is converted.
       update_every: the time between two slots, a multiple of ``dt``: of the updates in between the buffer keeps none.
+      delay_method: ``rotation`` or ``concat``, two ways to keep the same values: the buffer is a ring with either.
+      interp_method: ``interpolation``, where that is None.
+
+    Raises:
+      UnitError: ``update`` is given a value that is not in a unit of the dimension that ``target_info`` has.
 
     Example:
 
@@ -62,10 +71,16 @@ class Delay(Module):
         time: Any = None,
         init: Any = None,
         entries: Mapping[str, Any] | None = None,
-        interpolation: str = "linear",
+        interpolation: str | None = None,
+        take_aware_unit: bool = False,
         update_every: float | None = None,
+        delay_method: str = "rotation",
+        interp_method: str = "linear_interp",
     ) -> None:
         super().__init__()
+        if delay_method not in METHODS:
+            raise ValueError(f"delay_method is one of {', '.join(METHODS)}, not {delay_method!r}")
+        interpolation = interp_method if interpolation is None else interpolation
         if interpolation not in INTERPOLATIONS:
             raise ValueError(f"interpolation is one of {', '.join(INTERPOLATIONS)}, not {interpolation!r}")
         self.target_info = _shapes(target_info)
@@ -181,6 +196,7 @@ class Delay(Module):
     def update(self, current: Any) -> None:
         """Put a value into the buffer, as the newest."""
         history, count = self._buffer(), self.write_ptr.value
+        current = self._in_own_units(history, current)
         every = self.update_every_step
         slot = count // every
         kept = jnp.where(
@@ -196,6 +212,18 @@ class Delay(Module):
 
         history.value = jax.tree.map(written, history.value, current)
         self.write_ptr.value = (count + 1) % (self.max_length * every)
+
+    def _in_own_units(self, history: DelayState[Any], current: Any) -> Any:
+        """A value in the units of the buffer."""
+        if units.loaded() is None:
+            return current
+        leaves, tree = jax.tree.flatten(current)
+        alone = jax.tree.structure(0)
+        given, held = (
+            None if _jax.same_tree(t, alone) else t for t in (tree, jax.tree.structure(history.value))
+        )
+        leaves, fitted = units.fitted(history, leaves, given, held, _jax.here())
+        return jax.tree.unflatten(alone if fitted is None else fitted, leaves)
 
     def at(self, entry: str) -> Any:
         """The delayed value of an entry."""

@@ -27,28 +27,28 @@ T = TypeVar("T")
 # -------------------------------------------------------------------------------------- what hooks are called with
 
 
-def receive_update_output(hook: T) -> T:
+def receive_update_output(cls: T) -> T:
     """Say of a class or object: after an update it is called with the output (the default)."""
-    hook._receive_update_output = True  # type: ignore[attr-defined]
-    return hook
+    cls._receive_update_output = True  # type: ignore[attr-defined]
+    return cls
 
 
-def not_receive_update_output(hook: T) -> T:
+def not_receive_update_output(cls: T) -> T:
     """Say of a class or object: after an update it is called without the output."""
-    hook._receive_update_output = False  # type: ignore[attr-defined]
-    return hook
+    cls._receive_update_output = False  # type: ignore[attr-defined]
+    return cls
 
 
-def receive_update_input(hook: T) -> T:
+def receive_update_input(cls: T) -> T:
     """Say of a class or object: before an update it is called with the input."""
-    hook._receive_update_input = True  # type: ignore[attr-defined]
-    return hook
+    cls._receive_update_input = True  # type: ignore[attr-defined]
+    return cls
 
 
-def not_receive_update_input(hook: T) -> T:
+def not_receive_update_input(cls: T) -> T:
     """Say of a class or object: before an update it is called without the input (the default)."""
-    hook._receive_update_input = False  # type: ignore[attr-defined]
-    return hook
+    cls._receive_update_input = False  # type: ignore[attr-defined]
+    return cls
 
 
 class Dynamics(Module):
@@ -253,6 +253,7 @@ class PrefetchDelayAt(Node):
       delay_init: what the buffer holds at first.
       interpolation: see ``Delay``.
       update_every: see ``Delay``.
+      **kwargs: other arguments of ``Delay``.
     """
 
     def __init__(
@@ -263,6 +264,7 @@ class PrefetchDelayAt(Node):
         delay_init: Any = None,
         interpolation: str | None = None,
         update_every: float | None = None,
+        **kwargs: Any,
     ) -> None:
         self.module = _checked(module)
         self.item = item
@@ -276,8 +278,9 @@ class PrefetchDelayAt(Node):
                     module,
                     item,
                     init=delay_init,
-                    interpolation=interpolation or "round",
+                    interpolation=interpolation or kwargs.pop("interp_method", "round"),
                     update_every=update_every,
+                    **kwargs,
                 )
                 self.module.add_after_update(key, not_receive_update_output(made))
             self.state_delay = self.module.get_after_update(key)  # type: ignore[assignment]
@@ -299,6 +302,7 @@ class OutputDelayAt(Node):
       delay_init: what the buffer holds at first.
       interpolation: see ``Delay``.
       update_every: see ``Delay``.
+      **kwargs: other arguments of ``Delay``.
     """
 
     def __init__(
@@ -308,13 +312,14 @@ class OutputDelayAt(Node):
         delay_init: Any = None,
         interpolation: str | None = None,
         update_every: float | None = None,
+        **kwargs: Any,
     ) -> None:
         self.module = _checked(module)
         key = f"output-delay-{update_every}"
         if not self.module.has_after_update(key):
             info = jax.ShapeDtypeStruct(self.module._out_size or (), environ.dftype())
             made = Delay(
-                info, init=delay_init, interpolation=interpolation or "linear", update_every=update_every
+                info, init=delay_init, interpolation=interpolation, update_every=update_every, **kwargs
             )
             self.module.add_after_update(key, made)
         self.out_delay: Delay = self.module.get_after_update(key)  # type: ignore[assignment]

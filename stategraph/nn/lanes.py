@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from stategraph.augment.lanes import has_lanes, selection
-from stategraph.augment.vmap import vmap
+from stategraph.augment.vmap import mesh_axes, vmap
 from stategraph.errors import describe
 from stategraph.nn.collective import OwnWay
 from stategraph.nn.collective_lanes import vmap_init_all_states, vmap_reset_all_states
@@ -50,6 +50,8 @@ class Vmap(Module, OwnWay):
     Array([0., 2., 4.], dtype=float32)
     """
 
+    spmd_axis_name: str | tuple[str, ...] | None = None
+
     def __init__(
         self,
         module: Module,
@@ -84,6 +86,7 @@ class Vmap(Module, OwnWay):
             out_axes,
             axis_name=axis_name,
             axis_size=self.axis_size,
+            spmd_axis_name=self.spmd_axis_name,
             in_states=has_lanes if self.vmap_states is None else self.vmap_states,
             out_states=self.vmap_out_states,
         )
@@ -115,7 +118,7 @@ class Map(Vmap):
       init_state_axes: a filter, or ``{0: filter}``: which of the States that the initialisation creates get
         lanes; all by default. The others are shared.
       state_tag: a tag for them.
-      in_axes, out_axes, axis_name: as in ``augment.vmap``.
+      in_axes, out_axes, axis_name, spmd_axis_name: as in ``augment.vmap``.
       call_state_axes: ``{axis: filter}``: other States of which every lane gets a slice in a call.
       parameters: whether parameters get lanes too, each with a draw of its own (see
         ``vmap_init_all_states``).
@@ -143,12 +146,14 @@ class Map(Vmap):
         in_axes: Any = 0,
         out_axes: Any = 0,
         axis_name: str | None = None,
+        spmd_axis_name: str | Sequence[str] | None = None,
         call_state_axes: Mapping[int, Filter] | None = None,
         parameters: Filter = False,
     ) -> None:
         states = dict(selection("call_state_axes", call_state_axes))
         states[0] = AnyOf(has_lanes, states[0]) if 0 in states else has_lanes
         super().__init__(module, in_axes, out_axes, states, None, axis_name, int(init_map_size))
+        self.spmd_axis_name = mesh_axes(spmd_axis_name)
         self.init_state_axes = init_state_axes
         self.state_tag = state_tag
         self.parameters_per_lane = parameters

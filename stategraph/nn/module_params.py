@@ -8,6 +8,7 @@ computed from that.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,8 @@ from stategraph.nn.regularization import Regularization
 from stategraph.nn.transforms import IdentityT, Transform
 from stategraph.state import ParamState, State
 from stategraph.typing import Size
+
+LOGGER = logging.getLogger("stategraph.nn.Param")
 
 
 class BoundValue:
@@ -74,6 +77,8 @@ class Param(Module):
       precompute: what ``value()`` makes of the constrained value, for example a symmetric matrix. It is a
         function of the value alone: no State, no random numbers.
       fit: whether it is trained; if not, its State is a plain ``State`` that gradients leave alone.
+      enable_cache_logging: whether the logger ``stategraph.nn.Param`` is told, at level ``INFO``, of every use of a kept
+        value and of every time that a value to keep is computed (see ``cache``).
       name: a name for messages and listings.
 
     Raises:
@@ -90,6 +95,8 @@ class Param(Module):
     Array([0.541, 0.541, 0.541], dtype=float32)
     """
 
+    enable_cache_logging = False
+
     def __init__(
         self,
         value: Any,
@@ -97,6 +104,7 @@ class Param(Module):
         reg: Regularization | None = None,
         precompute: Callable[[Any], Any] | None = None,
         fit: bool = True,
+        enable_cache_logging: bool = False,
         name: str | None = None,
     ) -> None:
         super().__init__(name)
@@ -107,6 +115,8 @@ class Param(Module):
         if precompute is not None and not callable(precompute):
             raise TypeError(f"precompute is a function of the value, not a {_kind(precompute)}")
         self.fit = fit
+        if enable_cache_logging:
+            self.enable_cache_logging = True
         self.t = t
         self.reg = reg
         self.precompute = precompute
@@ -130,7 +140,12 @@ class Param(Module):
         cached = param_cache.CACHES.get(self) if param_cache.CACHES else None
         if cached is None:
             return self._computed(self.val.value)
-        return cached.get(self.val, lambda: self._computed(self.val.value))
+        hits, misses = cached.hits, cached.misses
+        value = cached.get(self.val, lambda: self._computed(self.val.value))
+        if self.enable_cache_logging and (hits, misses) != (cached.hits, cached.misses):
+            what = "the kept value is used" if cached.hits > hits else "a value to keep is computed"
+            LOGGER.info("%s %s: %s", type(self).__name__, self.name or "without a name", what)
+        return value
 
     def _computed(self, stored: Any) -> Any:
         value = self._constrained(stored)
@@ -286,8 +301,11 @@ class Param(Module):
 
 
 class Const(Param):
-    """A value that stands where a ``Param`` can, and is not trained. Takes the arguments of ``Param`` but
-    ``fit``.
+    """A value that stands where a ``Param`` can, and is not trained. Takes the arguments of ``Param``; ``fit`` may only
+    be False.
+
+    Raises:
+      ValueError: for ``fit=True``.
     """
 
     def __init__(
@@ -296,9 +314,19 @@ class Const(Param):
         t: Transform = IdentityT(),  # noqa: B008 -- immutable
         reg: Regularization | None = None,
         precompute: Callable[[Any], Any] | None = None,
+        fit: bool = False,
+        enable_cache_logging: bool = False,
         name: str | None = None,
     ) -> None:
-        super().__init__(value, t, reg, precompute, fit=False, name=name)
+        if fit:
+            raise ValueError(
+                describe(
+                    "A Const is to be trained.",
+                    why="it is a Param with fit=False",
+                    fix="stategraph.nn.Param(...)",
+                )
+            )
+        super().__init__(value, t, reg, precompute, False, enable_cache_logging, name)
 
 
 def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:

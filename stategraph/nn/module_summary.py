@@ -19,19 +19,19 @@ from stategraph.typing import Filter, PathParts
 
 @overload
 def count_parameters(
-    node: Any, *filters: Filter, precision: int = 1, return_table: Literal[False] = False
+    module: Any, *filters: Filter, precision: int = 2, return_table: Literal[False] = False
 ) -> int: ...
 @overload
 def count_parameters(
-    node: Any, *filters: Filter, precision: int = 1, return_table: Literal[True]
+    module: Any, *filters: Filter, precision: int = 2, return_table: Literal[True]
 ) -> tuple[int, Summary]: ...
 def count_parameters(
-    node: Any, *filters: Filter, precision: int = 1, return_table: bool = False
+    module: Any, *filters: Filter, precision: int = 2, return_table: bool = False
 ) -> int | tuple[int, Summary]:
     """The number of trainable scalars of a model: the elements of all its ``ParamState``, each counted once.
 
     Args:
-      node: any Node, or a container of Nodes.
+      module: any Node, or a container of Nodes.
       *filters: which States to count instead.
       precision: the decimals of the size in memory that the table ends with.
       return_table: whether to return the table of ``summary`` as well: ``(number, table)``.
@@ -46,8 +46,8 @@ def count_parameters(
     >>> sg.nn.count_parameters([Layer(), Layer()])
     18
     """
-    number = sum(state.size for state in states(node, filters or ParamState).values())
-    return (number, attrs.evolve(summary(node), precision=precision)) if return_table else number
+    number = sum(state.size for state in states(module, filters or ParamState).values())
+    return (number, attrs.evolve(summary(module), precision=precision)) if return_table else number
 
 
 @attrs.frozen

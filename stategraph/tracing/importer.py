@@ -448,6 +448,7 @@ class Importer:
         attributes: dict[str, Any] = {
             "size": params["size"],
             "axis_name": params["axis_name"],
+            "spmd_axis_name": params["spmd_axis_name"],
             "in_axes": params["in_axes"],
             "out_axes": params["out_axes"],
             "in_states": states([pair for pair in params["in_states"] if pair[0] in self.symbols]),

@@ -581,6 +581,35 @@ def test_lanes_around_shards() -> None:
     assert np.allclose(result, jnp.arange(32.0).reshape(2, 8, 2).sum(1) * 2)
 
 
+@pytest.mark.parametrize("names", ["data", ("data",), ("data", "model")])
+def test_lanes_lie_along_the_axes_of_the_mesh_that_they_are_said_to(names: Any) -> None:
+    inside = P("model") if names != ("data", "model") else P()
+
+    def f(x: Any) -> Any:
+        return jax.lax.with_sharding_constraint(x * 2, NamedSharding(GRID, inside))
+
+    class Total(sg.nn.Module):
+        def init_state(self) -> None:
+            self.sum = sg.ShortTermState(jnp.zeros(4))
+
+        def update(self, x: Any) -> Any:
+            self.sum.value = f(self.sum.value + x)
+            return self.sum.value
+
+    xs = jnp.arange(32.0).reshape(8, 4)
+    expected = jax.jit(jax.vmap(f, spmd_axis_name=names))(xs)
+    result, _ = four_ways(vmap(f, spmd_axis_name=names), xs, reference=False)
+    assert result.sharding == expected.sharding and result.sharding.spec[0] == (
+        names if inside == P() else "data"
+    )
+    gradient = sg.compile.jit(grad(lambda x: vmap(f, spmd_axis_name=names)(x).sum(), argnums=0))(xs)
+    assert np.allclose(gradient, 2) and gradient.sharding == expected.sharding
+    total = sg.nn.init_all_states(sg.nn.Map(Total(), 8, spmd_axis_name=names))
+    assert sg.compile.jit(total)(xs).sharding == total.module.sum.value.sharding == expected.sharding
+    text = str(sg.trace(vmap(f, spmd_axis_name=names), xs).program)
+    assert sg.lower(ir.parse(text)).compile()(xs).sharding == expected.sharding
+
+
 def test_shards_over_some_axes_and_shards_of_shards() -> None:
     w, n = sg.State(jnp.float32(2)), sg.State(jnp.float32(0))
 

@@ -31,6 +31,16 @@ def close(a: Any, b: Any) -> bool:
     )
 
 
+def test_names_of_mesh_axes_are_names() -> None:
+    for wrong in (0, (), ["i", 1]):
+        with pytest.raises(TypeError, match=r"spmd_axis_name is .*; give the name of a mesh axis"):
+            vmap(lambda x: x, spmd_axis_name=wrong)
+        with pytest.raises(TypeError, match="spmd_axis_name"):
+            sg.augment.vmap_new_states(lambda x: x, spmd_axis_name=wrong)
+        with pytest.raises(TypeError, match="spmd_axis_name"):
+            sg.nn.Map(sg.nn.Linear(2, 3), 4, spmd_axis_name=wrong)
+
+
 WAYS = ("eager", "jit", "disable_jit", "foreign")
 
 

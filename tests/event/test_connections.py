@@ -164,10 +164,12 @@ def test_names_of_other_libraries(name: str) -> None:
 
 
 def test_more_names_of_other_libraries() -> None:
-    np.testing.assert_allclose(nn.EventLinear(7, 5, MATRIX)(np.eye(7)), MATRIX)
+    x = np.array([0.0, 2.0, 0.0, 0.5, -1.0, 0.0, 1.0], np.float32)
+    np.testing.assert_allclose(nn.EventLinear(7, 5, MATRIX)(x), (x != 0) @ MATRIX, rtol=1e-5)
+    np.testing.assert_allclose(nn.EventLinear(7, 5, MATRIX, False, 32, "name")(x), x @ MATRIX, rtol=1e-5)
     np.testing.assert_allclose(nn.EventAllToAll(3, 3)(np.eye(3)), np.ones((3, 3)))
     np.testing.assert_allclose(nn.EventOneToOne(3)(np.eye(3)), np.eye(3))
-    assert "EventLinear" in nn.__all__ and nn.EventLinear is event.Linear
+    assert "EventLinear" in nn.__all__ and issubclass(nn.EventLinear, event.Linear)
     with pytest.raises(AttributeError, match="no attribute 'EventNothing'"):
         nn.EventNothing  # type: ignore[attr-defined]
 

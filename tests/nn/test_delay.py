@@ -202,6 +202,31 @@ def test_the_delay_of_a_state() -> None:
         nn.init_all_states(nn.StateWithDelay(cell, "v", time=0.2))
 
 
+def test_ways_to_ask_for_the_same_delay() -> None:
+    values = numbers(6, 3)
+
+    def read(**kwargs: Any) -> Any:
+        delay = made(jnp.zeros(3), 0.5, None, None, **kwargs)
+        for n, value in enumerate(values):
+            delay.update(value)
+            with sg.environ.context(t=0.1 * n):
+                found = delay.retrieve_at_time(0.1 * n - 0.13), delay.retrieve_at_step(2)
+        return found
+
+    linear, nearest = read(interpolation="linear"), read(interpolation="round")
+    assert not np.allclose(linear[0], nearest[0])
+    for other in (
+        {},
+        {"delay_method": "concat"},
+        {"interp_method": "linear_interp", "take_aware_unit": True},
+    ):
+        np.testing.assert_array_equal(read(**other), linear)
+    np.testing.assert_array_equal(read(interp_method="nearest"), nearest)
+    np.testing.assert_array_equal(read(interpolation="round", interp_method="linear"), nearest)
+    with pytest.raises(ValueError, match="delay_method is one of rotation, concat"):
+        nn.Delay(jnp.zeros(2), delay_method="list")
+
+
 def test_what_is_wrong_is_said() -> None:
     delay = nn.Delay(jnp.zeros(2), time=0.2)
     with pytest.raises(sg.errors.StateAccessError, match=r"(?s)no buffer yet.*init_all_states"):

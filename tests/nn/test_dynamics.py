@@ -95,6 +95,18 @@ def test_values_now_and_delayed() -> None:
     assert len(model.after_updates) == 2 and model.prefetch("in_size")() == (3,)
 
 
+def test_delays_take_what_a_delay_takes() -> None:
+    model = Leaky(3)
+    v = model.prefetch_delay("v", 0.2, interp_method="linear", delay_method="concat", update_every=0.2)
+    out = model.output_delay(0.2, interp_method="nearest", take_aware_unit=True)
+    assert v.state_delay is not None
+    assert (v.state_delay.interpolation, v.state_delay.update_every_step) == ("linear", 2)
+    assert out.out_delay.interpolation == "round"
+    for wrong in (model.prefetch_delay, model.output_delay):
+        with pytest.raises(TypeError, match="no_such_argument"):
+            wrong("v", 0.2, update_every=0.1, no_such_argument=1)  # type: ignore[operator]
+
+
 def test_batches() -> None:
     model = Leaky(3)
     late, out = model.prefetch_delay("v", 0.1, init=5.0), model.output_delay(0.1)

@@ -165,6 +165,27 @@ def test_keeping_values_by_hand() -> None:
     assert not param_cache.CACHES
 
 
+def test_uses_of_kept_values_are_logged_when_wanted(caplog: pytest.LogCaptureFixture) -> None:
+    p, silent = nn.Param(jnp.ones(3), SOFT, None, None, True, True, "tau"), nn.Param(jnp.ones(3), t=SOFT)
+    with caplog.at_level("INFO", "stategraph.nn.Param"):
+        p.value()
+        for param in (p, silent):
+            param.cache()
+            param.value()
+        p.val.value = p.val.value + 1
+        p.value()
+    computed, used = ("Param tau: a value to keep is computed", "Param tau: the kept value is used")
+    assert caplog.messages == [computed, used, computed]
+    for param in (p, silent):
+        param.clear_cache()
+
+
+def test_a_const_is_not_trained() -> None:
+    assert type(nn.Const(2.0, fit=False).val) is sg.State
+    with pytest.raises(ValueError, match=r"(?s)is to be trained.*nn\.Param"):
+        nn.Const(2.0, fit=True)
+
+
 def test_copies_of_a_model_keep_nothing_and_caches_die_with_their_param() -> None:
     net = Net()
     with net.param_precompute():

@@ -100,6 +100,21 @@ def test_inputs_may_be_quantities():
             neuron(2.0 * u.mV)
 
 
+def test_a_delay_has_the_units_of_its_target():
+    with sg.environ.context(dt=0.1, t=0.1):
+        delay = nn.init_all_states(nn.Delay(jnp.zeros(2) * u.mV, time=0.2, take_aware_unit=True))
+        delay.update(jnp.ones(2) * u.mV)
+        delay.update(jnp.full(2, 3e-3) * u.volt)
+        assert u.math.allclose(delay.retrieve_at_step(0), jnp.full(2, 3.0) * u.mV)
+        assert u.math.allclose(delay.retrieve_at_time(0.05), jnp.full(2, 2.0) * u.mV)
+        for wrong in (jnp.ones(2) * u.mA, jnp.ones(2)):
+            with pytest.raises(UnitError, match=r"in mV|quantity in mV"):
+                delay.update(wrong)
+        plain = nn.init_all_states(nn.Delay(jnp.zeros(2), time=0.2, take_aware_unit=True))
+        with pytest.raises(UnitError, match="holds plain numbers"):
+            plain.update(jnp.ones(2) * u.mV)
+
+
 def test_a_parameter_in_units_is_trained():
     neuron = nn.init_all_states(nn.LIF(1, tau=sg.ParamState(10.0 * u.ms), V_th=20.0 * u.mV, spk_reset="hard"))
 
