@@ -14,8 +14,6 @@ import pytest
 
 import stategraph as bst
 
-pytestmark = pytest.mark.core
-
 
 class Counter(bst.State[Any]):
     pass

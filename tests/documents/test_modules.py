@@ -15,8 +15,6 @@ import pytest
 import stategraph as brainstate
 from stategraph.nn import IdentityT, L1Reg
 
-pytestmark = pytest.mark.core
-
 
 class Scale(brainstate.nn.Module):
     def __init__(self, scale: float) -> None:
