@@ -14,8 +14,6 @@ import stategraph as sg
 from stategraph import surrogate
 from tests.oracle import agree
 
-pytestmark = pytest.mark.core
-
 X = np.linspace(-2.45, 2.5, 34).astype(np.float32)
 CLASSES = [getattr(surrogate, name) for name in surrogate.__all__[1:] if name[0].isupper()]
 
@@ -108,6 +106,7 @@ def test_settings_are_fields(cls: Any) -> None:
     assert repr(changed).startswith(f"{cls.__name__}({names[0]}=3")
 
 
+@pytest.mark.core
 def test_a_setting_can_be_an_array_and_traced() -> None:
     alphas = jnp.array([1.0, 2.0, 4.0])
     x = jnp.array([0.1, 0.2, 0.3])
@@ -119,6 +118,7 @@ def test_a_setting_can_be_an_array_and_traced() -> None:
     assert (jax.grad(lambda a: surrogate.sigmoid(x, a).sum())(alphas) == 0).all()
 
 
+@pytest.mark.core
 def test_a_spiking_network_learns_through_its_state() -> None:
     def make() -> Any:
         sg.random.seed(0)

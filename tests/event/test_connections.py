@@ -14,8 +14,6 @@ import stategraph as sg
 from stategraph import event, nn
 from tests.oracle import agree
 
-pytestmark = pytest.mark.core
-
 RNG = np.random.default_rng(0)
 MATRIX = RNG.normal(size=(7, 5)).astype(np.float32)
 SQUARE = RNG.normal(size=(6, 6)).astype(np.float32)
@@ -37,6 +35,7 @@ CONNECTIONS: dict[str, Callable[[], event.Connections]] = {
 }
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("kind", CONNECTIONS)
 def test_products_in_both_directions_are_those_of_the_matrix(kind: str) -> None:
     connections = CONNECTIONS[kind]()
@@ -62,6 +61,7 @@ def test_products_in_both_directions_are_those_of_the_matrix(kind: str) -> None:
         np.testing.assert_allclose(found, matrix @ events, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.core
 def test_operands_of_numpy_go_to_the_connections() -> None:
     connections, weights = CONNECTIONS["Linear"](), MATRIX
     for x in (np.eye(7), jnp.eye(7), np.eye(7, dtype=int), np.eye(7, dtype=bool)):
@@ -69,6 +69,7 @@ def test_operands_of_numpy_go_to_the_connections() -> None:
     np.testing.assert_allclose(connections @ np.eye(5), weights)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("kind", ["FixedProb, a weight each", "AllToAll", "AllToAll, one weight", "OneToOne"])
 def test_gradients_are_those_of_the_matrix(kind: str) -> None:
     connections = CONNECTIONS[kind]()
@@ -87,6 +88,7 @@ def test_gradients_are_those_of_the_matrix(kind: str) -> None:
     assert gradient.shape == weights.value.shape and bool(jnp.isfinite(gradient).all())
 
 
+@pytest.mark.core
 def test_compiled_products_are_those_of_plain_python() -> None:
     def make() -> Any:
         connections = CONNECTIONS["FixedProb, a weight each"]()
@@ -101,6 +103,7 @@ def test_compiled_products_are_those_of_plain_python() -> None:
     agree(make, (np.arange(7) % 2 == 0,), (np.arange(7) % 3 == 0,))
 
 
+@pytest.mark.core
 def test_the_documents_layer_under_plain_jit() -> None:
     layer = event.FixedProb(10000, 1000, 0.01, 1.0)
     spikes = RNG.random(10000) < 0.01

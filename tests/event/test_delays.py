@@ -14,8 +14,6 @@ from stategraph import event, init, nn
 from stategraph.backends.events import ring
 from tests.oracle import agree
 
-pytestmark = pytest.mark.core
-
 PRE, POST, STEPS, DT = 11, 7, 15, 0.1
 EVENTS = np.random.default_rng(0).random((STEPS, PRE)) < 0.3
 
@@ -72,6 +70,7 @@ def test_delays_are_rounded_up_to_steps(delay: Any, slots: int) -> None:
     np.testing.assert_allclose(found, one_by_one(connections, EVENTS[:6]), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("several", [False, True])
 def test_every_kernel_adds_to_the_ring(several: bool) -> None:
     connections = delayed()
@@ -97,6 +96,7 @@ def test_every_kernel_adds_to_the_ring(several: bool) -> None:
             np.testing.assert_allclose(send(total, events, jnp.int32(base)), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.core
 def test_compiled_steps_are_those_of_plain_python() -> None:
     def make() -> Any:
         connections = delayed()
@@ -107,6 +107,7 @@ def test_compiled_steps_are_those_of_plain_python() -> None:
     agree(make, (EVENTS[0],), (EVENTS[1],))
 
 
+@pytest.mark.core
 def test_gradients_go_back_through_the_delays() -> None:
     connections = delayed()
     layer = connections.connections

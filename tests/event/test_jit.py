@@ -14,8 +14,6 @@ from stategraph import event, init
 from stategraph.backends.events import jit_generic
 from tests.oracle import agree
 
-pytestmark = pytest.mark.core
-
 LAWS = {"one": 0.5, "uniform": init.Uniform(-1.0, 3.0), "normal": init.Normal(0.5, 0.25)}
 SIZES = (70, 45)
 
@@ -46,6 +44,7 @@ def test_the_weights_have_their_law() -> None:
     assert weights["uniform"].min() >= -1 and weights["uniform"].max() < 3
 
 
+@pytest.mark.core
 @pytest.mark.parametrize(("law", "transposed"), [("one", False), ("normal", True)])
 def test_every_kernel_is_the_product_with_the_matrix(law: str, transposed: bool) -> None:
     layer = connections(law, include_self=False)
@@ -85,6 +84,7 @@ def test_one_active_neuron_sends_the_same_bits_on_every_path(law: str) -> None:
     np.testing.assert_array_max_ulp(np.asarray(native), np.asarray(layer.todense()[7]), 1)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("law", ["one", "normal"])
 def test_gradients_to_weights_and_events_are_those_of_the_matrix(law: str) -> None:
     layer = connections(law)
@@ -108,6 +108,7 @@ def test_gradients_to_weights_and_events_are_those_of_the_matrix(law: str) -> No
         np.testing.assert_allclose(one_of, other, rtol=2e-4, atol=2e-4)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize(("law", "axes"), [("normal", (0, None)), ("normal", (None, 0)), ("one", (0, 0))])
 def test_lanes_of_events_and_of_weights(law: str, axes: tuple[Any, Any]) -> None:
     layer = connections(law)
@@ -126,6 +127,7 @@ def test_lanes_of_events_and_of_weights(law: str, axes: tuple[Any, Any]) -> None
         np.testing.assert_allclose(found[i], lane(*own), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.core
 def test_compiled_products_are_those_of_plain_python_and_of_the_interpreter() -> None:
     def make() -> Any:
         layer = connections("normal")
@@ -140,6 +142,7 @@ def test_compiled_products_are_those_of_plain_python_and_of_the_interpreter() ->
     agree(make, (np.arange(SIZES[0]) % 3 == 0,))
 
 
+@pytest.mark.core
 def test_products_are_ops_of_a_program() -> None:
     layer = connections("normal")
     spikes = jnp.arange(SIZES[0]) % 3 == 0

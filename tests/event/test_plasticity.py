@@ -13,8 +13,6 @@ import stategraph as sg
 from stategraph import event, init, nn
 from tests.oracle import agree
 
-pytestmark = pytest.mark.core
-
 PRE, POST, STEPS, DT = 12, 9, 40, 0.5
 RNG = np.random.default_rng(0)
 SENT, RECEIVED = RNG.random((STEPS, PRE)) < 0.15, RNG.random((STEPS, POST)) < 0.15
@@ -89,6 +87,7 @@ def test_without_bounds_in_the_way_a_synapse_sums_its_pairs() -> None:
     )
 
 
+@pytest.mark.core
 def test_compiled_steps_are_those_of_plain_python() -> None:
     def make() -> Any:
         stdp = learning(mu=1.0)
@@ -104,6 +103,7 @@ def test_compiled_steps_are_those_of_plain_python() -> None:
     agree(make, (np.arange(PRE) == 3, np.arange(POST) == 5), reference=False)  # slow at loops
 
 
+@pytest.mark.core
 def test_gradients_go_through_the_changes() -> None:
     stdp = learning(mu=1.0)
     csr = stdp.connections.connections

@@ -12,8 +12,6 @@ import stategraph as sg
 from stategraph import nn
 from tests.nn.checking import check_layer
 
-pytestmark = pytest.mark.core
-
 X = np.linspace(-4, 4, 30).reshape(5, 6).astype(np.float32)
 
 
@@ -81,10 +79,12 @@ def test_exact_gelu() -> None:
     np.testing.assert_allclose(nn.GELU()(1.0), 0.8413447, rtol=1e-6)
 
 
+@pytest.mark.core
 def test_glu() -> None:
     check_layer(nn.GLU, X, lambda x: x[:, :3] * sigmoid(x[:, 3:]))
 
 
+@pytest.mark.core
 def test_prelu_learns() -> None:
     def formula(x: Any, weight: Any) -> Any:
         return np.where(x > 0, x, weight * x)
@@ -94,6 +94,7 @@ def test_prelu_learns() -> None:
     assert layer.weight.shape == (6,) and nn.count_parameters(layer) == 6
 
 
+@pytest.mark.core
 def test_rrelu() -> None:
     layer = nn.RReLU(0.1, 0.3)
     np.testing.assert_allclose(layer.eval()(X), np.where(X > 0, X, 0.2 * X), rtol=1e-6)

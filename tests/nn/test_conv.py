@@ -13,8 +13,6 @@ import pytest
 from stategraph import nn
 from tests.nn.checking import check_layer, numbers
 
-pytestmark = pytest.mark.core
-
 
 def convolved(
     x: Any, kernel: Any, stride: Any = 1, pads: Any = None, dilation: Any = 1, groups: int = 1, lhs: Any = 1
@@ -59,6 +57,7 @@ def same(size: Any, window: Any, stride: Any, dilation: Any = 1) -> Any:
     return pads
 
 
+@pytest.mark.core
 @pytest.mark.parametrize(
     ("layer", "in_size", "options", "formula"),
     [
@@ -102,6 +101,7 @@ def test_a_mask_of_the_kernel() -> None:
     )
 
 
+@pytest.mark.core
 @pytest.mark.parametrize(
     ("layer", "conv", "in_size", "options"),
     [

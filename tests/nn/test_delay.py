@@ -16,8 +16,6 @@ from stategraph import nn
 from tests.nn.checking import numbers
 from tests.oracle import agree
 
-pytestmark = pytest.mark.core
-
 
 @pytest.fixture(autouse=True)
 def time_step() -> Iterator[None]:
@@ -29,6 +27,7 @@ def made(*args: Any, **kwargs: Any) -> nn.Delay:
     return nn.init_all_states(nn.Delay(*args, **kwargs))
 
 
+@pytest.mark.core
 def test_values_of_some_steps_ago() -> None:
     values = numbers(20, 3)
     delay = made(jnp.zeros(3), time=0.5, init=7.0)
@@ -116,6 +115,7 @@ def test_pytrees_batches_and_initialisers() -> None:
     np.testing.assert_array_equal(made(jnp.zeros(2), time=0.2, init=first).history.value, first)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("update_every", [None, 0.2])
 def test_compiled_loops_and_gradients(update_every: Any) -> None:
     def make() -> Any:
@@ -136,6 +136,7 @@ def test_compiled_loops_and_gradients(update_every: Any) -> None:
     agree(make, (jnp.asarray(numbers(9, 2)),), (jnp.asarray(numbers(9, 2, seed=1)),))
 
 
+@pytest.mark.core
 def test_the_buffer_is_updated_in_place() -> None:
     delay = made(jnp.zeros(1000), time=10.0)
     lowered = sg.trace(delay, jnp.ones(1000)).lower()
@@ -163,6 +164,7 @@ def interpolated(delay: nn.Delay) -> Any:
         return delay.retrieve_at_time(9.25)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("read", [scalar, heterogeneous, per_synapse, interpolated])
 @pytest.mark.parametrize("update_every", [None, 0.2])
 def test_no_step_of_a_loop_copies_the_buffer(read: Any, update_every: float | None) -> None:
@@ -185,6 +187,7 @@ def test_no_step_of_a_loop_copies_the_buffer(read: Any, update_every: float | No
     }
 
 
+@pytest.mark.core
 def test_the_delay_of_a_state() -> None:
     cell = nn.init_all_states(nn.GRUCell(2, 3), batch_size=4)
     cell.late = nn.StateWithDelay(cell, "h", time=0.2)

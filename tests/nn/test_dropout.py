@@ -14,8 +14,6 @@ import stategraph as sg
 from stategraph import nn
 from tests.oracle import agree
 
-pytestmark = pytest.mark.core
-
 ONES = jnp.ones((50, 40))
 
 
@@ -45,6 +43,7 @@ def test_one_decision_along_axes() -> None:
     assert (y == y[:1]).all() and 0 < (y[0] == 0).mean() < 1
 
 
+@pytest.mark.core
 @pytest.mark.parametrize(("layer", "spatial"), [(nn.Dropout1d, 1), (nn.Dropout2d, 2), (nn.Dropout3d, 3)])
 @pytest.mark.parametrize("channel_axis", [-1, 0])
 def test_whole_channels(layer: Any, spatial: int, channel_axis: int) -> None:
@@ -68,6 +67,7 @@ def test_alpha_dropout_keeps_mean_and_variance() -> None:
     assert abs(y.mean()) < 0.02 and abs(y.std() - 1) < 0.02 and nn.AlphaDropout().eval()(x) is x
 
 
+@pytest.mark.core
 def test_compiled_dropout_drops_what_eager_dropout_drops() -> None:
     def make() -> Any:
         sg.random.seed(3)
@@ -77,6 +77,7 @@ def test_compiled_dropout_drops_what_eager_dropout_drops() -> None:
     agree(make, (jnp.ones((5, 4)),), (jnp.ones((5, 4)),), reference=False)
 
 
+@pytest.mark.core
 def test_lanes_drop_independently() -> None:
     layer = nn.Dropout(0.5).train()
     y = sg.augment.vmap(layer)(jnp.ones((4, 100)))
@@ -111,6 +112,7 @@ def test_the_mode_reaches_all_modules_below_and_follows_the_model() -> None:
     assert sg.graph.graphdef(net) != sg.graph.graphdef(net.eval())
 
 
+@pytest.mark.core
 def test_compiled_code_notices_the_mode() -> None:
     layer = nn.Dropout(0.5)
     traces = []
@@ -131,6 +133,7 @@ def test_compiled_code_notices_the_mode() -> None:
     assert dropped(run(ONES))
 
 
+@pytest.mark.core
 def test_a_gradient_without_a_mode_warns_once() -> None:
     net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Dropout(0.5))
     x = jnp.ones((5, 4))

@@ -14,8 +14,6 @@ from stategraph import nn
 from tests.nn.checking import numbers
 from tests.oracle import agree
 
-pytestmark = pytest.mark.core
-
 
 @pytest.fixture(autouse=True)
 def time_step() -> Iterator[None]:
@@ -115,6 +113,7 @@ def test_batches() -> None:
     assert late().shape == (4, 3) and (late() == 5).all() and out().shape == (4, 3)
 
 
+@pytest.mark.core
 def test_two_populations_in_a_compiled_loop() -> None:
     def make() -> Any:
         with sg.environ.context(dt=0.1):
@@ -131,6 +130,7 @@ def test_two_populations_in_a_compiled_loop() -> None:
     agree(make, (jnp.asarray(numbers(10, 2)),))
 
 
+@pytest.mark.core
 def test_delays_follow_a_dynamics() -> None:
     for kind in (nn.PrefetchDelayAt, nn.OutputDelayAt):
         arguments = ("v", 0.1) if kind is nn.PrefetchDelayAt else (0.1,)

@@ -12,8 +12,6 @@ import stategraph as sg
 from stategraph import nn
 from tests.nn.checking import check_layer, numbers
 
-pytestmark = pytest.mark.core
-
 INDICES = np.array([[1, 3, 3], [0, 1, 3]])
 
 
@@ -21,6 +19,7 @@ def gradient(layer: Any, indices: Any = INDICES) -> Any:
     return sg.augment.grad(lambda: (layer(indices) * 2).sum(), layer.weight)()
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("size", [4, (2, 3)])
 def test_rows_of_a_table(size: Any) -> None:
     layer = check_layer(lambda: nn.Embedding(5, size), INDICES, lambda x, weight: weight[x], gradients=False)
@@ -39,11 +38,13 @@ def test_padding_is_zero_and_stays() -> None:
     assert (grads[3] == 0).all() and (grads[1] == 4).all()
 
 
+@pytest.mark.core
 def test_gradients_by_frequency() -> None:
     grads = gradient(nn.Embedding(5, 4, scale_grad_by_freq=True))
     np.testing.assert_allclose(grads[:, 0], [2, 2, 0, 2, 0])
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("order", [1.0, 2.0])
 def test_long_rows_are_shortened(order: float) -> None:
     table = numbers(5, 4) * 3

@@ -13,8 +13,6 @@ import pytest
 import stategraph as sg
 from stategraph import nn
 
-pytestmark = pytest.mark.core
-
 
 def test_exponential_euler_is_exact_for_a_linear_equation() -> None:
     x, tau = jnp.array([1.0, -2.0, 0.5]), np.array([1.0, 5.0, 0.1])
@@ -23,6 +21,7 @@ def test_exponential_euler_is_exact_for_a_linear_equation() -> None:
     np.testing.assert_allclose(found, 3 + (x - 3) * np.exp(-0.7 / tau), rtol=1e-6)
 
 
+@pytest.mark.core
 def test_exponential_euler_of_a_constant_slope_is_euler_and_has_its_gradient() -> None:
     with sg.environ.context(dt=0.5):
         assert float(nn.exp_euler_step(lambda x: 3.0 + 0.0 * x, 1.0)) == 2.5
@@ -57,6 +56,7 @@ def test_order_of_convergence(step: Any, order: int) -> None:
     assert abs(math.log2(errors[0] / errors[1]) - order) < 0.3
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("step", [nn.euler_step, nn.rk2_step, nn.rk4_step])
 def test_steps_of_a_pytree(step: Any) -> None:
     def rotation(z: Any, speed: float) -> Any:

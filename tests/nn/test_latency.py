@@ -11,8 +11,6 @@ import pytest
 import stategraph as sg
 from stategraph import nn
 
-pytestmark = pytest.mark.core
-
 VALUES = jnp.array([0.0, 0.19, 0.3, 0.5, 1.0, 3.0])
 
 
@@ -54,6 +52,7 @@ def test_steps_begin_where_rounding_says_almost() -> None:
         assert np.flatnonzero(spikes(encoder, jnp.array([k / 10]), 10, dt=0.1)).tolist() == [10 - k]
 
 
+@pytest.mark.core
 def test_a_batch_is_encoded_at_once_and_one_value_serves_all() -> None:
     encoder = nn.LatencyEncoder(3, duration=4.0)
     with sg.environ.context(dt=1.0, i=0):

@@ -14,13 +14,12 @@ import stategraph as sg
 from stategraph import nn
 from tests.nn.checking import check_layer, numbers
 
-pytestmark = pytest.mark.core
-
 
 def dense(x: Any, weight: Any) -> Any:
     return x @ weight["weight"] + weight.get("bias", 0)
 
 
+@pytest.mark.core
 def test_linear() -> None:
     check_layer(lambda: nn.Linear(4, 3, b_init=nn.init.Normal()), numbers(5, 4), dense)
     check_layer(lambda: nn.Linear((4,), (3,), b_init=None), numbers(4), dense)
@@ -95,6 +94,7 @@ def test_one_to_one() -> None:
     check_layer(lambda: nn.OneToOne(4, w_init=2.0), numbers(5, 4), formula)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("form", ["dense", "BCOO", "BCSR", "COO", "CSR", "scipy"])
 def test_sparse_linear(form: str) -> None:
     matrix = numbers(6, 3) * (np.random.default_rng(1).random((6, 3)) < 0.4)
@@ -158,6 +158,7 @@ def test_what_does_not_fit() -> None:
         nn.Linear(4, 3, w_init=jnp.ones((3, 4)))
 
 
+@pytest.mark.core
 def test_half_precision() -> None:
     with sg.environ.context(precision=16):
         layer = nn.Linear(2, 3)

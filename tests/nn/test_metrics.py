@@ -14,8 +14,6 @@ from stategraph import nn
 from tests.nn.checking import numbers
 from tests.oracle import agree
 
-pytestmark = pytest.mark.core
-
 LOGITS = numbers(6, 5, 3)
 LABELS = np.random.default_rng(1).integers(0, 3, (6, 5))
 
@@ -45,6 +43,7 @@ def test_accuracy() -> None:
     np.testing.assert_allclose(metric.compute(), (LOGITS.argmax(-1) == LABELS).mean(), rtol=1e-6)
 
 
+@pytest.mark.core
 def test_metrics_in_compiled_loops() -> None:
     def make() -> Any:
         metrics = both()

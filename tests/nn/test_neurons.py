@@ -17,8 +17,6 @@ from stategraph.errors import StateAccessError
 from tests.nn.checking import numbers
 from tests.oracle import agree
 
-pytestmark = pytest.mark.core
-
 DT = 0.1
 
 
@@ -55,6 +53,7 @@ EVERY: dict[str, tuple[Callable[..., Any], float]] = {
 }
 
 
+@pytest.mark.core
 @pytest.mark.parametrize(
     ("name", "reset"),
     [(name, "soft") for name in EVERY if name != "HH"] + [("LIF", "hard"), ("GIF", "hard"), ("HH", None)],
@@ -81,6 +80,7 @@ def test_compiled_loops_do_what_python_does(name: str, reset: str | None) -> Non
     assert spikes.shape == (12, 2, 3) and set(np.unique(spikes)) == {0.0, 1.0}
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("name", list(EVERY))
 def test_gradients_reach_inputs_and_trained_parameters(name: str) -> None:
     kind, scale = EVERY[name]

@@ -13,8 +13,6 @@ from stategraph import nn
 from tests.nn.checking import check_layer, numbers
 from tests.oracle import agree
 
-pytestmark = pytest.mark.core
-
 RANDOM = nn.init.Normal(1.0, 0.5)
 
 
@@ -67,6 +65,7 @@ def test_batch_norm(layer: Any, in_size: Any, fast: bool) -> None:
     np.testing.assert_allclose(one, model(x)[0], rtol=1e-5)
 
 
+@pytest.mark.core
 def test_running_statistics_follow_in_compiled_loops() -> None:
     def make() -> Any:
         model = nn.BatchNorm0d(4, momentum=0.8).train()
@@ -111,6 +110,7 @@ def test_a_mask_leaves_elements_out_of_the_statistics() -> None:
     np.testing.assert_allclose(grouped[:, 2:], (x[:, 2:] - x[:, 2:3]) / np.sqrt(1e-6), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.core
 def test_statistics_over_the_lanes_of_a_vmap() -> None:
     x = numbers(8, 4)
     layer = nn.BatchNorm0d(4, axis_name="lanes", track_running_stats=False)
@@ -136,6 +136,7 @@ def test_layer_norm() -> None:
     assert not plain.states() and list(nn.LayerNorm(4, use_bias=False).weight.value) == ["scale"]
 
 
+@pytest.mark.core
 def test_rms_norm() -> None:
     check_layer(
         lambda: nn.RMSNorm(4, scale_init=RANDOM),
@@ -173,6 +174,7 @@ def test_group_norm(options: Any) -> None:
     )
 
 
+@pytest.mark.core
 def test_dtypes() -> None:
     x = jnp.asarray(numbers(5, 4), jnp.bfloat16)
     assert (
@@ -187,6 +189,7 @@ def test_dtypes() -> None:
     )
 
 
+@pytest.mark.core
 def test_weight_standardization() -> None:
     w = numbers(3, 4, 5)
     y = nn.weight_standardization(w, gain=2.0)

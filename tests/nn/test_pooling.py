@@ -14,8 +14,6 @@ import stategraph as sg
 from stategraph import nn
 from tests.nn.checking import check_layer, numbers
 
-pytestmark = pytest.mark.core
-
 
 def pooled(x: Any, operation: Any, window: Any, stride: Any, pads: Any = None) -> Any:
     """(n, *spatial, c): an operation on each window, one output position after the other; padding is NaN."""
@@ -60,6 +58,7 @@ def test_pooling(spatial: int, in_size: Any, options: Any, formula: Any, name: s
     np.testing.assert_allclose(lone(x[..., 0]), layer(x)[..., 0], rtol=1e-6)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize(("spatial", "in_size", "options", "formula"), CASES)
 def test_positions_of_the_largest(spatial: int, in_size: Any, options: Any, formula: Any) -> None:
     layer = getattr(nn, f"MaxPool{spatial}d")(return_indices=True, in_size=in_size, **options)
@@ -72,11 +71,13 @@ def test_positions_of_the_largest(spatial: int, in_size: Any, options: Any, form
     assert grads.sum() == y.size
 
 
+@pytest.mark.core
 def test_ties_go_to_the_first() -> None:
     _, indices = nn.MaxPool1d(2, return_indices=True, channel_axis=None)(jnp.zeros(4))
     assert indices.tolist() == [0, 2]
 
 
+@pytest.mark.core
 def test_integers() -> None:
     x = np.arange(8).reshape(8, 1)
     assert nn.MaxPool1d(2)(x).ravel().tolist() == [1, 3, 5, 7]
@@ -110,6 +111,7 @@ def test_adaptive_pooling_splits_as_numpy_does(
     check_layer(make, numbers(2, *in_size), formula, gradients=spatial == 1)
 
 
+@pytest.mark.core
 def test_flatten_and_unflatten() -> None:
     x = numbers(2, 3, 4, 5)
     assert (

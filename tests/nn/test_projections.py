@@ -13,8 +13,6 @@ import stategraph as sg
 from stategraph import nn
 from tests.oracle import agree
 
-pytestmark = pytest.mark.core
-
 DT = 0.5
 
 
@@ -93,6 +91,7 @@ def test_a_network_against_a_loop_in_numpy() -> None:
     assert expected[:, :6].sum() > 10 and expected[:, 6:].sum() > 5
 
 
+@pytest.mark.core
 def test_a_compiled_network_does_what_python_does() -> None:
     def make() -> Any:
         network = nn.init_all_states(Balanced())
@@ -143,6 +142,7 @@ def test_synapses_of_the_senders() -> None:
         np.testing.assert_allclose(found[i], V, rtol=1e-4)
 
 
+@pytest.mark.core
 def test_gradients_reach_weights() -> None:
     network = nn.init_all_states(Balanced())
     weights = [p.comm.weight for p in network.projections]

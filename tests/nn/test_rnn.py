@@ -13,8 +13,6 @@ from stategraph import nn
 from tests.nn.checking import numbers
 from tests.oracle import agree
 
-pytestmark = pytest.mark.core
-
 
 def sigmoid(x: Any) -> Any:
     return 1 / (1 + np.exp(-x))
@@ -64,6 +62,7 @@ def test_a_cell_is_its_equations(cell: Any, equations: Any, batch: int | None) -
             assert isinstance(getattr(model, name), sg.HiddenState)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize(("cell", "equations"), CELLS)
 def test_compiled_loops_and_gradients_are_those_of_python(cell: Any, equations: Any) -> None:
     def make() -> Any:
@@ -82,6 +81,7 @@ def test_compiled_loops_and_gradients_are_those_of_python(cell: Any, equations: 
     agree(make, (jnp.asarray(numbers(3, 2, 3)),), tolerance=1e-4, reference=False)
 
 
+@pytest.mark.core
 def test_both_namings_and_the_documents_calls() -> None:
     gru = nn.GRUCell(input_size=10, hidden_size=20)
     nn.init_all_states(gru, batch_size=5)

@@ -20,8 +20,6 @@ from stategraph.nn import running_chunks
 from stategraph.spikes import Spikes
 from tests.nn.checking import numbers
 
-pytestmark = pytest.mark.core
-
 DT = 0.5
 
 
@@ -87,6 +85,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 # ------------------------------------------------------------------------------------------------ the loop
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("steps", [20, 60, 59, 53])
 def test_a_run_is_the_loop_written_out_bit_for_bit(steps: int, small_chunks: None) -> None:
     net, other = make(), make()
@@ -119,6 +118,7 @@ def test_times_are_those_that_the_steps_see() -> None:
     assert (rec.steps, rec.duration, rec.dt) == (8, 2.0, 0.25)
 
 
+@pytest.mark.core
 def test_chunks_of_one_length_are_compiled_once(small_chunks: None) -> None:
     seen = SimpleNamespace(traces=0)
 
@@ -136,6 +136,7 @@ def test_chunks_of_one_length_are_compiled_once(small_chunks: None) -> None:
 # -------------------------------------------------------------------------------------------- going on
 
 
+@pytest.mark.core
 def test_two_runs_are_one_run() -> None:
     net, other = make(), make()
     whole = nn.run(net, 30.0, drive, monitors(net))
@@ -184,6 +185,7 @@ def test_a_saved_run_goes_on_in_another_model(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------------------- in a trace
 
 
+@pytest.mark.core
 def test_in_jit_it_is_the_same_and_goes_on() -> None:
     net, other = make(), make()
     compiled = sg.compile.jit(lambda: nn.run(net, 10.0, drive, monitors(net)))
@@ -197,6 +199,7 @@ def test_in_jit_it_is_the_same_and_goes_on() -> None:
     assert int(net.clock.i.value) == 60
 
 
+@pytest.mark.core
 def test_a_reset_in_the_same_jit_begins_at_0() -> None:
     net = make()
 
@@ -210,6 +213,7 @@ def test_a_reset_in_the_same_jit_begins_at_0() -> None:
     np.testing.assert_array_equal(first["V"], second["V"])
 
 
+@pytest.mark.core
 def test_lanes_of_a_run_are_the_runs_of_the_lanes() -> None:
     currents = jnp.array([1.2, 1.6, 2.5])
 
@@ -227,6 +231,7 @@ def test_lanes_of_a_run_are_the_runs_of_the_lanes() -> None:
         np.testing.assert_array_equal(t[lane], rec.t)
 
 
+@pytest.mark.core
 def test_an_ensemble_runs_on_one_clock() -> None:
     net = Net()
     nn.vmap_init_all_states(net, axis_size=3)
@@ -249,6 +254,7 @@ def test_an_ensemble_runs_on_one_clock() -> None:
         _ = rec["spk"].times
 
 
+@pytest.mark.core
 def test_gradients_go_through_what_is_recorded() -> None:
     net = make()
 
@@ -278,6 +284,7 @@ def test_gradients_go_through_what_is_recorded() -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.core
 def test_the_trace_leaves_the_model_as_it_is_but_for_the_clock() -> None:
     net = make()
     before = jax.tree.map(np.asarray, {path: state.value for path, state in sg.graph.states(net).items()})
@@ -294,6 +301,7 @@ def test_who_spikes_is_not_known_in_a_trace() -> None:
         sg.compile.jit(lambda: nn.run(net, 10.0, drive, monitors(net))["spk"].times)()
 
 
+@pytest.mark.core
 def test_a_model_without_clock_in_a_trace_of_jax_is_refused() -> None:
     with pytest.raises(StateAccessError, match="has no clock"):
         jax.jit(lambda: nn.run(nn.init_all_states(Net()), 1.0))()
@@ -302,6 +310,7 @@ def test_a_model_without_clock_in_a_trace_of_jax_is_refused() -> None:
 # ------------------------------------------------------------------------------------------------ monitors
 
 
+@pytest.mark.core
 def test_every_form_of_a_monitor(small_chunks: None) -> None:
     net, other = make(), make()
     monitor = {
@@ -374,6 +383,7 @@ def test_monitors_of_states_that_are_pytrees() -> None:
     np.testing.assert_array_equal(rec["all"]["a"][:, 0], np.arange(1, 11))
 
 
+@pytest.mark.core
 def test_spikes_in_branches_loops_and_repeated_calls_are_all_seen() -> None:
     class Odd(nn.Module):
         def __init__(self) -> None:
@@ -428,6 +438,7 @@ def test_sources_of_spikes_are_recorded() -> None:
     np.testing.assert_array_equal(rec["spk"].ids, [0, 1, 2])
 
 
+@pytest.mark.core
 def test_a_monitor_in_a_loop_of_ones_own() -> None:
     net, other = make(), make()
     monitor = nn.Monitor(net, {**monitors(net), "rare": ("E.V", 1, 3)})

@@ -10,9 +10,8 @@ import stategraph as sg
 from stategraph import nn
 from tests.nn.checking import check_layer, numbers
 
-pytestmark = pytest.mark.core
 
-
+@pytest.mark.core
 def test_layers_follow_one_another() -> None:
     def make() -> nn.Sequential:
         return nn.Sequential(nn.Linear(4, 8), jnp.tanh, nn.ReLU(), nn.Linear(8, 2))
@@ -38,6 +37,7 @@ def test_a_sequential_is_a_list_of_layers() -> None:
     assert nn.Sequential(nn.ReLU()).in_size is None and nn.Sequential(nn.ReLU(), first).in_size == (4,)
 
 
+@pytest.mark.core
 def test_compiled_code_notices_a_new_layer() -> None:
     net = nn.Sequential(nn.Linear(4, 4))
     run = sg.compile.jit(net)

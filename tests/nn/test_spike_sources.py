@@ -13,8 +13,6 @@ import stategraph as sg
 from stategraph import nn
 from tests.oracle import agree
 
-pytestmark = pytest.mark.core
-
 
 def test_poisson_spikes_have_their_rates() -> None:
     sg.random.seed(0)
@@ -29,6 +27,7 @@ def test_poisson_spikes_have_their_rates() -> None:
     assert 0.7 < count.var() / (100 * p[2] * (1 - p[2])) < 1.4  # of independent steps
 
 
+@pytest.mark.core
 def test_an_encoder_takes_batches() -> None:
     with sg.environ.context(dt=1.0):
         assert nn.PoissonEncoder(3)(jnp.ones((5, 3))).shape == (5, 3)
@@ -70,6 +69,7 @@ def test_counts_have_the_binomial_distribution(number: int, rate: float) -> None
     assert found[~often].sum() < 60
 
 
+@pytest.mark.core
 def test_input_to_a_population_arrives_like_that_of_a_projection() -> None:
     """What brings a neuron to its threshold makes it spike."""
     sg.random.seed(0)

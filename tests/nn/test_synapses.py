@@ -13,8 +13,6 @@ import stategraph as sg
 from stategraph import nn
 from tests.oracle import agree
 
-pytestmark = pytest.mark.core
-
 DT = 0.1
 
 
@@ -101,6 +99,7 @@ def test_short_term_depression_of_a_regular_train() -> None:
     np.testing.assert_allclose(released, expected, rtol=1e-5)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("kind", [nn.Expon, nn.DualExpon, nn.Alpha, nn.AMPA, nn.STP, nn.STD])
 def test_compiled_loops_do_what_python_does(kind: Any) -> None:
     spikes = jnp.asarray(np.random.default_rng(0).random((8, 2, 3)) < 0.4)
@@ -121,6 +120,7 @@ def test_compiled_loops_do_what_python_does(kind: Any) -> None:
     assert make()[0](spikes).shape == (8, 2, 3)
 
 
+@pytest.mark.core
 def test_delta_inputs_arrive_like_the_argument() -> None:
     for kind in (nn.Expon, nn.DualExpon, nn.Alpha):
         one, other = nn.init_all_states(kind(2)), nn.init_all_states(kind(2))
@@ -130,6 +130,7 @@ def test_delta_inputs_arrive_like_the_argument() -> None:
                 np.testing.assert_array_equal(one(jnp.full(2, x)), other())
 
 
+@pytest.mark.core
 def test_outputs() -> None:
     def current(out: Any, V: float) -> float:
         out.bind_cond(jnp.asarray(2.0))

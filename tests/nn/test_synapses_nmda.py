@@ -13,8 +13,6 @@ import stategraph as sg
 from stategraph import nn
 from tests.oracle import agree
 
-pytestmark = pytest.mark.core
-
 DT = 0.1
 
 
@@ -80,6 +78,7 @@ def test_magnesium_blocks_what_is_open() -> None:
     assert math.isclose(float(out(jnp.asarray(V))), 0.5e-3 * 2.0 * -V, rel_tol=1e-5)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("kind", [nn.NMDA, nn.BioNMDA])
 def test_compiled_loops_do_what_python_does(kind: Any) -> None:
     spikes = jnp.asarray(np.random.default_rng(0).random((8, 2, 3)) < 0.4)

@@ -32,7 +32,6 @@ ELEMENTWISE = [
     nn.ChainT(nn.SigmoidT(), nn.AffineT(3.0, 2.0)),
 ]
 X = jnp.array([-3.0, -0.5, 0.25, 2.0])
-pytestmark = pytest.mark.core
 
 
 @pytest.mark.parametrize("t", ELEMENTWISE, ids=repr)
@@ -58,6 +57,7 @@ def test_increasing_transforms_increase_and_stay_finite() -> None:
         assert np.isfinite(np.asarray(t.log_slope(far))).all(), t  # type: ignore[attr-defined]
 
 
+@pytest.mark.core
 def test_vector_transforms_against_their_jacobians() -> None:
     ordered, simplex = nn.OrderedT(), nn.SimplexT()
     y = ordered.forward(X)

@@ -11,7 +11,6 @@ import stategraph as sg
 from stategraph import optim
 
 pytest.importorskip("optax")
-pytestmark = pytest.mark.core
 
 
 def plain(metrics: list[float], maximize: bool, relative: bool, cooldown: int, patience: int) -> list[float]:
@@ -53,6 +52,7 @@ def test_it_follows_the_rule(maximize: bool, relative: bool, cooldown: int, pati
     np.testing.assert_allclose(found, plain(metrics, maximize, relative, cooldown, patience), rtol=1e-6)
 
 
+@pytest.mark.core
 def test_a_nan_is_no_improvement_and_state_is_state() -> None:
     plateau = optim.ReduceLROnPlateau(optim.Adam(1.0), 0.1, patience=0)
     plateau.step(1.0)

@@ -12,8 +12,6 @@ import pytest
 
 from stategraph import optim
 
-pytestmark = pytest.mark.core
-
 STEPS = [0, 1, 2, 3, 4, 5, 7, 9, 10, 11, 14, 15, 20, 29, 30, 31, 60, 100]
 
 
@@ -60,6 +58,7 @@ def _options(schedule: Any) -> dict[str, Any]:
     return {field.name: getattr(schedule, field.name) for field in schedule.__attrs_attrs__}
 
 
+@pytest.mark.core
 def test_the_same_as_optax() -> None:
     optax = pytest.importorskip("optax")
     pairs = [
