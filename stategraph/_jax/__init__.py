@@ -141,6 +141,7 @@ from stategraph._jax.types import (
     prng_impl_name,
     same_tree,
     strong_aval,
+    threefry_partitionable,
     type_of,
     typeof,
 )
@@ -249,6 +250,7 @@ __all__ = [
     "strong_aval",
     "talks_over",
     "tangent_aval",
+    "threefry_partitionable",
     "trace_chain",
     "trace_context",
     "trace_flat",

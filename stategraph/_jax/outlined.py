@@ -67,6 +67,9 @@ def lower_foreign(
     """The results' values of a call of a registered function in a lowering rule; ``more`` are avals of results
     beyond those of the primitive.
     """
-    context = context.replace(avals_out=[*context.avals_out, *more])
+    context = context.replace(
+        avals_in=[core.physical_aval(aval) for aval in context.avals_in],
+        avals_out=[core.physical_aval(aval) for aval in (*context.avals_out, *more)],
+    )
     rule = jax.ffi.ffi_lowering(target, operand_output_aliases=aliases)
     return list(rule(context, *operands))

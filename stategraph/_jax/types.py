@@ -109,6 +109,13 @@ def prng_impl_name(value: Any) -> str | None:
     return value.name if isinstance(value, prng.PRNGImpl) else None
 
 
+def threefry_partitionable() -> bool:
+    """How JAX's default generator counts, for this thread."""
+    from jax._src import config
+
+    return bool(config.threefry_partitionable.value)
+
+
 def prng_impl(name: str) -> Any:
     from jax._src.random import prng
 

@@ -1,16 +1,17 @@
 """Which ops a kernel of generated code can hold: the table that the pass and the code generator share.
 
-A kernel computes with tensors of ``DTYPES``. An op is *elementwise*; or a *view*, which only renames elements; or
-*indexed*, an element of its result being one of its operand's; or a *reduction*; or a *stage*, which is code of its own;
-or it has regions, all of whose ops a kernel can hold.
+A kernel computes with tensors of ``DTYPES`` and random keys of JAX's default generator. An op is *elementwise*; or a
+*view*, which only renames elements; or *indexed*, an element of its result being one of its operand's; or a *reduction*;
+or a *stage*, which is code of its own; or it has regions, all of whose ops a kernel can hold.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from stategraph.ir.core import Constant, Op, Value
-from stategraph.ir.types import TensorType
+from stategraph.ir.types import KeyType, TensorType, itemsize_bits
 
 DTYPES = frozenset(("f32", "f64", "bool", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64"))
 FLOATS = frozenset(("f32", "f64"))
@@ -35,6 +36,7 @@ ELEMENTWISE = frozenset(
         "select_n",
         "clamp",
         "convert_element_type",
+        "bitcast_convert_type",
         "stop_gradient",
         "copy",
         "copy_p",
@@ -83,6 +85,8 @@ FLOAT_ONLY = frozenset(
         "atan2",
         "erf",
         "erfc",
+        "erf_inv",
+        "lgamma",
         "is_finite",
     ]
 )
@@ -113,6 +117,33 @@ CONTROL = frozenset(("flow.scan", "flow.while", "flow.cond"))
 EVENTS = frozenset(("event.csr", "event.csr_add", "event.dense"))
 COMPACT = "event.compact"
 """Lists events: with the loop that stacks them, no stack is made."""
+GENERATOR = "fry"
+"""The random keys that a kernel knows: those of JAX's default generator, threefry with two words."""
+RANDOM = frozenset(
+    f"jax.random_{name}" for name in ("seed", "split", "fold_in", "bits", "wrap", "unwrap", "clone")
+)
+"""Ops of random keys."""
+_MOVES_KEYS = frozenset(
+    f"jax.{name}"
+    for name in [
+        "slice",
+        "squeeze",
+        "expand_dims",
+        "reshape",
+        "broadcast_in_dim",
+        "transpose",
+        "rev",
+        "concatenate",
+        "dynamic_slice",
+        "dynamic_update_slice",
+        "select_n",
+        "copy",
+        "copy_p",
+        "stop_gradient",
+    ]
+)
+_MOST = 2**31
+"""A kernel counts fewer random numbers than this with one key."""
 
 
 def why_not(op: Op) -> str | None:
@@ -120,8 +151,9 @@ def why_not(op: Op) -> str | None:
     known = _RULES.get(op.name)
     if known is None:
         return f"a kernel cannot hold {op.name}"
+    keys = op.name in RANDOM or op.name in _MOVES_KEYS or bool(op.regions)
     for value in (*op.operands, *op.results):
-        reason = _bad_type(value)
+        reason = _bad_type(value, keys)
         if reason is not None:
             return f"{op.name} {reason}"
     if "effects" in op.attributes:
@@ -129,8 +161,11 @@ def why_not(op: Op) -> str | None:
     return known(op)
 
 
-def _bad_type(value: Value) -> str | None:
+def _bad_type(value: Value, keys: bool) -> str | None:
+    """What is wrong with a value, for an op that takes ``keys`` or none."""
     type_ = value.type
+    if keys and isinstance(type_, KeyType) and type_.impl == GENERATOR:
+        return f"has an empty array, {type_}" if 0 in type_.shape else None
     if not isinstance(type_, TensorType) or type_.dtype not in DTYPES:
         return f"computes with {type_}"
     if type_.size == 0:
@@ -160,6 +195,22 @@ def _power(op: Op) -> str | None:
 def _integer_power(op: Op) -> str | None:
     if op.attributes.get("y", 0) < 0 and _dtype(op) not in FLOATS:
         return "jax.integer_pow takes a negative power of a whole number"
+    return None
+
+
+def _bitcast(op: Op) -> str | None:
+    sizes = {itemsize_bits(_dtype(op)), itemsize_bits(str(getattr(op.result.type, "dtype", "bool")))}
+    if len(sizes) > 1 or "bool" in (_dtype(op), getattr(op.result.type, "dtype", "bool")):
+        return "jax.bitcast_convert_type changes the size of elements"
+    return None
+
+
+def _random(op: Op) -> str | None:
+    shapes = [getattr(value.type, "shape", ()) for value in op.operands]
+    if op.name == "jax.random_fold_in" and shapes[0] != shapes[1] and () not in shapes:
+        return f"{op.name} combines keys and numbers of different shapes"
+    if math.prod(op.attributes.get("shape", ())) * (op.attributes.get("bit_width", 32)) // 32 >= _MOST:
+        return f"{op.name} draws too many numbers"
     return None
 
 
@@ -207,7 +258,7 @@ def _inside(op: Op) -> str | None:
             if reason is not None:
                 return reason
         for value in region.yielded:
-            reason = _bad_type(value)
+            reason = _bad_type(value, True)
             if reason is not None:
                 return f"{op.name} {reason}"
     return None
@@ -229,6 +280,8 @@ _RULES: dict[str, Callable[[Op], str | None]] = {
     **dict.fromkeys(CONTROL, _inside),
     **dict.fromkeys(EVENTS, _event),
     COMPACT: _fine,
+    **dict.fromkeys(RANDOM, _random),
+    "jax.bitcast_convert_type": _bitcast,
     "jax.pow": _power,
     "jax.integer_pow": _integer_power,
     "jax.gather": _gather,

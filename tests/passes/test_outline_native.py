@@ -116,20 +116,65 @@ def test_a_run_with_recording_is_one_kernel() -> None:
     assert any(True for _ in kernel.walk("flow.scan"))
 
 
-def test_a_loop_with_random_numbers_keeps_them() -> None:
+class Noisy(Network):
+    """With three sources of random numbers."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.LIF(40), nn.Expon, nn.CUBA)
+        self.outside = nn.PoissonInput(self.neurons, None, 50, 40.0, 0.5)
+        self.fibres = nn.PoissonSpike(32, 100.0, spk_type=jnp.float32)
+        self.sent = nn.DeltaProj(comm=event.FixedProb(32, 40, 0.2, 0.6, seed=3), post=self.neurons)
+
+    def update(self, current: Any) -> Any:
+        self.outside()
+        self.sent(self.fibres())
+        return super().update(current + sg.random.normal(size=40))
+
+
+@pytest.mark.parametrize("batch", [None, 3])
+def test_a_loop_with_random_numbers_draws_the_same_in_a_kernel(batch: int | None) -> None:
     pytest.importorskip("llvmlite")
+    spikes, states, program = simulate(Noisy, "default", batch=batch)
+    key = sg.random.get_key()
+    wanted, others, _ = simulate(Noisy, WITHOUT, batch=batch)
+    assert len(kernels(program)) == 1 and not any(op.name == "flow.scan" for op in program.body.ops)
+    assert wanted.sum() > 0
+    np.testing.assert_array_equal(spikes, wanted)
+    np.testing.assert_array_equal(jax.random.key_data(key), jax.random.key_data(sg.random.get_key()))
+    for path, value in states.items():
+        np.testing.assert_allclose(value, others[path], rtol=2e-3, atol=2e-3, err_msg=path)
 
-    class Noisy(Network):
-        def update(self, current: Any) -> Any:
-            return super().update(current + sg.random.normal(size=40))
 
-    def model() -> Any:
-        return Noisy(nn.LIF(40), nn.Expon, nn.CUBA)
+def test_random_numbers_counted_in_the_older_way_are_so_in_a_kernel() -> None:
+    pytest.importorskip("llvmlite")
+    with jax.threefry_partitionable(False):
+        spikes, _, program = simulate(Noisy, "default", steps=20)
+        wanted, *_ = simulate(Noisy, WITHOUT, steps=20)
+    assert len(kernels(program)) == 1 and wanted.any()
+    np.testing.assert_array_equal(spikes, wanted)
+    assert (wanted != simulate(Noisy, "default", steps=20)[0]).any()
 
-    spikes, _, program = simulate(model, "default")
-    (loop,) = program.walk("flow.scan")
-    assert len(list(loop.walk("native.kernel"))) == 1
-    np.testing.assert_array_equal(spikes, simulate(model, WITHOUT)[0])
+
+def test_random_numbers_of_another_generator_stay_in_xla() -> None:
+    pytest.importorskip("llvmlite")
+    network = nn.init_all_states(Noisy())
+    found = []
+    for passes in ("default", WITHOUT):
+        nn.reset_all_states(network)
+        stream = sg.random.RandomState(jax.random.key(0, impl="rbg"))
+
+        def run(stream: Any = stream) -> Any:
+            step = lambda i: super(Noisy, network).update(20.0 + stream.normal(size=40))
+            return sg.compile.for_loop(step, jnp.arange(20))
+
+        with sg.environ.context(dt=0.1):
+            compiled = sg.compile.jit(run, passes=passes)
+            if passes == "default":
+                (loop,) = compiled.lower().program.walk("flow.scan")
+                assert len(list(loop.walk("native.kernel"))) == 1
+            found.append(np.asarray(compiled()))
+    assert found[0].any()
+    np.testing.assert_array_equal(*found)
 
 
 def test_gradients_pass_through_kernels() -> None:

@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
+from stategraph.backends.codegen.erf_inv import erf_inv
 from stategraph.backends.codegen.functions import Maths
+from stategraph.backends.codegen.keys import HASH, hashed
 from stategraph.backends.codegen.llvm import Function, is_float, is_signed, item_size, literal, llvm_type
 from stategraph.ir.core import Op
 from stategraph.ir.types import TensorType
@@ -239,6 +241,12 @@ def _convert(e: Element) -> str:
     return convert(e.f, e.args[0], e.dtype, e.result)
 
 
+def _bitcast(e: Element) -> str:
+    """The same bits as another type of the same size."""
+    old, new = e.type, llvm_type(e.result)
+    return e.args[0] if old == new else e.let(f"bitcast {old} {e.args[0]} to {new}")
+
+
 def _integer_power(e: Element) -> str:
     exponent, x = e.op.attributes["y"], e.args[0]
     flags, kind = (e.f.contract, "fmul") if is_float(e.dtype) else ("", "mul")
@@ -338,6 +346,8 @@ RULES: dict[str, Rule] = {
     "jax.atan2": _library("atan2"),
     "jax.erf": _library("erf"),
     "jax.erfc": _library("erfc"),
+    "jax.erf_inv": lambda e: erf_inv(e.maths, e.args[0]),
+    "jax.lgamma": _library("lgamma"),
     "jax.is_finite": _is_finite,
     "jax.eq": _compare("eq"),
     "jax.ne": _compare("ne"),
@@ -355,6 +365,8 @@ RULES: dict[str, Rule] = {
     "jax.select_n": _select,
     "jax.clamp": _clamp,
     "jax.convert_element_type": _convert,
+    "jax.bitcast_convert_type": _bitcast,
+    HASH: lambda e: hashed(e.f, e.args[:2], e.args[2:])[e.op.attributes["word"]],
     "jax.stop_gradient": _same,
     "jax.copy": _same,
     "jax.copy_p": _same,

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stategraph.backends.codegen.arithmetic import RULES, Element
+from stategraph.backends.codegen.arithmetic import RULES, Element, convert
 from stategraph.backends.codegen.indexing import read_at
+from stategraph.backends.codegen.keys import COUNT
 from stategraph.backends.codegen.llvm import Function, is_float, literal, llvm_type
 from stategraph.backends.codegen.places import Memory, Place, Scalar
 from stategraph.backends.codegen.quotients import VECTOR, in_blocks, quotients
@@ -113,7 +114,9 @@ class ClusterWriter:
                 self.f.store(self.value(kept), where, tensor(kept).dtype, self.linear)
 
     def is_flat(self, op: Op) -> bool:
-        """Whether the op reads the elements at its own position only."""
+        """Whether the op reads the elements at its own position only, or is that position."""
+        if op.name == COUNT:
+            return counts_all(op)
         taken = map(self.block.kernel.aliases.of, op.operands)
         spaces = {space_of(value) for value in taken if type(value) is not Constant}
         return (op.name in RULES or is_same(op)) and spaces <= {(), self.cluster.space}
@@ -148,6 +151,8 @@ class ClusterWriter:
             name = RULES[op.name](Element(self.f, op, [self.argument(op, o) for o in op.operands], constant))
         elif is_same(op):
             name = self.value(op.operands[0])
+        elif op.name == COUNT and counts_all(op):
+            name = convert(self.f, self.linear, "i64", "u32")
         else:
             name = read_at(self.block, op, self.full_index(op.result))
         self.names[op.result] = name
@@ -194,6 +199,11 @@ class ClusterWriter:
     def full_index(self, value: Value) -> list[str]:
         counters = iter(self.counters)
         return ["0" if size == 1 else next(counters) for size in tensor(value).shape]
+
+
+def counts_all(op: Op) -> bool:
+    """Whether a count is that of all elements."""
+    return bool(op.attributes["axes"] == len(tensor(op.result).shape))
 
 
 def identity(op: Op) -> str:

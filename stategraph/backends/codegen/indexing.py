@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stategraph.backends.codegen.arithmetic import convert
+from stategraph.backends.codegen.keys import COUNT
 from stategraph.backends.codegen.llvm import literal, llvm_type
 from stategraph.backends.codegen.schedule import tensor
 from stategraph.ir.core import Op
@@ -29,6 +30,11 @@ def _load(block: Block, op: Op, index: Sequence[str]) -> str:
 
 def _iota(block: Block, op: Op, index: Sequence[str]) -> str:
     return convert(block.f, index[op.attributes["dimension"]], "i64", tensor(op.result).dtype)
+
+
+def _count(block: Block, op: Op, index: Sequence[str]) -> str:
+    shape, axes = tensor(op.result).shape, op.attributes["axes"]
+    return convert(block.f, block.offset(index[-axes:], shape[-axes:]), "i64", "u32")
 
 
 def _broadcast(block: Block, op: Op, index: Sequence[str]) -> str:
@@ -121,6 +127,7 @@ def _missing(dtype: str) -> Any:
 
 _RULES: dict[str, Callable[[Block, Op, Sequence[str]], str]] = {
     "jax.iota": _iota,
+    COUNT: _count,
     "jax.broadcast_in_dim": _broadcast,
     "jax.slice": _slice,
     "jax.dynamic_slice": _dynamic_slice,

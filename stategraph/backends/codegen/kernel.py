@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import attrs
 
 from stategraph.backends.codegen.blocks import Block
+from stategraph.backends.codegen.keys import without_keys
 from stategraph.backends.codegen.llvm import Function
 from stategraph.backends.codegen.places import Kernel, Memory, Place, Scalar, Target
 from stategraph.backends.codegen.schedule import tensor
@@ -39,6 +40,7 @@ def generate(
     *,
     layout: Frame,
     contract: bool = True,
+    partitionable: bool = True,
     salt: str = "",
 ) -> Code:
     """The code of a region.
@@ -48,10 +50,12 @@ def generate(
       aliases: (operand, result) that share memory.
       layout: where the fields of a call frame are.
       contract: whether a product and a sum may be rounded once.
+      partitionable: JAX's option of this name for random numbers.
       salt: what else the machine code depends on (processor, compiler).
     """
     f = Function("contract " if contract else "")
     kernel = Kernel(f)
+    region = without_keys(region, partitionable)
     inputs = [f"%in{i}" for i in range(len(region.args))]
     outputs = [f"%out{i}" for i in range(len(region.yielded))]
     shared = dict(aliases)

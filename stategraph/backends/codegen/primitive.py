@@ -27,18 +27,24 @@ class Source:
     region: Region
     aliases: tuple[tuple[int, int], ...]
 
-    @functools.cached_property
+    made: dict[bool, Code] = attrs.field(factory=dict, init=False)
+    """The code, by how random numbers are counted."""
+
     def code(self) -> Code:
         """The text of the kernel; raises ``ImportError`` without llvmlite, ``UnknownLayout``."""
         from stategraph.backends.codegen import machine
 
-        return generate(
-            self.region,
-            self.aliases,
-            layout=frame(),
-            contract=machine.contracts(),
-            salt=machine.description(),
-        )
+        partitionable = _jax.threefry_partitionable()
+        if partitionable not in self.made:
+            self.made[partitionable] = generate(
+                self.region,
+                self.aliases,
+                layout=frame(),
+                contract=machine.contracts(),
+                partitionable=partitionable,
+                salt=machine.description(),
+            )
+        return self.made[partitionable]
 
     def __repr__(self) -> str:
         return "<kernel>"
@@ -49,7 +55,8 @@ def _native(source: Source) -> Code | None:
     from stategraph.backends.codegen import machine
 
     try:
-        machine.register(source.code)
+        code = source.code()
+        machine.register(code)
     except (ImportError, UnknownLayout) as error:
         if available():  # else that has said why, once for all kernels
             _say(f"a kernel could not be made ({error})", "pip install 'stategraph[events]'")
@@ -57,7 +64,7 @@ def _native(source: Source) -> Code | None:
     except Exception as error:  # whatever goes wrong, the generic path gives the same values
         _say(f"a kernel could not be made: {type(error).__name__}: {error}", "please report it")
         return None
-    return source.code
+    return code
 
 
 @functools.cache

@@ -18,9 +18,11 @@ from typing import Any
 
 import attrs
 
+from stategraph.backends.codegen.arithmetic import RULES
+from stategraph.backends.codegen.keys import COUNT
 from stategraph.ir.core import Constant, Op, Region, Value
 from stategraph.ir.types import TensorType
-from stategraph.passes.native_ops import ELEMENTWISE, FLOAT_ONLY, INDEXED, INLINED, REDUCTIONS, RESHAPES
+from stategraph.passes.native_ops import INDEXED, INLINED, REDUCTIONS, RESHAPES
 
 Space = tuple[int, ...]
 """The axes of an array that are longer than one."""
@@ -226,9 +228,9 @@ class Scheduler:
             self.views[op.result] = taken[0]
 
     def kind_of(self, op: Op, taken: list[Value]) -> str:
-        if op.name in ELEMENTWISE or op.name in FLOAT_ONLY or is_same(op):
+        if op.name in RULES or is_same(op):
             return "uniform" if all(map(self.is_uniform, taken)) else "element"
-        if op.name in INDEXED or op.name in RESHAPES:
+        if op.name in INDEXED or op.name in RESHAPES or op.name == COUNT:
             if op.name != "jax.gather" and op.operands and self.is_uniform(taken[0]):
                 return "uniform"
             if tensor(op.result).size == 1:
