@@ -3,6 +3,7 @@
 An event product costs what its events cost, so in a network of spiking neurons most of the time goes to all that is done
 for every neuron: XLA runs dozens of small loops for it, one after another. A ``native.kernel`` op holds the ops of such a
 region; where the backend can, it becomes one function in which they share loops, and a whole loop over time is inside.
+So it is with loops that draw random numbers, which cost XLA more than the rest of a step.
 
 Which ops a kernel can hold says ``native_ops``. A loop whose body has others keeps going through XLA, and the ops of its
 body that a kernel can hold and that hang together with an event product become one.
@@ -10,6 +11,7 @@ body that a kernel can hold and that hang together with an event product become 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import attrs
@@ -25,12 +27,15 @@ from stategraph.passes.registry import register
 
 KERNEL = "native.kernel"
 SCOPES = ("events", "all")
+DRAW = "jax.random_bits"
+MOST_DRAWN = 2**17
+"""The random numbers of one draw, for a loop without event products: XLA shares longer arrays among the processors."""
 
 
 @register
 @attrs.frozen
 class OutlineNative(Pass):
-    """Make kernels of loops with event products in them, and of what surrounds event products elsewhere."""
+    """Make kernels of loops with event products or random numbers in them, and of what surrounds event products elsewhere."""
 
     name = "outline-native"
     loops: bool = True
@@ -38,24 +43,32 @@ class OutlineNative(Pass):
     min_ops: int = 4
     """A region outside of loops becomes a kernel if it has so many ops, or more."""
     scope: str = "events"
-    """events: kernels where there are event products; all: wherever a kernel can hold the ops, also without events."""
+    """events: kernels where there are event products, and of loops that draw random numbers; all: wherever a kernel can
+    hold the ops.
+    """
 
     def run(self, program: Program, context: Context) -> None:
         if self.scope not in SCOPES:
             raise PassError(
                 f"option 'scope' of 'outline-native' is one of {', '.join(SCOPES)}, not {self.scope!r}"
             )
-        if self.scope == "all" or next(program.walk(*EVENTS), None) is not None:
-            self._region(program.body, context)
+        if self.scope == "all" or next(program.walk(*EVENTS, DRAW), None) is not None:
+            self._region(program.body, context, False)
 
-    def _wanted(self, ops: Sequence[Op]) -> bool:
+    def _wanted(self, ops: Sequence[Op], in_loop: bool) -> bool:
         if self.scope == "all":
             return True
-        return any(op.name in EVENTS or next(op.walk(*EVENTS), None) is not None for op in ops)
+        inside = [inner for op in ops for inner in (op, *op.walk())]
+        if any(op.name in EVENTS for op in inside):
+            return True
+        if not in_loop and not any(op.name == "flow.scan" for op in ops):
+            return False
+        sizes = [math.prod(getattr(op.result.type, "shape", ())) for op in inside if op.name == DRAW]
+        return 0 < max(sizes, default=0) <= MOST_DRAWN
 
-    def _region(self, region: Region, context: Context) -> None:
+    def _region(self, region: Region, context: Context, in_loop: bool) -> None:
         for op in list(region.ops):
-            if op.name not in CONTROL or not self._wanted([op]):
+            if op.name not in CONTROL or not self._wanted([op], in_loop):
                 continue
             reason = why_not(op)
             if reason is None and (self.loops or op.name not in LOOPS):
@@ -64,9 +77,9 @@ class OutlineNative(Pass):
             if reason is not None:
                 context.explain(op, "stays a loop of XLA", reason=reason)
             for inner in op.regions:
-                self._region(inner, context)
+                self._region(inner, context, in_loop or op.name in LOOPS)
         for group in groups(region):
-            if len(group) >= self.min_ops and self._wanted(group):
+            if len(group) >= self.min_ops and self._wanted(group, in_loop):
                 outline(group, context)
 
 
