@@ -220,11 +220,44 @@ def scan(
     return _run("scan", (f,), (length, reverse, unroll, pbar), body, (init, xs))
 
 
+_NOTHING: Any = object()
+
+
 @_jax.boundary
-def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], init_val: Any) -> Any:
-    """Repeat ``body_fun`` while ``cond_fun`` holds; both take the loop's value and may read and write State."""
+def while_loop(cond_fun: Callable[..., Any], body_fun: Callable[..., Any], init_val: Any = _NOTHING) -> Any:
+    """Repeat ``body_fun`` while ``cond_fun`` holds; both may read and write State.
 
-    def body(start: Any) -> Any:
-        return jax.lax.while_loop(cond_fun, body_fun, start)
+    Args:
+      cond_fun: a function of the loop's value to a scalar, true when nonzero.
+      body_fun: a function of the loop's value to the next one, of the same structure and types.
+      init_val: the first value, an array or a pytree of arrays. Without it the loop is over State alone: both
+        functions take nothing, and what ``body_fun`` returns is dropped.
 
-    return _run("while_loop", (cond_fun, body_fun), (), body, (init_val,))
+    Returns:
+      The value for which ``cond_fun`` did not hold; None without ``init_val``.
+
+    Example:
+
+    >>> import stategraph as sg
+    >>> x = sg.State(1.)
+    >>> def double(): x.value *= 2
+    >>> sg.compile.while_loop(lambda: x.value < 100, double)
+    >>> float(x.value)
+    128.0
+    """
+    alone = init_val is _NOTHING
+    start = None if alone else init_val
+
+    def going(value: Any) -> Any:
+        return cond_fun() if alone else cond_fun(value)
+
+    def trip(value: Any) -> Any:
+        if not alone:
+            return body_fun(value)
+        body_fun()
+        return None
+
+    def body(first: Any) -> Any:
+        return jax.lax.while_loop(going, trip, first)
+
+    return _run("while_loop", (cond_fun, body_fun), (alone,), body, (start,))

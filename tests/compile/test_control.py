@@ -96,6 +96,20 @@ def test_while_loop_conditions_may_read_and_write_state() -> None:
     three_ways(make, (100.0,), (1.0,))
 
 
+def test_a_while_loop_over_state_alone_takes_no_value() -> None:
+    def make() -> Made:
+        s, trips = sg.State(1.0), sg.State(0)
+
+        def body() -> Any:
+            s.value = s.value * 2
+            trips.value += 1
+            return s.value
+
+        return lambda limit: sg.compile.while_loop(lambda: s.value < limit, body), [s, trips]
+
+    three_ways(make, (100.0,), (1.0,))
+
+
 def test_a_condition_that_writes_what_the_body_reads() -> None:
     def make() -> Made:
         a, b = sg.State(0), sg.State({"x": jnp.zeros(2), "y": jnp.int32(0)})
