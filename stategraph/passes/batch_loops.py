@@ -33,7 +33,7 @@ from stategraph.ir.core import Op, Program, Region
 from stategraph.ir.registry import effects_of
 from stategraph.ir.types import OpaqueType
 from stategraph.passes.base import Pass
-from stategraph.passes.batch_plan import Limits, Plan, plan
+from stategraph.passes.batch_plan import EVENTS, PRODUCT, Limits, Plan, plan
 from stategraph.passes.batch_rebuild import rebuild
 from stategraph.passes.batch_rules import stacked
 from stategraph.passes.context import Context
@@ -100,7 +100,7 @@ def can_be_taken_apart(loop: Op) -> bool:
     """Whether a scan is one that this pass understands: more than one step, no effects, values that stack as declared."""
     (body,) = loop.regions
     length, count = loop.attributes["length"], carries(loop)
-    if length < 2 or not any(op.name == "jax.dot_general" for op in body.ops) or effects_of(loop):
+    if length < 2 or not any(op.name in (PRODUCT, EVENTS) for op in body.ops) or effects_of(loop):
         return False
     if any(isinstance(value.type, OpaqueType) for op in body.ops for value in op.results):
         return False

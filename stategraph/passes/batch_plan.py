@@ -15,14 +15,14 @@ from stategraph.ir.core import Constant, Op, Value
 from stategraph.passes.batch_rules import has_rule, work
 from stategraph.passes.edit import carries, home
 
-PRODUCT = "jax.dot_general"
+PRODUCT, EVENTS = "jax.dot_general", "event.dense"
 LINEAR = ("jax.transpose", "jax.reshape", "jax.pad")
 """What may stand between a product and the carry that it is added to: the same for the sum as for each term."""
 
 
-CALL, LOOP, LEAST = 500.0, 1500.0, 100.0
+CALL, EVENT_CALL, LOOP, LEAST = 500.0, 3000.0, 1500.0, 100.0
 """Nanoseconds per step: what a product costs besides its multiplications (a small one as much as 2,000 of them), what one
-more loop costs, what is worth the trouble.
+of events costs besides them (it counts and branches), what one more loop costs, what is worth the trouble.
 """
 SAVED = 0.0075
 """Nanoseconds that a multiplication is cheaper in the large product. All three were measured with XLA on a CPU, where moving
@@ -169,10 +169,18 @@ class Body:
         return type(value.owner) is not Op or value.owner in self.moving
 
     def is_candidate(self, op: Op) -> bool:
-        """Whether an op is a product that could leave the loop: of a moving side and one that stays."""
-        if op.name != PRODUCT or op in self.recurrent or not has_rule(op):
+        """Whether an op is a product that could leave the loop: of a moving side and one that stays. An event product that
+        has no threshold is cheapest within a kernel of the whole loop.
+        """
+        if op.name not in (PRODUCT, EVENTS) or op in self.recurrent or not self.batches(op):
+            return False
+        if op.name == EVENTS and op.attributes["threshold"] is None:
             return False
         return self.moves(op.operands[0]) != self.moves(op.operands[1])
+
+    def batches(self, op: Op) -> bool:
+        """Whether an op can run once for all steps."""
+        return has_rule(op) and (op.name != EVENTS or not self.moves(op.operands[1]))
 
     def stack_bytes(self, value: Value) -> int:
         """The bytes per step of stacking a value, if it is not there for all steps anyway: an input, what follows from
@@ -191,9 +199,8 @@ class Body:
             found -= price * op.result.type.nbytes
             if any(self.moves(value) and self._depends(value) for value in op.operands):
                 found -= LOOP  # carries on both sides
-        if op.attributes["dimension_numbers"][1][
-            0
-        ]:  # the step axis has to be put behind the batch axes, and back
+        numbers = op.attributes.get("dimension_numbers")
+        if numbers and numbers[1][0]:  # the step axis has to be put behind the batch axes, and back
             found -= price * sum(v.type.nbytes for v in (op.result, *op.operands) if self.moves(v))
         return found
 
@@ -266,7 +273,7 @@ class _Stages:
         targets = self.wanted | {item.product for item in self.sums.values()}
         found: set[Op] = set()
         for op in reversed(self.ops):
-            if op in self.body.recurrent or not has_rule(op):
+            if op in self.body.recurrent or not self.body.batches(op):
                 continue
             if any(user in targets or user in found for user in op.result.users):
                 found.add(op)
@@ -312,7 +319,7 @@ class _Stages:
         """Whether an op that is no product runs on stacked values: between an input or a product and a product, or
         between a product and the results.
         """
-        if base % 2 or op in self.body.recurrent or not has_rule(op):
+        if base % 2 or op in self.body.recurrent or not self.body.batches(op):
             return False
         after = any(self.stages.get(value.owner, 1) % 2 == 0 for value in self.body.inputs[op])  # type: ignore[arg-type]
         return op in self.leading or (after and not self.body.feeds[op])
@@ -372,6 +379,8 @@ class _Stages:
 
 def _cheaper(product: Op) -> float:
     """The nanoseconds per step by which a product is cheaper when it is part of a large one."""
+    if product.name == EVENTS:
+        return EVENT_CALL
     return min(CALL, work(product) / 4) + SAVED * work(product)
 
 

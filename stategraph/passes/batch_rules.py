@@ -103,6 +103,15 @@ class Batch:
         type_ = TensorType(value.type.dtype, shape, value.type.weak)
         return self.emit("jax.transpose", [value], type_, {"permutation": permutation})
 
+    def reshaped(self, value: Value, shape: tuple[int, ...]) -> Value:
+        """``value`` in another shape."""
+        assert isinstance(value.type, TensorType)
+        if value.type.shape == shape:
+            return value
+        type_ = TensorType(value.type.dtype, shape, value.type.weak)
+        attributes = {"new_sizes": shape, "dimensions": None, "sharding": None}
+        return self.emit("jax.reshape", [value], type_, attributes)
+
 
 def shape_of(value: Value) -> tuple[int, ...]:
     assert isinstance(value.type, TensorType)
@@ -182,6 +191,19 @@ def _dot(batch: Batch) -> Value:
     )
 
 
+def _events(batch: Batch) -> Value:
+    """``event.dense`` of the events of all steps, one batch; the matrix stays the same."""
+    events, matrix = batch.operands
+    shape, result = shape_of(events), batch.op.result.type
+    assert isinstance(events.type, TensorType) and isinstance(result, TensorType)
+    rows = math.prod(shape[:-1])
+    flat = batch.reshaped(events, (rows, shape[-1]))
+    flat.event = batch.op.operands[0].event
+    type_ = TensorType(result.dtype, (rows, result.shape[-1]), result.weak)
+    sent = batch.emit(batch.op.name, [flat, matrix], type_, dict(batch.op.attributes))
+    return batch.reshaped(sent, (batch.length, *result.shape))
+
+
 def product_shape(operands: Sequence[Value], numbers: Any) -> tuple[int, ...]:
     """The shape of a ``dot_general``: batch axes, free axes of the left side, free axes of the right side."""
     contracting, batches = numbers
@@ -197,6 +219,7 @@ RULES: dict[str, Rule] = {
     "jax.broadcast_in_dim": _broadcast,
     "jax.concatenate": _concatenate,
     "jax.dot_general": _dot,
+    "event.dense": _events,
     "jax.reduce_max": lambda batch: batch.same(batch.operands, axes=_later(batch.op.attributes["axes"])),
     "jax.reduce_sum": lambda batch: batch.same(batch.operands, axes=_later(batch.op.attributes["axes"])),
     "jax.reshape": lambda batch: batch.same(

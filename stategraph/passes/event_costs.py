@@ -26,6 +26,8 @@ class Costs:
     """The same per row in a product with a batch, which reads it once for several."""
     scan: float
     """Passing over one neuron."""
+    count: float
+    """Counting one neuron, if that is all that is done."""
     visit: float
     """Beginning with one active row."""
     add: float
@@ -42,10 +44,28 @@ TABLE: dict[str, Costs] = {
     # measured by benchmarks/event_costs.py: 100 to 4,000 neurons, batches of 1, 8 and 128, rates of 0 to 20 %; without
     # numba for the second row
     "cpu-native": Costs(
-        call=900, row=0.06, block=0.02, scan=0.6, visit=30, add=0.15, strided=2.5, scatter=0.4, sparse=0.5
+        call=900,
+        row=0.06,
+        block=0.02,
+        scan=0.6,
+        count=0.3,
+        visit=30,
+        add=0.15,
+        strided=2.5,
+        scatter=0.4,
+        sparse=0.5,
     ),
     "cpu": Costs(
-        call=1500, row=0.06, block=0.02, scan=4.3, visit=450, add=0.4, strided=8.0, scatter=0.9, sparse=0.6
+        call=1500,
+        row=0.06,
+        block=0.02,
+        scan=4.3,
+        count=0.6,
+        visit=450,
+        add=0.4,
+        strided=8.0,
+        scatter=0.9,
+        sparse=0.6,
     ),
 }
 """By platform; ``cpu`` is a CPU without numba, or a program that is exported. Elsewhere a matrix is multiplied whole: a
@@ -60,11 +80,24 @@ SORT = 20.0
 """Nanoseconds to sort one synapse."""
 TRIPS = 100
 """How often a loop is taken to run that does not say."""
-LARGE = 1_000_000
-"""Elements of a matrix that is read from memory again and again."""
-BEHIND = ((1, 1.0, 1.0), (16, 1.5, 1.1), (1 << 62, 1.6, 1.6))
-"""How many times as long an ordinary product takes behind a branch, where XLA runs it on one core: up to a number of
-rows, with a small and with a large matrix."""
+BRANCH = 300.0
+"""Nanoseconds to look at a count and take a branch."""
+
+
+SMALL, MANY = 1 << 18, 64
+"""Elements of a matrix that a core's own memory holds; rows from which on an ordinary product is as fast as it gets."""
+
+
+def threshold(native: bool, transposed: bool, batch: int, elements: int) -> float:
+    """Share of active events above which a kernel of event products leaves the product to XLA: measured on matrices of
+    256 × 256 to 4,096 × 4,096 elements and batches of 1, 8, 32 and 128.
+    """
+    if not native:
+        return 0.1 if batch == 1 else 0.01
+    small = elements <= SMALL
+    if transposed:
+        return 0.005 if batch > 1 else 0.08 if small else 0.03
+    return 0.5 if batch == 1 else 0.1 if small or batch < MANY else 0.05
 
 
 def dense_cost(costs: Costs, batch: int, pre: int, post: int) -> float:
@@ -80,10 +113,8 @@ def event_cost(costs: Costs, batch: int, pre: int, post: int, rate: float, trans
 
 
 def worst_cost(costs: Costs, batch: int, pre: int, post: int) -> float:
-    """An event product that turns out to be an ordinary one."""
-    small, large = next(factors for rows, *factors in BEHIND if batch <= rows)
-    slower = small if pre * post < LARGE else large
-    return slower * dense_cost(costs, batch, pre, post) + costs.call + batch * pre * min(costs.scan, 0.7)
+    """An event product that turns out to be an ordinary one: behind a count and a branch."""
+    return dense_cost(costs, batch, pre, post) + BRANCH + batch * pre * costs.count
 
 
 def synapse_costs(costs: Costs, batch: int, pre: int, synapses: int, rate: float) -> tuple[float, float]:

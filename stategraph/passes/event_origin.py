@@ -17,7 +17,17 @@ from stategraph.passes.event_rules import is_filled
 
 OPENED = 200
 """How many values are looked at before the search is given up."""
-MIXING = ("jax.mul", "jax.max", "jax.min", "jax.and", "jax.or", "jax.concatenate", "jax.pad", "jax.add")
+MIXING = (
+    "jax.mul",
+    "jax.max",
+    "jax.min",
+    "jax.and",
+    "jax.or",
+    "jax.concatenate",
+    "jax.stack",
+    "jax.pad",
+    "jax.add",
+)
 MOVING = tuple(
     f"jax.{name}"
     for name in (
@@ -31,7 +41,19 @@ MOVING = tuple(
             "dynamic_slice",
             "gather",
         ),
-        *("broadcast_in_dim", "copy", "stop_gradient", "div", "neg", "gt", "ge", "ne", "sign", "abs"),
+        *(
+            "broadcast_in_dim",
+            "copy",
+            "unstack",
+            "stop_gradient",
+            "div",
+            "neg",
+            "gt",
+            "ge",
+            "ne",
+            "sign",
+            "abs",
+        ),
     )
 )
 
@@ -83,7 +105,7 @@ class Origins:
     def _sources(self, value: Value) -> list[Value]:
         owner = value.owner
         if isinstance(owner, Region):
-            return _into(owner, value.index)
+            return entering(owner, value.index)
         if owner is None:
             return []
         if owner.name == "state.read":
@@ -106,7 +128,7 @@ class Origins:
         return []
 
 
-def _into(region: Region, index: int) -> list[Value]:
+def entering(region: Region, index: int) -> list[Value]:
     """What an argument of a region begins as, and what comes around."""
     op = region.owner
     if not isinstance(op, Op):

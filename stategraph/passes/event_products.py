@@ -18,7 +18,15 @@ from stategraph.ir.attributes import DType
 from stategraph.ir.core import Constant, Op, Region, Value
 from stategraph.ir.types import TensorType
 from stategraph.passes.edit import REWRITER, home, visible_outside
-from stategraph.passes.event_costs import TRIPS, TURN, Costs, dense_cost, event_cost, worst_cost
+from stategraph.passes.event_costs import (
+    TRIPS,
+    TURN,
+    Costs,
+    dense_cost,
+    event_cost,
+    threshold,
+    worst_cost,
+)
 from stategraph.passes.event_rules import is_filled
 
 FLOATS = ("f16", "bf16", "f32", "f64")
@@ -30,8 +38,6 @@ class Place:
 
     loops: tuple[Op, ...] = ()
     """The loops around it, outermost first."""
-    gradient: bool = False
-    """Whether it will be differentiated."""
     lanes: tuple[Op, ...] = ()
     """The maps over lanes around it, outermost first."""
     sharded: bool = False
@@ -50,15 +56,21 @@ class Product:
     transposed: bool
     refusal: str = ""
     """Why it has to stay as it is."""
-    gradient: bool = False
     turned: Op | None = None
     """The loop before which the matrix is transposed, so that events choose rows of it; None to take it as it is."""
     steps: int = 1
     """How often the product is computed for each time that the loop is entered."""
+    threshold: float | None = None
+    """Share of active events above which it has to be an ordinary product; None where kernels may decide."""
 
     @property
     def numbers(self) -> dict[str, int | float | str]:
         return {"batch": self.batch, "pre": self.pre, "post": self.post}
+
+    @property
+    def weights(self) -> Value:
+        """What the events are multiplied with."""
+        raise NotImplementedError
 
     def costs(self, costs: Costs, rate: float) -> tuple[float, float]:
         """Nanoseconds as it is, and as an event product. Where transposing the matrix does not pay, it is left as it is."""
@@ -75,6 +87,12 @@ class Product:
     def worst(self, costs: Costs) -> float:
         """Nanoseconds of an event product if nearly everything is active."""
         return worst_cost(costs, self.batch, self.pre, self.post)
+
+    def guard(self, native: bool) -> None:
+        """Nobody has said how many events there are: a batch of many becomes an ordinary product, in kernels too."""
+        if self.batch > 1:
+            sideways = self.transposed and self.turned is None
+            self.threshold = threshold(native, sideways, self.batch, self.pre * self.post)
 
     def build(self) -> str:
         """Put the event product in its place; returns its name."""
@@ -102,6 +120,10 @@ class MatrixProduct(Product):
     free: tuple[int, ...] = attrs.field(kw_only=True)
     """The sizes of the free axes of the events."""
 
+    @property
+    def weights(self) -> Value:
+        return self.matrix
+
     def build(self) -> str:
         op, emit = self.op, Emit(self.op)
         rows = emit.moved(self.events, self.order)
@@ -110,7 +132,8 @@ class MatrixProduct(Product):
         matrix = emit.shaped(self.matrix, (self.post, self.pre) if self.transposed else (self.pre, self.post))
         if self.turned is not None:
             matrix = Emit(self.turned).moved(matrix, (1, 0))
-        sent = emit.dense(emit.fitting(rows, matrix), matrix, self.transposed and self.turned is None)
+        sideways = self.transposed and self.turned is None
+        sent = emit.dense(emit.fitting(rows, matrix), matrix, sideways, self.threshold)
         shape = shape_of(op.result)
         if not self.events_first and many:  # (matrix axes, event axes)
             sent = emit.moved(sent, (1, 0))
@@ -161,7 +184,6 @@ def _matrix_product(op: Op, events: Value, matrix: Value, first: bool, place: Pl
         _product(shape) // max(pre, 1),
         not leading,
         refusal_at(op, place) or _own_matrix(matrix, place),
-        place.gradient,
         turned,
         steps,
         matrix=matrix,
@@ -181,6 +203,10 @@ class MaskedSum(Product):
 
     matrix: Value = attrs.field(kw_only=True)
 
+    @property
+    def weights(self) -> Value:
+        return self.matrix
+
     def costs(self, costs: Costs, rate: float) -> tuple[float, float]:
         whole, active = Product.costs(self, costs, rate)
         return max(whole, self.pre * self.post * costs.sparse), active  # it writes what it sums
@@ -188,7 +214,7 @@ class MaskedSum(Product):
     def build(self) -> str:
         emit = Emit(self.op)
         rows = emit.fitting(emit.shaped(self.events, (self.pre,)), self.matrix)
-        emit.instead(emit.dense(rows, self.matrix, self.transposed))
+        emit.instead(emit.dense(rows, self.matrix, self.transposed, self.threshold))
         return "event.dense"
 
 
@@ -217,9 +243,7 @@ def masked_sum(op: Op, place: Place) -> Product | None:
             pre, post = type_.shape[axes[0]], type_.shape[1 - axes[0]]
             batch = lanes_of(events, matrix, place)
             refusal = refusal_at(op, place) or _own_matrix(matrix, place)
-            return MaskedSum(
-                op, events, batch, pre, post, axes[0] == 1, refusal, place.gradient, matrix=matrix
-            )
+            return MaskedSum(op, events, batch, pre, post, axes[0] == 1, refusal, matrix=matrix)
     return None
 
 
@@ -309,10 +333,11 @@ class Emit:
     def instead(self, value: Value) -> None:
         REWRITER.replace(self.anchor, [value])
 
-    def dense(self, events: Value, matrix: Value, transposed: bool) -> Value:
+    def dense(self, events: Value, matrix: Value, transposed: bool, threshold: float | None) -> Value:
         arrived = shape_of(matrix)[0 if transposed else 1]
         type_ = TensorType(_dtype(matrix), (*shape_of(events)[:-1], arrived))
-        return self.op("event.dense", [events, matrix], type_, {"threshold": None, "transposed": transposed})
+        attributes = {"threshold": threshold, "transposed": transposed}
+        return self.op("event.dense", [events, matrix], type_, attributes)
 
     def moved(self, value: Value, order: tuple[int, ...]) -> Value:
         if order == tuple(range(len(order))):

@@ -191,13 +191,13 @@ def _named(rule: Rule, names: str) -> dict[str, Rule]:
 _RULES: dict[str, Rule] = {
     **_named(
         _same,
-        "convert_element_type reshape transpose rev squeeze expand_dims slice dynamic_slice broadcast_in_dim tile copy "
+        "convert_element_type reshape transpose rev squeeze expand_dims slice dynamic_slice broadcast_in_dim tile copy unstack "
         "copy_p stop_gradient reduce_precision sharding_constraint name real split abs sign "
         "floor ceil round square sqrt cummax cummin cumprod reduce_prod",
     ),
     **_named(_extreme, "reduce_max reduce_min reduce_and reduce_or"),
     **_named(_matching, "optimization_barrier sort device_put pvary pcast"),
-    **_named(_mix, "concatenate pad"),
+    **_named(_mix, "concatenate stack pad"),
     **_named(_join, "max min and or clamp"),
     **_named(_product, "mul"),
     **_named(_quotient, "div"),

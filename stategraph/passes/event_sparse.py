@@ -46,6 +46,10 @@ class SparseProduct(Product):
     def numbers(self) -> dict[str, int | float | str]:
         return {"batch": self.batch, "pre": self.pre, "post": self.post, "synapses": self.synapses}
 
+    @property
+    def weights(self) -> Value:
+        return self.op.operands[0]
+
     def worst(self, costs: Costs) -> float:
         return self.costs(costs, 1.0)[1]
 
@@ -142,7 +146,6 @@ def sparse_places(op: Op, place: Place) -> Product | None:
         post,
         False,
         refusal,
-        place.gradient,
         loop,
         steps,
         synapses=shape_of(data)[0],

@@ -3,7 +3,7 @@
 An inner ``jit`` is traced as a ``flow.call``. It is dissolved when it touches State (so that the accesses
 around it are seen together), when it is small, or when nothing else calls a body of that name. A call with
 attributes other than its name (shardings, donation) means something to the backend and stays. So does, until
-the transformation around it is expanded, a pure call: the backend differentiates equal calls once.
+the transformation around it is expanded, a pure call of more than a few ops: the backend differentiates equal calls once.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from stategraph.passes.base import Pass
 from stategraph.passes.context import Context
 from stategraph.passes.edit import splice
 from stategraph.passes.registry import register
+
+SELECTION = 5
+"""Ops of ``jnp.where``, its yield included: conversions, broadcasts and the selection itself."""
 
 
 @register
@@ -49,8 +52,11 @@ class InlineCalls(Pass):
             return False
         if any(True for _ in op.walk(*STATE_OPS)):
             return True
-        if transformed:  # JAX differentiates equal calls once
-            return False
+        if (
+            transformed
+        ):  # JAX differentiates equal calls once; a selection (jnp.where) hides less than it saves
+            body = op.regions[0].ops
+            return len(body) <= SELECTION and not any(inner.regions for inner in body)
         if calls[str(op.attributes["name"])] == 1:
             return True
         return (

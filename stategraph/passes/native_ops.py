@@ -245,6 +245,9 @@ def _scatter(op: Op) -> str | None:
 
 
 def _event(op: Op) -> str | None:
+    threshold = op.attributes.get("threshold")
+    if threshold is not None and threshold < 1:
+        return f"{op.name} is an ordinary product where more than {threshold:.3g} of its events are active"
     dtype = _dtype(op, 2 if op.name == "event.csr_add" else 1)
     return None if dtype in FLOATS else f"{op.name} has weights of {dtype}"
 

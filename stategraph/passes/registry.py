@@ -34,6 +34,7 @@ from stategraph.passes.context import Context
 GROUP = "stategraph.passes"
 
 BUILTIN = (
+    "check-weights",
     "lower-checks",
     "inline-calls",
     "hoist-state",

@@ -65,7 +65,7 @@ class RewriteEvents(Pass):
             raise PassError(
                 f"option 'rate' of 'rewrite-events' is a share between 0 and 1, not {self.rate!r}"
             )
-        found = list(_candidates(program))
+        found = candidates(program)
         if found:
             origins = Origins.of(program)
             for product in found:
@@ -99,6 +99,8 @@ class RewriteEvents(Pass):
                 advice="sg.event.declare(x, use='events'), or rewrite-events{mode=always}",
             )
             return
+        if self.mode == "auto" and origin.use is None and origin.rate is None:
+            product.guard(native=platform == "cpu-native")
         new = product.build()
         context.explain(
             product.op,
@@ -123,14 +125,13 @@ class RewriteEvents(Pass):
 
 def _is_safe(product: Product, whole: float, worst: float, why: str) -> tuple[bool, str]:
     """Whether a wrong guess at the rate would be cheap."""
-    if product.gradient and product.batch > 1:
-        return False, "the derivatives of a batch are ordinary products, and no rate is declared"
     if worst > AT_MOST * whole:
         return False, f"if the guess is wrong, events cost {worst / whole:.3g} times as much"
     return True, why
 
 
-def _candidates(program: Program) -> list[Product]:
+def candidates(program: Program) -> list[Product]:
+    """The products of a program that events, as ``infer-events`` has noted them, take part in."""
     found: list[Product] = []
     placed = any("sharding" in symbol.attributes for symbol in program.states.values())
     _search(program.body, Place(sharded=placed), found)
@@ -155,7 +156,7 @@ def _inside(op: Op, place: Place) -> Place:
         return attrs.evolve(place, lanes=(*place.lanes, op))
     if op.name == "xform.shard_map":
         return attrs.evolve(place, sharded=True)
-    return attrs.evolve(place, gradient=True) if op.name in ("xform.grad", "xform.vjp") else place
+    return place
 
 
 def _forget_declarations(program: Program) -> None:

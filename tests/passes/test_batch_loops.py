@@ -13,6 +13,7 @@ import pytest
 
 import stategraph as sg
 from stategraph import ir
+from stategraph.backends.events.primitives import dense_product
 from stategraph.passes import DEFAULT, Verify, run_passes
 from stategraph.tracing.tracer import trace_function
 from tests.support import execute_both, program
@@ -74,6 +75,10 @@ OPS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "sum": lambda a, b, w: a.sum(1, keepdims=True) + b,
     "transpose": lambda a, b, w: a.T,
     "binary": lambda a, b, w: (a > 0).astype(a.dtype),
+    "events": lambda a, b, w: dense_product(a > 0, w, threshold=0.5),
+    "turned events": lambda a, b, w: dense_product(a, w, transposed=True, threshold=0.5),
+    "one event": lambda a, b, w: dense_product(a[0], w, threshold=0.5)[None] + a,
+    "moving matrix": lambda a, b, w: dense_product(a, b, threshold=0.5),
     "weight": lambda a, b, w: a + w,
     "turned": lambda a, b, w: jnp.concatenate([a[1:], a[:1]], 0),
     "branch": lambda a, b, w: jax.lax.cond(a[0, 0] > 0, lambda: a @ w, lambda: b),

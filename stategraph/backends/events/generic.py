@@ -16,12 +16,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from stategraph.passes.event_costs import threshold as default_threshold
+
 WORD = 32
 """Neurons that are passed over at once when none of them is active."""
-DENSE_THRESHOLD = 0.1
-"""Share of active rows above which a product with a matrix is an ordinary one: without and"""
-BATCH_THRESHOLD = 0.01
-"""with a batch, in which every row is used many times once it is read."""
 
 
 def rows_of(indptr: Any, synapses: int) -> Any:
@@ -142,7 +140,8 @@ def outer_by_rows(pre: Any, post: Any, indptr: Any, indices: Any, *, shape: tupl
 def dense_by_rows(events: Any, matrix: Any, *, transposed: bool, threshold: float | None) -> Any:
     """``event.dense`` over active rows, unless many are active."""
     if threshold is None:
-        threshold = DENSE_THRESHOLD if events.ndim == 1 else BATCH_THRESHOLD
+        batch = events.shape[0] if events.ndim == 2 else 1
+        threshold = default_threshold(False, transposed, batch, matrix.size)
     if not events.size or not matrix.size:
         return dense_whole(events, matrix, transposed=transposed, threshold=None)
 

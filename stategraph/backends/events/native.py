@@ -16,20 +16,10 @@ from jax import lax
 from stategraph.backends.events import generic
 from stategraph.backends.native.binding import Kernel, Tensor, bind
 from stategraph.ir.types import short_dtype
+from stategraph.passes.event_costs import threshold as default_threshold
 
 FLOATS = ("f32", "f64")
 """Dtypes of weights that kernels are compiled for."""
-THRESHOLDS = {
-    # transposed, batch
-    (False, False): 0.5,
-    (True, False): 0.08,
-    (False, True): 0.1,
-    (True, True): 0.01,
-}
-"""Share of active events above which XLA's own product with a matrix is faster, as measured on matrices of 256 × 256
-to 10,000 × 1,000 and batches of 128.
-"""
-
 _SOURCE = """
 def event_compact(events, ids, count):
     count[()] = compact(events, ids)
@@ -107,11 +97,7 @@ def event_dense_columns(ids, count, events, matrix, out):
 
 
 def event_count(events, count):
-    ids = np.empty(events.shape[1], np.int32)
-    total = 0
-    for b in range(events.shape[0]):
-        total += compact(events[b], ids)
-    count[()] = total
+    count[()] = count_active(events)
 
 
 def event_dense_batch(events, matrix, out):
@@ -197,7 +183,7 @@ def dense(avals: Any, *, transposed: bool, threshold: float | None) -> Compute |
     arrived = matrix.shape[0] if transposed else matrix.shape[1]
     batch = events.ndim == 2
     if threshold is None:
-        threshold = THRESHOLDS[transposed, batch]
+        threshold = default_threshold(True, transposed, events.shape[0] if batch else 1, matrix.size)
     most = int(threshold * events.size)
     name = "event_dense_columns" if transposed else "event_dense"
     ids = Tensor("i32", (None,))

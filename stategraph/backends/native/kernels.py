@@ -1,6 +1,7 @@
 """Event products as loops over arrays, compiled by numba; generated kernels call them too (needs numba).
 
     count = compact(events, ids)                               # the indices of the active neurons
+    count = count_active(events)                               # how many there are in a batch
     add_rows(ids, count, events, weight, indptr, indices, out)       # out[j] += events[i] * weight, for each synapse
     add_columns(events, weight, indptr, indices, out)                # out[i] += events[j] * weight, for each synapse
     add_outer(ids, count, pre, post, indptr, indices, out)           # out[synapse] += pre[i] * post[j]
@@ -75,23 +76,52 @@ def _compact_bits(events: Any, bits: Any, ids: Any) -> Any:
     """A number is zero when nothing but its sign is set."""
     size = events.size
     whole = size // BLOCK
-    count = 0
+    count = np.uint64(0)
     for k in range(whole):
         start = np.uint64(k * BLOCK)
         some = bits[start]
         for j in range(1, BLOCK):
             some |= bits[start + np.uint64(j)]
         if some + some != 0:
-            for j in range(BLOCK):
+            for j in range(BLOCK):  # without a branch, which would be taken wrongly again and again
                 i = start + np.uint64(j)
-                if events[i] != 0:
-                    ids[count] = np.int32(i)
-                    count += 1
+                ids[count] = np.int32(i)
+                count += np.uint64(events[i] != 0)
     for i in range(whole * BLOCK, size):
         if events[i] != 0:
             ids[count] = np.int32(i)
-            count += 1
-    return count
+            count += np.uint64(1)
+    return np.int64(count)
+
+
+def count_active(events: Any) -> Any:
+    """How many neurons of a batch ``events`` (batch, pre) are active."""
+    raise NotImplementedError("for compiled code")
+
+
+@overload(count_active, strict=False)
+def _count_active(events: Any) -> Any:
+    if events.dtype == types.boolean:
+        return lambda events: _count_bools(events.reshape(-1).view(np.uint8))
+    if events.dtype == types.float32:
+        return lambda events: _count_bits(events.reshape(-1).view(np.uint32), np.uint32(1))
+    return lambda events: _count_bits(events.reshape(-1).view(np.uint64), np.uint64(1))
+
+
+@njit
+def _count_bools(bytes: Any) -> Any:
+    total = 0
+    for i in range(bytes.size):
+        total += np.int64(bytes[i])
+    return total
+
+
+@njit
+def _count_bits(bits: Any, one: Any) -> Any:
+    total = 0
+    for i in range(bits.size):
+        total += np.int64((bits[i] << one) != 0)
+    return total
 
 
 def times(weight: Any, event: Any) -> Any:
