@@ -32,6 +32,7 @@ def new_operation(
     on_transpose: Transpose | None = None,
     on_batch: Lanes | None = None,
     apart: Callable[..., Any] | None = None,
+    smooth: Callable[..., Any] | None = None,
 ) -> Any:
     """A primitive with one result; ``out_aval(*avals, **params)`` gives its aval or raises.
 
@@ -42,6 +43,7 @@ def new_operation(
       on_transpose: the cotangent of one linear operand.
       on_batch: the operation over lanes.
       apart: instead of these three, the same as several operations, which have derivatives and lanes.
+      smooth: instead of ``linear`` and ``on_transpose``, a function of JAX whose derivative it has.
     """
     primitive = core.Primitive(name)
     primitive.def_abstract_eval(out_aval)
@@ -73,6 +75,11 @@ def new_operation(
             moved = term if moved is None else ad.add_tangents(moved, term)
         return out, ad.Zero.from_primal_value(out) if moved is None else moved
 
+    def jvp_of_smooth(primals: Sequence[Any], tangents: Sequence[Any], **params: Any) -> tuple[Any, Any]:
+        assert smooth is not None
+        moved = _jvp_of(functools.partial(smooth, **params), primals, tangents)[1]
+        return primitive.bind(*primals, **params), moved
+
     def transpose(cotangent: Any, *operands: Any, **params: Any) -> list[Any]:
         found: list[Any] = [None] * len(operands)
         (index,) = (i for i, operand in enumerate(operands) if ad.is_undefined_primal(operand))
@@ -85,7 +92,7 @@ def new_operation(
         assert on_batch is not None
         return on_batch(operands, axes, **params)
 
-    ad.primitive_jvps[primitive] = jvp
+    ad.primitive_jvps[primitive] = jvp if smooth is None else jvp_of_smooth
     ad.primitive_transposes[primitive] = transpose
     batching.primitive_batchers[primitive] = batch
     return primitive

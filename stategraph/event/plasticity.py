@@ -13,10 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from stategraph import environ
-from stategraph.backends.events.generic import Windows, over_active
+from stategraph.backends.events.change_primitive import csr_change
 from stategraph.errors import StateAccessError, describe
 from stategraph.event.connections import Sparse
-from stategraph.event.csr import CSR
 from stategraph.nn.module import Module
 from stategraph.state import HiddenState
 
@@ -159,66 +158,14 @@ class STDP(Module):
             )
         return spikes.astype(self.connections.weight.value.dtype)
 
-    # -------------------------------------------------------------------------------------------------- changes
-
-    def _depressed(self, w: Any, y: Any, spike: Any) -> Any:
-        span = self.w_max - self.w_min
-        changed = w - spike * (self.A_minus * span) * self._dependence((w - self.w_min) / span) * y
-        return jnp.clip(changed, self.w_min, self.w_max)
-
-    def _potentiated(self, w: Any, x: Any, spike: Any) -> Any:
-        span = self.w_max - self.w_min
-        changed = w + spike * (self.A_plus * span) * self._dependence((self.w_max - w) / span) * x
-        return jnp.clip(changed, self.w_min, self.w_max)
-
-    def _dependence(self, distance: Any) -> Any:
-        return distance**self.mu if self.mu else 1.0
-
     def _changed(self, w: Any, pre: Any, post: Any, x: Any, y: Any) -> Any:
         csr = self.connections.connections
-
-        def everywhere(w: Any, pre: Any, post: Any, x: Any, y: Any) -> Any:
-            w = self._depressed(w, y[csr.indices], pre[csr.rows])
-            return self._potentiated(w, x[csr.rows], post[csr.indices])
-
-        @jax.custom_jvp
-        def where_there_are_spikes(w: Any, pre: Any, post: Any, x: Any, y: Any) -> Any:
-            w = _by_rows(w, pre, csr, lambda w, j, spike: self._depressed(w, y[j], spike))
-            return _by_columns(w, post, csr, lambda w, i, spike: self._potentiated(w, x[i], spike))
-
-        @where_there_are_spikes.defjvp
-        def _(primals: Any, tangents: Any) -> Any:
-            return where_there_are_spikes(*primals), jax.jvp(everywhere, primals, tangents)[1]
-
-        return where_there_are_spikes(w, pre, post, x, y) if csr.size else w
-
-
-def _by_rows(w: Any, spikes: Any, csr: CSR, change: Any) -> Any:
-    """``change(weights, post neurons, spike)`` of the rows of neurons that spike."""
-    windows = Windows(csr.indptr, csr.indices)
-
-    def row(i: Any, spike: Any, w: Any) -> Any:
-        def window(begin: Any, own: Any, w: Any) -> Any:
-            old = windows.at(w, begin)
-            new = change(old, windows.at(csr.indices, begin), spike)
-            return jax.lax.dynamic_update_slice(w, jnp.where(own, new, old), (begin,))
-
-        return windows.over(i, window, w)
-
-    return over_active(spikes, row, w)
-
-
-def _by_columns(w: Any, spikes: Any, csr: CSR, change: Any) -> Any:
-    """``change(weights, pre neurons, spike)`` of the columns of neurons that spike."""
-    columns, order = csr.by_post
-    windows = Windows(columns.indptr, columns.indices)
-
-    def column(j: Any, spike: Any, w: Any) -> Any:
-        def window(begin: Any, own: Any, w: Any) -> Any:
-            places = windows.at(order, begin)
-            new = change(w[places], windows.at(columns.indices, begin), spike)
-            return w.at[jnp.where(own, places, csr.size)].set(new, mode="drop", unique_indices=True)
-
-        return windows.over(j, window, w)
-
-    return over_active(spikes, column, w)
+        if not csr.size:
+            return w
+        columns, order = csr.by_post
+        law = {"low": float(self.w_min), "high": float(self.w_max), "mu": float(self.mu)}
+        down, up = (jnp.asarray(a * (self.w_max - self.w_min), w.dtype) for a in (self.A_minus, self.A_plus))
+        w = csr_change(w, pre, y, down, csr.indptr, csr.indices, shape=csr.shape, up=False, **law)
+        return csr_change(
+            w, post, x, up, columns.indptr, columns.indices, order, shape=columns.shape, up=True, **law
+        )

@@ -5,6 +5,9 @@
 ``event.csr_ring``   the same, added to a ring buffer: each target is counted from the number ``base``, which comes last; what lies
                      there then moves to the end of the buffer
 ``event.csr_outer``  for each synapse, the product of a pre and a post value: the cotangent of ``event.csr``'s weights
+``event.csr_change`` weights, those of the synapses of active neurons changed by ``event * amount * other``, times a power ``mu`` of
+                     their distance from the bound that they go to (``up`` says which), and kept between ``low`` and ``high``;
+                     ``order`` after the connectivity: synapse ``s`` has the weight ``order[s]``
 ``event.dense``      events and a matrix; ``transposed``: the matrix comes first
 ``event.jit``        events through synapses that a seed (two u32) makes: each exists with probability ``prob``, and its weight is
                      ``weight``, or for another ``law`` than "one" ``weight[0] + weight[1] * x`` with a random ``x``
@@ -27,6 +30,7 @@ EVENT_OPS = (
     "event.csr",
     "event.csr_add",
     "event.csr_outer",
+    "event.csr_change",
     "event.dense",
     "event.jit",
     "event.csr_ring",
@@ -138,6 +142,40 @@ def _verify_outer(op: Op) -> str | None:
     return problem
 
 
+def _verify_change(op: Op) -> str | None:
+    ordered = len(op.operands) == 7
+    types = _tensors(op, 7 if ordered else 6)
+    if isinstance(types, str):
+        return types
+    weight, events, others, amount, indptr, indices = types[:6]
+    result, order = types[-1], types[6] if ordered else None
+    problem = _connectivity(op, indptr, indices)
+    bounds = [op.attributes.get(name) for name in ("low", "high", "mu")]
+    if problem is None and not all(isinstance(number, float) for number in bounds):
+        problem = "its attributes low, high and mu are numbers"
+    if problem is None and not isinstance(op.attributes.get("up"), bool):
+        problem = "its attribute up is True or False"
+    if problem is None:
+        for what, given, size in zip(
+            ("events", "other values"), (events, others), op.attributes["shape"], strict=True
+        ):
+            if given.shape != (size,):
+                problem = f"the {what} are {given}; there are {size}"
+    if problem is None and weight.shape != indices.shape:
+        problem = f"the weights are {weight}; there is one for each of {indices.shape[0]} synapses"
+    if problem is None and order is not None and (order.shape, order.dtype) != (indices.shape, "i32"):
+        problem = f"the order is {order}; it is i32, and has a number for each of {indices.shape[0]} synapses"
+    if problem is None and {weight.dtype} != {others.dtype, amount.dtype, result.dtype}:
+        problem = f"the weights are {weight}, and the other values {others}, the amount {amount} and the result {result}"
+    if problem is None and events.dtype not in ("bool", weight.dtype):
+        problem = (
+            f"the events are {events} and the weights {weight}; events are bool or of the weights' dtype"
+        )
+    if problem is None and (amount.shape != () or result.shape != weight.shape):
+        problem = f"the amount is {amount} and the result {result}"
+    return problem
+
+
 def _verify_dense(op: Op) -> str | None:
     types = _tensors(op, 2)
     if isinstance(types, str):
@@ -228,6 +266,12 @@ register_op(
     summary="for each synapse, the product of its pre and its post value",
     effects=no_effects,
     verify=_verify_outer,
+)
+register_op(
+    "event.csr_change",
+    summary="weights, those of active neurons changed",
+    effects=no_effects,
+    verify=_verify_change,
 )
 register_op("event.dense", summary="events times a matrix", effects=no_effects, verify=_verify_dense)
 register_op(

@@ -114,7 +114,11 @@ REDUCTIONS = {
 INLINED = frozenset(("flow.custom_jvp", "flow.custom_vjp", "flow.call", "xform.remat"))
 """Ops that run their first region once."""
 CONTROL = frozenset(("flow.scan", "flow.while", "flow.cond"))
-EVENTS = frozenset(("event.csr", "event.csr_add", "event.dense"))
+EVENTS = frozenset(
+    f"event.{name}" for name in ("csr", "csr_add", "csr_ring", "csr_outer", "csr_change", "dense", "jit")
+)
+IN_PLACE = frozenset(("event.csr_add", "event.csr_ring", "event.csr_change"))
+"""Event ops whose result is their first operand with something added or changed."""
 COMPACT = "event.compact"
 """Lists events: with the loop that stacks them, no stack is made."""
 GENERATOR = "fry"
@@ -248,8 +252,11 @@ def _event(op: Op) -> str | None:
     threshold = op.attributes.get("threshold")
     if threshold is not None and threshold < 1:
         return f"{op.name} is an ordinary product where more than {threshold:.3g} of its events are active"
-    dtype = _dtype(op, 2 if op.name == "event.csr_add" else 1)
-    return None if dtype in FLOATS else f"{op.name} has weights of {dtype}"
+    type_ = op.result.type
+    dtype = type_.dtype if isinstance(type_, TensorType) else ""
+    if dtype not in FLOATS:
+        return f"{op.name} has weights of {dtype}"
+    return "event.jit has no synapses" if op.attributes.get("prob") == 0 else None
 
 
 def _inside(op: Op) -> str | None:

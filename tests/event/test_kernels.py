@@ -120,6 +120,33 @@ def test_outer_kernels(kind: str, dtype: str, batch: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("kind", ["native", "loop", "parallel"])
 @pytest.mark.parametrize(
+    ("dtype", "up", "mu"), [("bool", False, 0.0), ("float32", True, 1.0), ("bool", True, 0.4)]
+)
+def test_change_kernels(kind: str, dtype: str, up: bool, mu: float) -> None:
+    """Weights that are changed by rows (down), and in the order of another list of the synapses (up)."""
+    rng = np.random.default_rng(0)
+    shape, indptr, indices = drawn(1)
+    rows = np.repeat(np.arange(shape[0]), np.diff(indptr))
+    others, amount, law = rng.normal(size=shape[1]), 0.7, {"low": -0.5, "high": 1.5, "mu": mu, "up": up}
+    order = [rng.permutation(indices.size).astype(np.int32)] if up else []
+    run: Any = None
+    for rate in (0.0, 0.2, 1.0):
+        weight = rng.uniform(-0.5, 1.5, indices.size).astype(np.float32)
+        events = events_of(rng, rate, dtype, (shape[0],))
+        given = (weight, events, others.astype(np.float32), np.float32(amount), indptr, indices, *order)
+        operands = [*map(jnp.asarray, given)]
+        run = run or kernel(kind, "event.csr_change", operands, shape=shape, **law)
+        places = order[0] if order else np.arange(indices.size)
+        old, event = weight[places].astype(np.float64), events[rows].astype(np.float64)
+        distance = ((1.5 - old if up else old + 0.5) / 2) ** mu
+        new = np.clip(old + (1 if up else -1) * event * amount * distance * others[indices], -0.5, 1.5)
+        expected = weight.astype(np.float64)
+        expected[places] = np.where(event != 0, new, old)
+        np.testing.assert_allclose(run(*operands), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["native", "loop", "parallel"])
+@pytest.mark.parametrize(
     ("dtype", "batch", "transposed", "threshold"),
     [
         ("bool", (), False, 1.0),

@@ -18,6 +18,7 @@ from stategraph.backends.codegen.llvm import item_size, literal, llvm_type
 from stategraph.backends.codegen.places import Kernel, Memory, Place, Scalar, Target
 from stategraph.backends.codegen.schedule import (
     Cluster,
+    Scalars,
     Schedule,
     Scheduler,
     Stage,
@@ -28,7 +29,7 @@ from stategraph.backends.codegen.schedule import (
 )
 from stategraph.backends.codegen.stages import STAGES
 from stategraph.ir.core import Constant, Op, Region, Value
-from stategraph.passes.native_ops import COMPACT, REDUCTIONS
+from stategraph.passes.native_ops import COMPACT, IN_PLACE, REDUCTIONS
 
 
 class Block:
@@ -53,6 +54,8 @@ class Block:
         """Memory for the result of a stage."""
         self.listed: dict[Value, Op] = {}
         """What a loop stacks for nobody but an op that lists it: the loop lists it itself, row by row."""
+        self.goals: dict[Value, Target] = {}
+        """The targets that such memory is."""
         self.copied: list[int] = []
         """Results that are copied to their targets at the end."""
 
@@ -85,8 +88,9 @@ class Block:
             else:
                 taken.add(value)
                 self.given[value] = target.pointer
-        for step in self.schedule.steps:
-            if isinstance(step, Stage) and step.op.name == "event.csr_add":
+                self.goals[value] = target
+        for step in reversed(self.schedule.steps):
+            if isinstance(step, Stage) and step.op.name in IN_PLACE:
                 self.share(step.op)
             if isinstance(step, Stage) and step.op.name == COMPACT:
                 self.list_within(step.op)
@@ -104,19 +108,31 @@ class Block:
     def begins_in(self, value: Value, target: Target) -> bool:
         """Whether what an event product is added to can be written to the target of the sum."""
         owner = value.owner
-        if not isinstance(owner, Op) or owner.name != "event.csr_add" or target.old is None:
+        if not isinstance(owner, Op) or owner.name not in IN_PLACE or target.old is None:
             return True
         start = self.kernel.aliases.of(owner.operands[0])
         return not self.schedule.in_registers(start) or self.can_go(start, target)
 
     def share(self, op: Op) -> None:
-        """Let what an event product is added to be computed where the sum is going to be."""
-        start = self.kernel.aliases.of(op.operands[0])
-        if self.schedule.in_registers(start) and self.uses(start) == [op] and start not in self.stores:
-            if not any(start is value for value in self.yielded):
-                pointer = self.given.setdefault(op.result, "") or self.memory_for(op.result)
-                self.given[op.result] = pointer
-                self.stores[start] = [pointer]
+        """Let what an event op adds to or changes be computed where its result is going to be."""
+        start, goal = self.kernel.aliases.of(op.operands[0]), self.goals.get(op.result)
+        owner = start.owner
+        at = self.schedule.step_of.get(owner) if isinstance(owner, Op) else None
+        if at is None or self.uses(start) != [op] or any(start is value for value in self.yielded):
+            return
+        if goal is not None and not self.can_go(start, goal):
+            return
+        step = self.schedule.steps[at]
+        if isinstance(step, Scalars) or start in (self.stores if isinstance(step, Cluster) else self.given):
+            return
+        pointer = self.given.get(op.result) or self.memory_for(op.result)
+        self.given[op.result] = pointer
+        if isinstance(step, Cluster):
+            self.stores[start] = [pointer]
+            return
+        self.given[start] = pointer
+        if goal is not None:
+            self.goals[start] = goal
 
     def list_within(self, op: Op) -> None:
         """Let the loop that stacks events list them, where nobody needs the stack."""
@@ -171,7 +187,11 @@ class Block:
             space = space_of(old if user.name in REDUCTIONS else user.result)
             return (user.name in RULES or is_same(user) or user.name in REDUCTIONS) and space == space_of(old)
         taken = [self.kernel.aliases.of(operand) for operand in user.operands]
-        if user.name in ("jax.dynamic_update_slice", "jax.scatter", "jax.scatter-add", "event.csr_add"):
+        if user.name in IN_PLACE or user.name in (
+            "jax.dynamic_update_slice",
+            "jax.scatter",
+            "jax.scatter-add",
+        ):
             return taken[0] is old and taken.count(old) == 1
         if user.name not in ("flow.scan", "flow.while"):
             return False

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from stategraph.backends.codegen.arithmetic import convert
 from stategraph.backends.codegen.llvm import is_float, item_size, literal, llvm_type, stored_type
+from stategraph.backends.codegen.places import Memory
 from stategraph.backends.codegen.schedule import tensor
 from stategraph.ir.core import Op, Value
 
@@ -23,7 +24,7 @@ AHEAD, LINES = 3, 6
 """How many rows ahead memory is asked for, and how many cache lines of a row."""
 
 
-def _moved(block: Block, pointer: str, lane: str, width: int, dtype: str) -> str:
+def moved(block: Block, pointer: str, lane: str, width: int, dtype: str) -> str:
     position = block.f.let(f"mul nsw i64 {lane}, {width}")
     return block.f.address(pointer, position, dtype)
 
@@ -110,7 +111,7 @@ def compact(block: Block, op: Op, targets: Sequence[str]) -> None:
 
 
 @contextmanager
-def _each_active(
+def each_active(
     block: Block, events: str, dtype: str, size: int, announce: Callable[[str], None] | None = None
 ) -> Iterator[tuple[str, str | None]]:
     """(row as i64, its value or None where that is 1) of each active neuron; ``announce`` is given a row that comes
@@ -134,6 +135,14 @@ def _each_active(
         yield row, None if dtype == "bool" else f.load(events, dtype, row)
 
 
+def bounds(block: Block, starts: str, row: str) -> tuple[str, str]:
+    """Where the synapses of a row begin and end."""
+    f = block.f
+    after = f.let(f"add nuw nsw i64 {row}, 1")
+    ends = [f.load(starts, "i32", i) for i in (row, after)]
+    return f.let(f"sext i32 {ends[0]} to i64"), f.let(f"sext i32 {ends[1]} to i64")
+
+
 def csr(block: Block, op: Op, targets: Sequence[str]) -> None:
     """``event.csr``, and ``event.csr_add``, which begins with a sum that comes first."""
     f = block.f
@@ -145,19 +154,14 @@ def csr(block: Block, op: Op, targets: Sequence[str]) -> None:
     if type_.dtype not in ("bool", dtype):
         raise TypeError(f"events of {type_.dtype} and weights of {dtype}")
     width = tensor(op.result).shape[-1]
-    starts, posts = _array(block, indptr), _array(block, indices)
-    weights = None if tensor(weight).shape == () else _array(block, weight)
+    starts, posts = array(block, indptr), array(block, indices)
+    weights = None if tensor(weight).shape == () else array(block, weight)
     one = block.scalar_of(weight) if weights is None else ""
     real = llvm_type(dtype)
 
     def sent(synapse: str, value: str | None) -> str:
         found = f.load(weights, dtype, synapse) if weights is not None else one
         return found if value is None else f.let(f"fmul {real} {found}, {value}")
-
-    def bounds(row: str) -> tuple[str, str]:
-        after = f.let(f"add nuw nsw i64 {row}, 1")
-        ends = [f.load(starts, "i32", i) for i in (row, after)]
-        return f.let(f"sext i32 {ends[0]} to i64"), f.let(f"sext i32 {ends[1]} to i64")
 
     def announce(row: str) -> None:
         """Ask for the synapses of a row."""
@@ -168,12 +172,12 @@ def csr(block: Block, op: Op, targets: Sequence[str]) -> None:
             where = f.let(f"getelementptr i32, ptr {posts}, i64 {place}")
             f.emit(f"call void @llvm.prefetch.p0(ptr {where}, i32 0, i32 3, i32 1)")
 
-    with _lanes(block, op, targets[0]) as (given, kept, target):
+    with lanes(block, op, events, targets[0]) as (given, kept, target):
         if op.attributes["transposed"]:
             total = f.variable(dtype)
             with f.loop(width) as row:
                 f.store(literal(0, dtype) if clear else f.load(target, dtype, row), total, dtype)
-                begin, end = bounds(row)
+                begin, end = bounds(block, starts, row)
                 with f.loop(end, begin) as synapse:
                     post = f.let(f"sext i32 {f.load(posts, 'i32', synapse)} to i64")
                     arrives = sent(synapse, convert(f, f.load(given, kept, post), kept, dtype))
@@ -182,8 +186,8 @@ def csr(block: Block, op: Op, targets: Sequence[str]) -> None:
             return
         if clear:
             f.clear(target, width * item_size(dtype))
-        with _each_active(block, given, kept, type_.shape[-1], announce) as (row, value):
-            begin, end = bounds(row)
+        with each_active(block, given, kept, type_.shape[-1], announce) as (row, value):
+            begin, end = bounds(block, starts, row)
             if weights is None:
                 factor = sent("0", value)
             with f.loop(end, begin) as synapse:
@@ -193,7 +197,7 @@ def csr(block: Block, op: Op, targets: Sequence[str]) -> None:
                 f.store(f.let(f"fadd {real} {f.load(where, dtype)}, {arriving}"), where, dtype)
 
 
-def _array(block: Block, value: Value) -> str:
+def array(block: Block, value: Value) -> str:
     """The address of an array, of one element too."""
     if tensor(value).size > 1:
         return block.memory(value)
@@ -202,23 +206,27 @@ def _array(block: Block, value: Value) -> str:
     return slot
 
 
-@contextmanager
-def _lanes(block: Block, op: Op, target: str) -> Iterator[tuple[str, str, str]]:
-    """(events, the dtype that they are kept as, result) of each lane of a batch."""
-    vector = op.operands[-4] if op.name != "event.dense" else op.operands[0]
-    events, result = tensor(vector), tensor(op.result)
+def kept_events(block: Block, vector: Value) -> tuple[str, str]:
+    """(the address of events, the dtype that they are kept as)."""
     place = block.place(vector)
-    given, kept = getattr(place, "pointer", ""), getattr(place, "dtype", events.dtype)
-    if not given:  # all are equal
-        given = _array(block, vector)
+    if isinstance(place, Memory):
+        return place.pointer, place.dtype
+    return array(block, vector), tensor(vector).dtype  # all are equal
+
+
+@contextmanager
+def lanes(block: Block, op: Op, vector: Value, target: str) -> Iterator[tuple[str, str, str]]:
+    """(events, the dtype that they are kept as, result) of each lane of a batch of event vectors."""
+    events, result = tensor(vector), tensor(op.result)
+    given, kept = kept_events(block, vector)
     if len(events.shape) == 1:
         yield given, kept, target
         return
     with block.f.loop(events.shape[0]) as lane:
         yield (
-            _moved(block, given, lane, events.shape[1], kept),
+            moved(block, given, lane, events.shape[1], kept),
             kept,
-            _moved(block, target, lane, result.shape[1], result.dtype),
+            moved(block, target, lane, result.shape[1], result.dtype),
         )
 
 
@@ -228,11 +236,11 @@ def dense(block: Block, op: Op, targets: Sequence[str]) -> None:
     events, matrix = op.operands
     type_, dtype, shape = tensor(events), tensor(matrix).dtype, tensor(matrix).shape
     real, width = llvm_type(dtype), tensor(op.result).shape[-1]
-    numbers = _array(block, matrix)
+    numbers = array(block, matrix)
     transposed = op.attributes["transposed"]
-    with _lanes(block, op, targets[0]) as (given, kept, target):
+    with lanes(block, op, events, targets[0]) as (given, kept, target):
         f.clear(target, width * item_size(dtype))
-        with _each_active(block, given, kept, type_.shape[-1]) as (row, value), f.loop(width) as column:
+        with each_active(block, given, kept, type_.shape[-1]) as (row, value), f.loop(width) as column:
             position = [column, row] if transposed else [row, column]
             sent = f.load(numbers, dtype, block.offset(position, shape))
             if value is not None:

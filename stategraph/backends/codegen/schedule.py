@@ -219,6 +219,8 @@ class Scheduler:
             self.uses.setdefault(value, []).append(op)
         kind = self.kind[op] = self.kind_of(op, taken)
         level = max((self.available(value, op, kind) for value in taken), default=0)
+        if op.name in ("event.csr_change", "event.csr_ring"):  # what they change is large
+            level = max(level, self.after_readers(taken[0]))
         self.level[op] = level
         for result in op.results:
             self.ready[result] = level if kind in ("uniform", "view") else level + 1
@@ -249,6 +251,19 @@ class Scheduler:
             if space_of(value) == space_of(op.result if kind == "element" else op.operands[0]):
                 return self.level[owner]
         return self.ready[value]
+
+    def after_readers(self, value: Value) -> int:
+        """The first level after those who have read ``value`` so far: its memory can be used again."""
+        level = 0
+        for reader in self.uses.get(value, ()):
+            if reader not in self.level:
+                continue
+            if self.kind[reader] == "view":
+                level = max(level, self.after_readers(reader.result))
+            level = max(
+                level, self.level[reader] + (self.kind[reader] in ("element", "indexed", "reduction"))
+            )
+        return level
 
     def sink(self) -> None:
         """Move ops of clusters down to the first cluster that needs them."""

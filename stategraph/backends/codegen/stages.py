@@ -11,6 +11,7 @@ from stategraph.backends.codegen.events import Listing, compact, csr, dense
 from stategraph.backends.codegen.llvm import is_float, item_size, llvm_type
 from stategraph.backends.codegen.places import Memory, Scalar, Target
 from stategraph.backends.codegen.schedule import tensor
+from stategraph.backends.codegen.synapses import change, outer, ring
 from stategraph.ir.core import Op, Region, Value
 from stategraph.passes.native_ops import REDUCTIONS
 
@@ -235,6 +236,9 @@ STAGES: dict[str, Stage] = {
     "jax.scatter-add": _scatter,
     "event.csr": csr,
     "event.csr_add": csr,
+    "event.csr_ring": ring,
+    "event.csr_outer": outer,
+    "event.csr_change": change,
     "event.dense": dense,
     "event.compact": compact,
     **dict.fromkeys(REDUCTIONS, _reduce),

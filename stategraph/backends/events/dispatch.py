@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 
-from stategraph.backends.events import generic, jit_generic, jit_native, native, ring
+from stategraph.backends.events import changes, generic, jit_generic, jit_native, native, ring
 
 Compute = Callable[..., Any]
 SMALL = 4096
@@ -69,6 +69,9 @@ TABLE: tuple[Row, ...] = (
     Row("event.csr_outer", "cpu", True, "native: list, rows", native.csr_outer),
     Row("event.csr_outer", "cpu", False, "loop over active rows", _always(generic.outer_by_rows)),
     Row("event.csr_outer", None, False, "all synapses", _always(generic.outer_by_synapses)),
+    Row("event.csr_change", "cpu", True, "native: list, rows, in place", changes.change_native),
+    Row("event.csr_change", "cpu", False, "loop over active rows", _always(changes.change_by_rows)),
+    Row("event.csr_change", None, False, "all synapses", _always(changes.change_by_synapses)),
     Row("event.csr_ring", "cpu", True, "native: list, rows, in place", ring.ring_native),
     Row("event.csr_ring", "cpu", False, "loop over active rows", _always(ring.ring_by_rows)),
     Row("event.csr_ring", None, False, "all synapses", _always(ring.ring_by_synapses)),

@@ -10,7 +10,9 @@ import pytest
 from jax import lax
 
 from stategraph import event
-from stategraph.backends.events.primitives import csr_product, dense_product
+from stategraph.backends.events.change_primitive import csr_change
+from stategraph.backends.events.primitives import csr_outer, csr_product, dense_product
+from stategraph.backends.events.ring_primitive import csr_ring
 from tests.backends.codegen.running import natively
 
 pytest.importorskip("llvmlite")
@@ -119,3 +121,126 @@ def test_a_product_is_added_to_a_value_from_around_the_loop() -> None:
     start = jnp.asarray(RANDOM.random(33), jnp.float32)
     for a, b in zip(natively(function, start), jax.tree.leaves(jax.jit(function)(start)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def drawn_csr(seed: int, pre: int = 50, post: int = 33) -> event.CSR:
+    """Rows of different lengths, some empty, with synapses twice."""
+    rng = np.random.default_rng(seed)
+    rows = np.sort(rng.integers(0, 2 * pre // 3, 300))
+    indptr = np.append(0, np.cumsum(np.bincount(rows, minlength=pre)))
+    return event.CSR(indptr, rng.integers(0, post, 300), (pre, post))
+
+
+def test_products_for_each_synapse() -> None:
+    csr = drawn_csr(0)
+    rows, columns = np.asarray(csr.rows), np.asarray(csr.indices)
+
+    def function(events: Any, values: Any, post: Any, batch: Any, posts: Any) -> Any:
+        def outer(pre: Any, post: Any) -> Any:
+            return csr_outer(pre, post, csr.indptr, csr.indices, csr.shape)
+
+        return [outer(events, post), outer(values, post), outer(values, post > 0), outer(batch, posts)]
+
+    for events, batch in zip(vectors(50), vectors(50, 3), strict=True):
+        values = events * jnp.asarray(RANDOM.normal(size=50), jnp.float32)
+        posts = jnp.asarray(RANDOM.normal(size=(3, 33)), jnp.float32)
+        found = natively(function, events, values, posts[0], batch, posts)
+        wanted = [events[rows] * posts[0][columns], values[rows] * posts[0][columns]]
+        wanted += [values[rows] * (posts[0] > 0)[columns], (batch[:, rows] * posts[:, columns]).sum(0)]
+        for a, b in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("mu", [0.0, 1.0, 0.4])
+def test_changes_of_weights_in_a_loop(mu: float) -> None:
+    """Pre spikes depress and post spikes potentiate, in the memory of the weights, which products use as well."""
+    csr = drawn_csr(1)
+    rows, columns = np.asarray(csr.rows), np.asarray(csr.indices)
+    back, order = csr.by_post
+    law = {"low": -0.5, "high": 1.5, "mu": mu}
+
+    def body(carry: Any, given: Any) -> Any:
+        w, arrived = carry
+        pre, post, x, y = given
+        arrived = arrived * 0.5 + csr_product(pre, w, csr.indptr, csr.indices, csr.shape)
+        w = csr_change(w, pre, y, jnp.float32(0.6), csr.indptr, csr.indices, shape=csr.shape, up=False, **law)
+        w = csr_change(
+            w, post, x, jnp.float32(0.7), back.indptr, back.indices, order, shape=back.shape, up=True, **law
+        )
+        return (w, arrived), (w.sum(), w[3])
+
+    def oracle(w: Any, arrived: Any, steps: Any) -> Any:
+        for pre, post, x, y in zip(*steps, strict=True):
+            np.multiply(arrived, 0.5, out=arrived)
+            np.add.at(arrived, columns, pre[rows] * w)
+            down = w - pre[rows] * 0.6 * ((w + 0.5) / 2) ** mu * y[columns]
+            w = np.where(pre[rows] != 0, np.clip(down, -0.5, 1.5), w)
+            up = w + post[columns] * 0.7 * ((1.5 - w) / 2) ** mu * x[rows]
+            w = np.where(post[columns] != 0, np.clip(up, -0.5, 1.5), w)
+        return w, arrived
+
+    for rate in (*RATES, 0.3):
+        pre, post = RANDOM.random((5, 50)) < rate, RANDOM.random((5, 33)) < rate
+        x, y = (RANDOM.normal(size=s).astype(np.float32) for s in ((5, 50), (5, 33)))
+        if rate == 0.3:  # spikes with sizes
+            post = (post * RANDOM.uniform(0.5, 2, post.shape)).astype(np.float32)
+        w, arrived = RANDOM.uniform(-0.5, 1.5, 300).astype(np.float32), np.zeros(33, np.float32)
+        steps = pre, post, x, y
+        found = natively(lambda *given: lax.scan(body, given[:2], given[2:]), w, arrived, *steps)
+        wanted = oracle(w.astype(np.float64), arrived.astype(np.float64), steps)
+        np.testing.assert_allclose(found[0], wanted[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found[1], wanted[1], rtol=1e-4, atol=1e-4)
+        assert (found[0] == -0.5).any() or not rate  # the bounds matter
+
+
+def test_changes_in_place_keep_what_others_need() -> None:
+    """Old weights that are read after the change, given back, or changed twice from the same start."""
+    csr = drawn_csr(2)
+
+    def change(w: Any, pre: Any, by: float) -> Any:
+        return csr_change(
+            w, pre, jnp.ones(33), jnp.float32(by), csr.indptr, csr.indices,
+            shape=csr.shape, up=True, low=-9.0, high=9.0, mu=0.0,
+        )  # fmt: skip
+
+    def body(carry: Any, pre: Any) -> Any:
+        w, v = carry
+        first = change(w, pre, 0.25)
+        second = change(w, ~pre, 0.5)
+        third = change(first * 2, pre, 0.125)
+        return (second, third), (w[::3], first.max(), v[:5])
+
+    def function(w: Any, v: Any, pre: Any) -> Any:
+        return lax.scan(body, (w, v), pre)
+
+    import jax
+
+    w, v = (jnp.asarray(RANDOM.random(300), jnp.float32) for _ in range(2))
+    pre = jnp.asarray(RANDOM.random((4, 50)) < 0.4)
+    for a, b in zip(natively(function, w, v, pre), jax.tree.leaves(function(w, v, pre)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+@pytest.mark.parametrize("each", [False, True])
+def test_delayed_products_go_around_a_ring(each: bool) -> None:
+    slots, post = 4, 11
+    csr = drawn_csr(3, 50, slots * post)
+    weight = jnp.asarray(RANDOM.normal(size=300), jnp.float32) if each else jnp.float32(0.5)
+    matrix = np.asarray(csr.todense(weight), np.float64)
+
+    def body(buffer: Any, given: Any) -> Any:
+        step, spikes = given
+        buffer = csr_ring(
+            buffer, spikes, weight, csr.indptr, csr.indices, (step % slots) * post, (50, slots * post)
+        )
+        return buffer, buffer[slots * post :]
+
+    for rate in RATES:
+        spikes = RANDOM.random((9, 50)) < rate
+        given = jnp.arange(9, dtype=jnp.int32), jnp.asarray(spikes)
+        start = np.zeros((slots + 1) * post, np.float32)
+        _, arrived = natively(lambda b, *given: lax.scan(body, b, given), start, *given)
+        coming = np.zeros((9 + slots, post))
+        for t in range(9):
+            coming[t : t + slots] += (spikes[t] @ matrix).reshape(slots, post)
+        np.testing.assert_allclose(arrived, coming[:9], rtol=1e-5, atol=1e-5)
