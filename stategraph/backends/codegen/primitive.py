@@ -50,7 +50,7 @@ class Source:
         return "<kernel>"
 
 
-def _native(source: Source) -> Code | None:
+def registered(source: Source) -> Code | None:
     """The code, compiled and registered; None where that fails."""
     from stategraph.backends.codegen import machine
 
@@ -74,7 +74,7 @@ def _say(what: str, fix: str) -> None:
 
 def _lower(context: Any, operands: Any, *, body: Any, source: Source) -> list[Any] | None:
     """The call of a kernel in a lowering rule; None to lower the body."""
-    code = _native(source)
+    code = registered(source)
     if code is None:
         return None
     more = [_jax.array_aval((code.scratch,), np.uint8)] if code.scratch else []

@@ -9,6 +9,7 @@ from stategraph.backends.codegen.arithmetic import convert
 from stategraph.backends.codegen.clusters import accumulate, identity
 from stategraph.backends.codegen.events import Listing, compact, csr, dense
 from stategraph.backends.codegen.llvm import is_float, item_size, llvm_type
+from stategraph.backends.codegen.made import jit
 from stategraph.backends.codegen.places import Memory, Scalar, Target
 from stategraph.backends.codegen.schedule import tensor
 from stategraph.backends.codegen.synapses import change, outer, ring
@@ -241,5 +242,6 @@ STAGES: dict[str, Stage] = {
     "event.csr_change": change,
     "event.dense": dense,
     "event.compact": compact,
+    "event.jit": jit,
     **dict.fromkeys(REDUCTIONS, _reduce),
 }

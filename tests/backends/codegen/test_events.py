@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from stategraph import event
+from stategraph import event, init
 from stategraph.backends.events.change_primitive import csr_change
 from stategraph.backends.events.primitives import csr_outer, csr_product, dense_product
 from stategraph.backends.events.ring_primitive import csr_ring
@@ -244,3 +244,22 @@ def test_delayed_products_go_around_a_ring(each: bool) -> None:
         for t in range(9):
             coming[t : t + slots] += (spikes[t] @ matrix).reshape(slots, post)
         np.testing.assert_allclose(arrived, coming[:9], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("prob", "weight", "include_self"),
+    [(0.2, 0.5, True), (0.3, init.Normal(0.5, 0.25), False), (1.0, init.Uniform(-1.0, 3.0), False)],
+)
+def test_products_with_synapses_made_of_a_seed(prob: float, weight: Any, include_self: bool) -> None:
+    layer = event.JITConn(50, 40, prob, weight, seed=3, include_self=include_self)
+    matrix = np.asarray(layer.todense(), np.float64)
+
+    def function(events: Any, values: Any, batch: Any, back: Any) -> Any:
+        return [events @ layer, values @ layer, batch @ layer, layer @ back]
+
+    for events, batch, back in zip(vectors(50), vectors(50, 3), vectors(40), strict=True):
+        values = events * jnp.asarray(RANDOM.normal(size=50), jnp.float32)
+        found = natively(function, events, values, batch, back * 1.5)
+        wanted = [events @ matrix, values @ matrix, batch @ matrix, matrix @ (back * 1.5)]
+        for a, b in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
