@@ -1,8 +1,7 @@
 """What the source of a native kernel may use: compiled helpers, imported by generated modules only (needs numba).
 
 ``njit`` compiles a helper function the way kernels are compiled. ``word``, ``half`` and ``buffer`` read the call frame;
-``prefetch`` asks for memory that is needed soon; ``first_bit`` finds the lowest bit that is set, and ``leading_zeros`` counts
-those above the highest.
+``prefetch`` asks for memory that is needed soon; ``first_bit`` finds the lowest bit that is set.
 """
 
 from __future__ import annotations
@@ -91,14 +90,3 @@ def first_bit(context: Any, value: Any) -> Any:
         return builder.cttz(args[0], ir.IntType(1)(1))
 
     return types.int64(types.uint64), code
-
-
-@intrinsic
-def leading_zeros(context: Any, value: Any) -> Any:
-    """How many of the 32 low bits of a number, which has no others, are zero before the first that is set."""
-
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        low = builder.trunc(args[0], ir.IntType(32))
-        return builder.zext(builder.ctlz(low, ir.IntType(1)(0)), ir.IntType(64))
-
-    return types.uint64(types.uint64), code

@@ -11,6 +11,7 @@ from jax import lax
 
 from stategraph import event, init
 from stategraph.backends.events.change_primitive import csr_change
+from stategraph.backends.events.jit_primitive import jit_product
 from stategraph.backends.events.primitives import csr_outer, csr_product, dense_product
 from stategraph.backends.events.ring_primitive import csr_ring
 from tests.backends.codegen.running import natively
@@ -252,10 +253,13 @@ def test_delayed_products_go_around_a_ring(each: bool) -> None:
 )
 def test_products_with_synapses_made_of_a_seed(prob: float, weight: Any, include_self: bool) -> None:
     layer = event.JITConn(50, 40, prob, weight, seed=3, include_self=include_self)
-    matrix = np.asarray(layer.todense(), np.float64)
+    matrix, given = np.asarray(layer.todense(), np.float64), layer.weight.value
 
     def function(events: Any, values: Any, batch: Any, back: Any) -> Any:
-        return [events @ layer, values @ layer, batch @ layer, layer @ back]
+        def send(x: Any, transposed: bool = False) -> Any:
+            return jit_product(x, given, layer.seed, transposed=transposed, **layer._connectivity())
+
+        return [send(events), send(values), send(batch), send(back, True)]
 
     for events, batch, back in zip(vectors(50), vectors(50, 3), vectors(40), strict=True):
         values = events * jnp.asarray(RANDOM.normal(size=50), jnp.float32)
