@@ -106,7 +106,7 @@ class Listing:
 def compact(block: Block, op: Op, targets: Sequence[str]) -> None:
     """``event.compact``."""
     listing = Listing(block, targets[0])
-    listing.add(_array(block, op.operands[0]), tensor(op.operands[0]).size)
+    listing.add(array(block, op.operands[0]), tensor(op.operands[0]).size)
     listing.finish()
 
 
