@@ -43,11 +43,11 @@ def jit(block: Block, op: Op, targets: Sequence[str]) -> None:
                 f.store(f.load(total, dtype), target, dtype, row)
             return
         f.clear(target, post * item_size(dtype))
-        with each_active(block, given, kept, pre) as (row, value):
-            factor = rows.weighed("0", value) if rows.law == "one" else ""
+        with each_active(block, given, kept, pre) as (row, size):
+            factor = rows.weighed("0", size) if rows.law == "one" else ""
             with rows.synapses(row) as (place, k):
                 where = f.address(target, place, dtype)
-                sent = factor or rows.weighed(k, value)
+                sent = factor or rows.weighed(k, size)
                 f.store(f.let(f"fadd {real} {f.load(where, dtype)}, {sent}"), where, dtype)
 
 
