@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import os
 from importlib.metadata import version
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Compiling is most of what the tests do; documents and examples run at XLA's usual level. Later XLA does not know the
-# last flag, and would end the process.
+# Compiling is most of what the tests do: XLA runs its own passes, LLVM hardly any. Later XLA does not know the last flag,
+# and would end the process.
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     + (" --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else ""),
 )
 
 import functools
 import gc
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -85,12 +87,26 @@ tracer._assemble = CHECKER.watch(tracer._assemble, "tracing")
 PassManager.run = CHECKER.watch(PassManager.run, "a pipeline")  # type: ignore[method-assign]
 
 
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # what the imports made is not looked through again at each collection
+
+
+def resident() -> float:
+    """The memory of this process in bytes, where the system tells."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return math.inf
+
+
 @pytest.fixture(autouse=True, scope="module")
 def forget_compiled_programs() -> Iterator[None]:
-    """What a file of tests compiled is not kept for the next: all together would need many gigabytes."""
+    """What the tests compiled is kept while that needs little memory: all together would need many gigabytes."""
     yield
-    jax.clear_caches()
-    gc.collect()
+    if resident() > 2e9:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(autouse=True)
