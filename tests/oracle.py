@@ -28,8 +28,8 @@ def checkpoint(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def agree(
     make: Callable[[], Made], *calls: Sequence[Any], tolerance: float = 1e-5, reference: bool = True
-) -> None:
-    """Check that compiled code does what plain Python does.
+) -> list[Any]:
+    """Check that compiled code does what plain Python does, and return what the calls gave.
 
     ``make()`` gives ``(function, states)``, new ones each time; ``calls`` are the argument tuples of one call
     after another.
@@ -42,9 +42,11 @@ def agree(
     compiled = jit(function)
     for args, (result, after) in zip(calls, expected, strict=True):
         assert_same((compiled(*args), values(states)), (result, after), exact=False, tolerance=tolerance)
+    results = [result for result, _ in expected]
     if not reference:
-        return
+        return results
     function, states = make()
     trace = build_trace(function, *calls[0])
     result, _ = interpret(trace, *calls[0])
-    assert_same(result, expected[0][0], exact=False, tolerance=tolerance)
+    assert_same(result, results[0], exact=False, tolerance=tolerance)
+    return results

@@ -74,9 +74,7 @@ def test_compiled_loops_do_what_python_does(name: str, reset: str | None) -> Non
 
         return run, list(sg.graph.states(neuron).values())
 
-    agree(make, (currents,), (currents,), tolerance=2e-4, reference=False)
-    function, _ = make()
-    spikes = np.asarray(function(currents))
+    spikes, _ = map(np.asarray, agree(make, (currents,), (currents,), tolerance=2e-4, reference=False))
     assert spikes.shape == (12, 2, 3) and set(np.unique(spikes)) == {0.0, 1.0}
 
 
