@@ -189,7 +189,8 @@ INPUTS = [[1.0, 1, 1, 1, 1], [1.0, -2, 1, 1, 1], [-3.0, 1, -1, 1, 1], [1.0, 1, 1
 @pytest.mark.parametrize("name", list(cases()))
 def test_compiled_code_raises_what_eager_code_raises(name):
     compiled = sg.compile.jit(cases()[name])
-    for numbers in INPUTS:
+    # Eagerly every op over devices is compiled anew: one input that passes and one that raises have to do.
+    for numbers in INPUTS[:2] if name == "devices" else INPUTS:
         xs = jnp.asarray(numbers)
         with jax.disable_jit():
             expected = first_line(cases()[name], xs)
