@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from stategraph.augment.lanes import has_lanes, selection
+from stategraph.augment.pmap import pmap
 from stategraph.augment.vmap import mesh_axes, vmap
 from stategraph.errors import describe
 from stategraph.nn.collective import OwnWay
@@ -120,6 +121,7 @@ class Map(Vmap):
       state_tag: a tag for them.
       in_axes, out_axes, axis_name, spmd_axis_name: as in ``augment.vmap``.
       call_state_axes: ``{axis: filter}``: other States of which every lane gets a slice in a call.
+      behavior: ``vmap`` for all lanes in one program, or ``pmap`` for each on a device of its own (``augment.pmap``).
       parameters: whether parameters get lanes too, each with a draw of its own (see
         ``vmap_init_all_states``).
 
@@ -148,16 +150,31 @@ class Map(Vmap):
         axis_name: str | None = None,
         spmd_axis_name: str | Sequence[str] | None = None,
         call_state_axes: Mapping[int, Filter] | None = None,
+        behavior: str = "vmap",
         parameters: Filter = False,
     ) -> None:
         states = dict(selection("call_state_axes", call_state_axes))
         states[0] = AnyOf(has_lanes, states[0]) if 0 in states else has_lanes
         super().__init__(module, in_axes, out_axes, states, None, axis_name, int(init_map_size))
+        if behavior not in ("vmap", "pmap"):
+            raise ValueError(f"behavior is 'vmap' or 'pmap', not {behavior!r}")
         self.spmd_axis_name = mesh_axes(spmd_axis_name)
+        self.behavior = behavior
         self.init_state_axes = init_state_axes
         self.state_tag = state_tag
         self.parameters_per_lane = parameters
         self._shared()
+
+    def _over_lanes(
+        self, function: Callable[..., Any], in_axes: Any, out_axes: Any, axis_name: str | None
+    ) -> Callable[..., Any]:
+        if self.behavior == "vmap":
+            return super()._over_lanes(function, in_axes, out_axes, axis_name)
+        states, size = self.vmap_states, self.axis_size
+        mapped: Callable[..., Any] = pmap(
+            function, axis_name, in_axes, out_axes, axis_size=size, in_states=states
+        )
+        return mapped
 
     @property
     def init_map_size(self) -> int:

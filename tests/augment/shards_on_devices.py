@@ -554,6 +554,30 @@ def test_pmap_is_vmap_on_devices() -> None:
         assert_same(a.value, b.value, exact=False)
 
 
+def test_a_module_is_mapped_over_devices() -> None:
+    class Noisy(sg.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = sg.ParamState(jnp.arange(3.0))
+
+        def init_state(self) -> None:
+            self.h = sg.ShortTermState(sg.random.rand(3))
+
+        def update(self, x: Any) -> Any:
+            self.h.value = self.h.value + x * self.w.value
+            return self.h.value, jax.lax.psum(x, "b")
+
+    x, found = jnp.arange(24.0).reshape(8, 3), []
+    for behavior in ("vmap", "pmap"):
+        sg.random.seed(0)
+        model = sg.nn.init_all_states(sg.nn.Map(Noisy(), 8, axis_name="b", behavior=behavior))
+        found.append((model(x), model(x), model.module.h.value))
+    assert_same(found[1], found[0], exact=False)
+    assert len(found[1][0][0].sharding.device_set) == 8 > len(found[0][0][0].sharding.device_set)
+    with pytest.raises(ValueError, match="behavior is 'vmap' or 'pmap'"):
+        sg.nn.Map(Noisy(), 8, behavior="map")
+
+
 def test_pmap_takes_fewer_lanes_than_devices_and_not_more() -> None:
     f = pmap(lambda x: x + jax.lax.axis_index("i"), axis_name="i")
     assert np.allclose(f(jnp.zeros(3)), [0, 1, 2])
