@@ -22,7 +22,7 @@ LANE_REDUCTIONS = ("unvmap_any", "unvmap_all", "unvmap_max", "unvmap_first")
 
 def lane_names(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """What the lanes are called, for JAX's own ``vmap``: by collectives, and where they lie on a mesh."""
-    names = {name: attributes[name] for name in ("axis_name", "spmd_axis_name")}
+    names = {name: attributes.get(name) for name in ("axis_name", "spmd_axis_name")}
     return {name: value for name, value in names.items() if value is not None}
 
 
