@@ -146,6 +146,8 @@ _MOVES_KEYS = frozenset(
         "stop_gradient",
     ]
 )
+_PRODUCT = 2**12
+"""The multiplications of a matrix product that a kernel can hold."""
 _MOST = 2**31
 """A kernel counts fewer random numbers than this with one key."""
 
@@ -248,6 +250,18 @@ def _scatter(op: Op) -> str | None:
     return None
 
 
+def _product(op: Op) -> str | None:
+    (contracted, _), (batch, _) = op.attributes["dimension_numbers"]
+    left, result = op.operands[0].type, op.result.type
+    if batch or not isinstance(left, TensorType) or not isinstance(result, TensorType):
+        return "jax.dot_general has batch dimensions"
+    if {_dtype(op), _dtype(op, 1), result.dtype} not in ({dtype} for dtype in FLOATS):
+        return f"jax.dot_general multiplies {left} and {op.operands[1].type}"
+    if result.size * math.prod(left.shape[axis] for axis in contracted) > _PRODUCT:
+        return "jax.dot_general is a large product, which XLA computes faster"
+    return None
+
+
 def _event(op: Op) -> str | None:
     threshold = op.attributes.get("threshold")
     if threshold is not None and threshold < 1:
@@ -298,6 +312,9 @@ _RULES: dict[str, Callable[[Op], str | None]] = {
     "jax.scatter": _scatter,
     "jax.scatter-add": _scatter,
     "jax.concatenate": _fine,
+    "jax.split": _fine,
+    "jax.cumsum": lambda op: "jax.cumsum takes bool" if _dtype(op) == "bool" else None,
+    "jax.dot_general": _product,
     "jax.stack": _fine,
     "jax.dynamic_update_slice": _fine,
 }

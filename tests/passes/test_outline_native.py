@@ -155,6 +155,42 @@ def test_random_numbers_counted_in_the_older_way_are_so_in_a_kernel() -> None:
     assert (wanted != simulate(Noisy, "default", steps=20)[0]).any()
 
 
+def test_a_loop_that_draws_is_a_kernel_without_events_unless_it_draws_much() -> None:
+    pytest.importorskip("llvmlite")
+    total = sg.State(jnp.zeros(3))
+
+    def program(size: int, passes: str = "default") -> Any:
+        def step(i: Any) -> Any:
+            total.value = total.value + sg.random.rand(size)[:3]
+            return total.value
+
+        return sg.compile.jit(lambda: sg.compile.for_loop(step, jnp.arange(4)), passes=passes)
+
+    assert [op.name for op in program(7).lower().program.walk("native.kernel", "flow.scan")] == [
+        "native.kernel",
+        "flow.scan",
+    ]
+    assert not kernels(program(2**17 + 1).lower().program)
+    assert not kernels(sg.trace(lambda: sg.random.rand(7) * 2).lower().program)  # no loop
+    sums = []
+    for passes in ("default", WITHOUT):
+        sg.random.seed(3)
+        total.value = jnp.zeros(3)
+        sums.append(np.asarray(program(7, passes)()))
+    np.testing.assert_array_equal(*sums)
+
+
+def test_programs_in_16_bits_stay_in_xla() -> None:
+    def loop(x: Any) -> Any:
+        return jax.lax.fori_loop(0, 5, lambda i, y: y * 0.5 + x, x)
+
+    for dtype in (jnp.float16, jnp.bfloat16):
+        compiled = sg.compile.jit(loop, passes="default,outline-native{scope=all}")
+        x = jnp.linspace(-1.0, 1.0, 7, dtype=dtype)
+        assert not kernels(compiled.lower(x).program)
+        np.testing.assert_array_equal(compiled(x), jax.jit(loop)(x))
+
+
 def test_random_numbers_of_another_generator_stay_in_xla() -> None:
     pytest.importorskip("llvmlite")
     network = nn.init_all_states(Noisy())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from stategraph.backends.codegen.arithmetic import convert
 from stategraph.backends.codegen.clusters import accumulate, identity
 from stategraph.backends.codegen.events import Listing, compact, csr, dense
-from stategraph.backends.codegen.llvm import is_float, item_size, llvm_type
+from stategraph.backends.codegen.llvm import is_float, item_size, literal, llvm_type
 from stategraph.backends.codegen.made import jit
 from stategraph.backends.codegen.places import Memory, Scalar, Target
 from stategraph.backends.codegen.schedule import tensor
@@ -146,6 +147,60 @@ def _concatenate(block: Block, op: Op, targets: Sequence[str]) -> None:
         begin += length
 
 
+def _split(block: Block, op: Op, targets: Sequence[str]) -> None:
+    axis, whole = op.attributes["axis"], tensor(op.operands[0])
+    outer, inner = math.prod(whole.shape[:axis]), math.prod(whole.shape[axis + 1 :])
+    source = block.memory(op.operands[0]) if whole.size > 1 else _spilled(block, op.operands[0])
+    dtype, begin, row = whole.dtype, 0, whole.shape[axis] * inner
+    for result, target in zip(op.results, targets, strict=True):
+        length = tensor(result).shape[axis] * inner
+        with block.f.loop(outer) as i:
+            block.f.copy(
+                block.f.address(target, _affine(block, i, length, 0), dtype),
+                block.f.address(source, _affine(block, i, row, begin), dtype),
+                length * item_size(dtype),
+            )
+        begin += length
+
+
+def _running_sum(block: Block, op: Op, targets: Sequence[str]) -> None:
+    f, source, axis = block.f, tensor(op.operands[0]), op.attributes["axis"]
+    where = block.memory(op.operands[0]) if source.size > 1 else _spilled(block, op.operands[0])
+    kind = "fadd" if is_float(source.dtype) else "add"
+    total, length = f.variable(source.dtype), source.shape[axis]
+    with f.nest([*source.shape[:axis], *source.shape[axis + 1 :]]) as around:
+        f.store(literal(0, source.dtype), total, source.dtype)
+        with f.loop(length) as step:
+            if op.attributes["reverse"]:
+                step = f.let(f"sub nsw i64 {length - 1}, {step}")
+            position = block.offset([*around[:axis], step, *around[axis:]], source.shape)
+            found, so_far = f.load(where, source.dtype, position), f.load(total, source.dtype)
+            so_far = f.let(f"{kind} {llvm_type(source.dtype)} {so_far}, {found}")
+            f.store(so_far, total, source.dtype)
+            f.store(so_far, targets[0], source.dtype, position)
+
+
+def _product(block: Block, op: Op, targets: Sequence[str]) -> None:
+    """A small product of matrices."""
+    f, (left, right) = block.f, (tensor(value) for value in op.operands)
+    (lefts, rights), _ = op.attributes["dimension_numbers"]
+    rows = [axis for axis in range(len(left.shape)) if axis not in lefts]
+    columns = [axis for axis in range(len(right.shape)) if axis not in rights]
+    dtype, total = left.dtype, f.variable(left.dtype)
+    free = [*(left.shape[axis] for axis in rows), *(right.shape[axis] for axis in columns)]
+    with f.nest(free) as index:
+        f.store(literal(0, dtype), total, dtype)
+        with f.nest([left.shape[axis] for axis in lefts]) as inner:
+            ours = dict(zip((*rows, *lefts), (*index[: len(rows)], *inner), strict=True))
+            theirs = dict(zip((*columns, *rights), (*index[len(rows) :], *inner), strict=True))
+            a = block.load(op.operands[0], block.offset([ours[i] for i in range(len(ours))], left.shape))
+            b = block.load(op.operands[1], block.offset([theirs[i] for i in range(len(theirs))], right.shape))
+            type_, flags = llvm_type(dtype), f.contract
+            product = f.let(f"fmul {flags}{type_} {a}, {b}")
+            f.store(f.let(f"fadd {flags}{type_} {f.load(total, dtype)}, {product}"), total, dtype)
+        f.store(f.load(total, dtype), targets[0], dtype, block.offset(index, free))
+
+
 def _spilled(block: Block, value: Value) -> str:
     """Memory that holds one number."""
     slot = block.f.variable(tensor(value).dtype)
@@ -231,6 +286,9 @@ STAGES: dict[str, Stage] = {
     "flow.while": _while,
     "flow.cond": _cond,
     "jax.concatenate": _concatenate,
+    "jax.split": _split,
+    "jax.cumsum": _running_sum,
+    "jax.dot_general": _product,
     "jax.dynamic_update_slice": _update_slice,
     "jax.stack": _stack,
     "jax.scatter": _scatter,

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from jax import lax
 
+import stategraph as sg
+from stategraph.passes.native_ops import why_not
 from tests.backends.codegen.running import assert_same, natively
 
 pytest.importorskip("llvmlite")
@@ -73,6 +75,29 @@ def test_reductions() -> None:
         ]  # fmt: skip
 
     check(function, X, M, ulps=64)
+
+
+def test_parts_running_sums_and_small_products() -> None:
+    def function(x: Any, m: Any, n: Any) -> Any:
+        three = lax.broadcast_in_dim(m, (5, 7, 2), (0, 1)) + jnp.arange(2)
+        return [
+            *jnp.split(x, [5, 6]), *jnp.split(m, [2], axis=1), *jnp.split(three, [1, 3], axis=1), *jnp.split(n[:1], 1),
+            jnp.cumsum(n), jnp.cumsum(m, 1), lax.cumsum(three, 1, reverse=True), jnp.cumsum(n[:1]), lax.cumsum(n.astype(jnp.uint8)),
+            m @ m.T, m[0] @ m[1], m @ m[2], jnp.einsum("ab,cab->c", m, m.reshape(1, 5, 7)), jnp.einsum("abc,bd->acd", three, m.T),
+            m[:1, :1] @ m[:1], jnp.outer(m[0], m[:, 0]),
+        ]  # fmt: skip
+
+    check(function, X, jnp.round(M * 8), jnp.arange(9) * 2**29)
+    infinite = M.at[0, 0].set(jnp.inf).at[1, 0].set(jnp.nan).at[2, 0].set(0.0)
+    check(lambda m: m @ m.T, infinite, ulps=200)
+
+
+def test_a_large_product_is_not_for_a_kernel() -> None:
+    large, batch = jnp.ones((20, 20)), jnp.ones((2, 3, 4))
+    for product in (lambda: large @ large, lambda: batch @ batch.transpose(0, 2, 1)):
+        program = sg.trace(product).lower().program
+        (reason,) = (why_not(op) for op in program.walk("jax.dot_general"))
+        assert reason is not None
 
 
 def test_carries_that_depend_on_each_other_keep_their_old_values() -> None:
