@@ -15,7 +15,7 @@ from stategraph.backends.events.compact_primitive import compact
 from stategraph.nn.monitors import Entry
 from stategraph.spikes import Spikes, events
 
-CHUNK_BYTES = 8 << 20
+CHUNK_BYTES = 64 << 20
 """How much a chunk records, before it is put away."""
 PLACES = 1 << 26
 """How many spikes there is room for in a chunk; those that are not there take no memory."""
