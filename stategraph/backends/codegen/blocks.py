@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from stategraph.backends.codegen.arithmetic import RULES, Element, convert
-from stategraph.backends.codegen.clusters import ClusterWriter
+from stategraph.backends.codegen.clusters import ClusterWriter, counts_all
 from stategraph.backends.codegen.indexing import read_at
+from stategraph.backends.codegen.keys import COUNT
 from stategraph.backends.codegen.llvm import item_size, literal, llvm_type
 from stategraph.backends.codegen.places import Kernel, Memory, Place, Scalar, Target
 from stategraph.backends.codegen.schedule import (
@@ -21,13 +22,16 @@ from stategraph.backends.codegen.schedule import (
     Scalars,
     Schedule,
     Scheduler,
+    Space,
     Stage,
+    Step,
     captured,
     is_same,
     space_of,
     tensor,
 )
 from stategraph.backends.codegen.stages import STAGES
+from stategraph.backends.codegen.turning import Turn, turn_of
 from stategraph.ir.core import Constant, Op, Region, Value
 from stategraph.passes.native_ops import COMPACT, IN_PLACE, REDUCTIONS
 
@@ -36,13 +40,20 @@ class Block:
     """Writes one region."""
 
     def __init__(
-        self, kernel: Kernel, places: dict[Value, Place], region: Region, targets: Sequence[Target]
+        self,
+        kernel: Kernel,
+        places: dict[Value, Place],
+        region: Region,
+        targets: Sequence[Target],
+        ends: tuple[str, str] | None = None,
     ) -> None:
         self.kernel, self.f = kernel, kernel.f
         self.places = places
         self.lend: Callable[[Place, Value], Place] = lambda place, value: place
         """What stands for a place in the function that is being written."""
         self.region, self.targets = region, targets
+        self.ends = ends
+        """For the body of a loop: whether a step is the first, and whether it is the last."""
         scheduler = Scheduler(region, kernel.aliases, lambda value: isinstance(places.get(value), Scalar))
         self.schedule: Schedule = scheduler.run()
         self.yielded = scheduler.yielded
@@ -61,8 +72,11 @@ class Block:
 
     def write(self) -> None:
         self.assign()
+        turn = turn_of(self) if self.ends is not None else None
         for step in self.schedule.steps:
-            if isinstance(step, Cluster):
+            if turn is not None and step in (turn.first, turn.last):
+                self.turning(turn, step)
+            elif isinstance(step, Cluster):
                 ClusterWriter(self, step).write()
             elif isinstance(step, Stage):
                 self.stage(step.op)
@@ -70,6 +84,29 @@ class Block:
                 for op in step.ops:
                     self.scalar(op)
         self.finish()
+
+    def turning(self, turn: Turn, step: Step) -> None:
+        """Loops that are one but at the ends of the loop around them."""
+        if self.ends is None:
+            raise AssertionError("no loop")
+        is_first, is_last = self.ends
+        writer = (
+            ClusterWriter(self, turn.first, turn) if step is turn.first else ClusterWriter(self, turn.last)
+        )
+        with self.f.when(is_first if step is turn.first else is_last):
+            writer.call()
+        if step is turn.last:
+            with self.f.when(self.f.let(f"xor i1 {is_last}, true")):
+                ClusterWriter(self, turn.last, turn, writer.slots).call()
+        writer.place()
+
+    def is_flat(self, op: Op, space: Space) -> bool:
+        """Whether an op of a cluster reads the elements at its own position only, or is that position."""
+        if op.name == COUNT:
+            return counts_all(op)
+        taken = map(self.kernel.aliases.of, op.operands)
+        spaces = {space_of(value) for value in taken if type(value) is not Constant}
+        return (op.name in RULES or is_same(op)) and spaces <= {(), space}
 
     # ------------------------------------------------------------------------------------------------- storage
 
@@ -357,6 +394,6 @@ class Block:
             else:
                 self.places[result] = Memory(pointer, tensor(result).dtype)
 
-    def inner(self, region: Region, targets: Sequence[Target]) -> None:
+    def inner(self, region: Region, targets: Sequence[Target], ends: tuple[str, str] | None = None) -> None:
         """Write a region inside this one."""
-        Block(self.kernel, self.places, region, targets).write()
+        Block(self.kernel, self.places, region, targets, ends).write()

@@ -23,13 +23,20 @@ from stategraph.passes.native_ops import REDUCTIONS
 
 if TYPE_CHECKING:
     from stategraph.backends.codegen.blocks import Block
+    from stategraph.backends.codegen.turning import Turn
 
 
 class ClusterWriter:
     """Writes one loop of elementwise ops, as a function that the kernel calls."""
 
-    def __init__(self, block: Block, cluster: Cluster) -> None:
+    def __init__(
+        self, block: Block, cluster: Cluster, turn: Turn | None = None, slots: dict[Op, str] | None = None
+    ) -> None:
         self.block, self.outer = block, block.f
+        self.turn = turn
+        """If the cluster is at the turn of a loop: what else is done there."""
+        self.slots: dict[Op, str] = {} if slots is None else slots
+        """Memory of the kernel for reductions."""
         self.f = Function(block.f.contract)
         self.cluster = cluster
         self.names: dict[Value, str] = {}
@@ -40,10 +47,15 @@ class ClusterWriter:
         """Parameters: by what the kernel passes, their type and name."""
 
     def write(self) -> None:
+        self.call()
+        self.place()
+
+    def call(self) -> None:
+        """Write the function, and its call."""
         block, outer = self.block, self.block.f
         lend = block.lend
         block.f, block.lend = self.f, self.lend
-        slots = self.body()
+        self.body()
         block.f, block.lend = outer, lend
         name = f"@loop{len(block.kernel.functions)}"
         self.f.emit("ret void")
@@ -53,8 +65,12 @@ class ClusterWriter:
         block.kernel.functions.append(self.f.text(f"define internal void {name}({', '.join(parameters)}) #0"))
         outer.declarations.update(self.f.declarations)
         outer.emit(f"call void {name}({', '.join(f'{t} {o}' for o, (t, _) in self.given.items())})")
-        for op, slot in slots.items():
-            block.places[op.result] = Scalar(outer.load(slot, tensor(op.result).dtype))
+
+    def place(self) -> None:
+        """Say where the values are."""
+        block = self.block
+        for op, slot in self.slots.items():
+            block.places[op.result] = Scalar(block.f.load(slot, tensor(op.result).dtype))
         for op in self.cluster.ops:
             if op.result in block.stores:
                 kept = block.small.get(op.result, op.result)
@@ -71,11 +87,11 @@ class ClusterWriter:
             return place
         return Scalar(self.parameter(place.name, llvm_type(tensor(value).dtype)))
 
-    def body(self) -> dict[Op, str]:
-        """The loop; gives the slots of the kernel that hold reductions."""
+    def body(self) -> None:
+        """The loop."""
         ops, space = self.cluster.ops, self.cluster.space
         totals = {op: self.start(op) for op in ops if op.name in REDUCTIONS}
-        flat = all(op in totals or self.is_flat(op) for op in ops)
+        flat = all(op in totals or self.block.is_flat(op, space) for op in ops)
         if flat:
             space = (int(np.prod(space)),)
         found = quotients(self) if flat and space[0] >= VECTOR else None
@@ -86,12 +102,11 @@ class ClusterWriter:
             with self.f.nest(space) as counters:
                 self.begin(counters, space)
                 self.ops(ops, totals)
-        slots: dict[Op, str] = {}
         for op, slot in totals.items():
             dtype = tensor(op.result).dtype
-            slots[op] = self.outer.variable(dtype)
-            self.f.store(self.f.load(slot, dtype), self.parameter(slots[op], "ptr"), dtype)
-        return slots
+            if op not in self.slots:
+                self.slots[op] = self.outer.variable(dtype)
+            self.f.store(self.f.load(slot, dtype), self.parameter(self.slots[op], "ptr"), dtype)
 
     def begin(self, counters: list[str], space: Sequence[int] | None = None) -> None:
         """Begin with another element, where no value is in a register."""
@@ -107,19 +122,23 @@ class ClusterWriter:
                 accumulate(self.f, op, totals[op], self.value(op.operands[0]))
             else:
                 self.element(op)
-        for op in self.cluster.ops:  # after all have been read
-            kept = self.block.small.get(op.result, op.result)
-            for pointer in self.block.stores.get(op.result, ()):
-                where = self.parameter(pointer, "ptr")
-                self.f.store(self.value(kept), where, tensor(kept).dtype, self.linear)
+        found = self.results(self.cluster.ops)
+        if self.turn is not None and self.cluster is self.turn.last:
+            self.names.update({old: self.value(new) for old, new in self.turn.news.items()})
+            for op in self.turn.first.ops:
+                self.element(op)
+            found += self.results(self.turn.first.ops)
+        for value, pointer, dtype in found:  # after all have been read
+            self.f.store(value, self.parameter(pointer, "ptr"), dtype, self.linear)
 
-    def is_flat(self, op: Op) -> bool:
-        """Whether the op reads the elements at its own position only, or is that position."""
-        if op.name == COUNT:
-            return counts_all(op)
-        taken = map(self.block.kernel.aliases.of, op.operands)
-        spaces = {space_of(value) for value in taken if type(value) is not Constant}
-        return (op.name in RULES or is_same(op)) and spaces <= {(), self.cluster.space}
+    def results(self, ops: Sequence[Op]) -> list[tuple[str, str, str]]:
+        """(value, where it is stored, its dtype there) of ops whose results are."""
+        found = []
+        for op in ops:
+            for pointer in self.block.stores.get(op.result, ()):
+                kept = self.block.small.get(op.result, op.result)
+                found.append((self.value(kept), pointer, tensor(kept).dtype))
+        return found
 
     def start(self, op: Op) -> str:
         slot = self.f.variable(tensor(op.result).dtype)
@@ -139,6 +158,9 @@ class ClusterWriter:
         return self.loaded[key]
 
     def element(self, op: Op) -> None:
+        contract = self.f.contract
+        if self.turn is not None and op in self.turn.rounded:
+            self.f.contract = ""
         scaled = self.scaled(op)
         if scaled is not None:
             inner, x, factor = scaled
@@ -156,6 +178,7 @@ class ClusterWriter:
         else:
             name = read_at(self.block, op, self.full_index(op.result))
         self.names[op.result] = name
+        self.f.contract = contract
 
     def scaled(self, op: Op) -> tuple[Op, Value, Any] | None:
         """(what is multiplied first, with what, the product of both literals) where a literal times a literal times a
@@ -163,7 +186,7 @@ class ClusterWriter:
         """
         outer = self.factor(op) if op.name == "jax.mul" and self.f.contract else None
         inner = outer[0].owner if outer else None
-        if outer is None or not isinstance(inner, Op) or inner not in self.cluster.ops:
+        if outer is None or not isinstance(inner, Op) or inner.result not in self.names:
             return None
         first = self.factor(inner)
         if first is None:

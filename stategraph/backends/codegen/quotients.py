@@ -18,8 +18,8 @@ import attrs
 from stategraph.backends.codegen.functions import Maths
 from stategraph.backends.codegen.llvm import is_float
 from stategraph.backends.codegen.places import Scalar
-from stategraph.backends.codegen.schedule import is_same, tensor
-from stategraph.ir.core import Constant, Op, Value
+from stategraph.backends.codegen.schedule import is_cheap, tensor
+from stategraph.ir.core import Op, Value
 from stategraph.passes.native_ops import ELEMENTWISE, REDUCTIONS
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def quotients(writer: ClusterWriter) -> Quotients | None:
     for op in ops:
         x = _of_what(op, writer)
         made = [] if x is None else _made_of(x, writer)
-        if x is not None and all(map(_is_cheap, made)):
+        if x is not None and all(map(is_cheap, made)):
             xs[op] = x
             early.update(made)
     if not xs:
@@ -78,7 +78,7 @@ def quotients(writer: ClusterWriter) -> Quotients | None:
         owners = {owner for owner in taken if owner is not None}
         if op in xs or (op.name in ELEMENTWISE and owners & late and owners <= early | late):
             late.add(op)
-        elif owners and owners <= early and _is_cheap(op):
+        elif owners and owners <= early and is_cheap(op):
             early.add(op)
     small = writer.block.small
     stored = {small.get(value, value) for value in writer.block.stores}
@@ -98,12 +98,6 @@ def _of_what(op: Op, writer: ClusterWriter) -> Value | None:
     if not isinstance(owner, Op) or owner.name != "jax.expm1" or owner not in writer.cluster.ops:
         return None
     return x if writer.block.kernel.aliases.of(owner.operands[0]) is x else None
-
-
-def _is_cheap(op: Op) -> bool:
-    if op.name == "jax.div":
-        return type(op.operands[1]) is Constant
-    return (op.name in ELEMENTWISE and op.name not in ("jax.pow", "jax.rem")) or is_same(op)
 
 
 def _made_of(value: Value, writer: ClusterWriter) -> list[Op]:

@@ -145,6 +145,13 @@ def is_same(op: Op) -> bool:
     return False
 
 
+def is_cheap(op: Op) -> bool:
+    """Whether an elementwise op takes a few instructions, so that it may be computed twice."""
+    if op.name == "jax.div":
+        return type(op.operands[1]) is Constant
+    return (op.name in ELEMENTWISE and op.name not in ("jax.pow", "jax.rem")) or is_same(op)
+
+
 def is_part(op: Op) -> bool:
     """Whether the result lies in one piece in the first operand's memory."""
     if op.name in RESHAPES:

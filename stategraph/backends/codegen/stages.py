@@ -48,6 +48,10 @@ def _scan(block: Block, op: Op, targets: Sequence[str]) -> None:
     lists = {i: Listing(block, targets[i]) for i, result in enumerate(op.results) if result in block.listed}
     listed = {i: block.kernel.allocate(tensor(region.yielded[i]).size) for i in lists}
     with f.loop(length) as step:
+        ends = None
+        if length > 1:
+            is_first, is_last = (f.let(f"icmp eq i64 {step}, {at}") for at in (0, length - 1))
+            ends = is_first, is_last
         if op.attributes["reverse"]:
             step = f.let(f"sub nsw i64 {length - 1}, {step}")
         for arg, target in zip(region.args[:count], targets, strict=False):
@@ -65,7 +69,7 @@ def _scan(block: Block, op: Op, targets: Sequence[str]) -> None:
                 goals.append(
                     Target(targets[index] if length == 1 else _row(block, targets[index], value, step))
                 )
-        block.inner(region, goals)
+        block.inner(region, goals, ends)
         for index, listing in lists.items():
             size = tensor(region.yielded[index]).size
             listing.add(listed[index], size, f.let(f"mul nuw nsw i64 {step}, {size}"))

@@ -1,0 +1,121 @@
+"""The loop over neurons with which a step of a loop ends, and that with which the next begins, as one.
+
+A step of a network begins with what the States alone decide (who spikes, how conductances decay), goes on with what
+spikes do, and ends with what every neuron makes of that. Its first and its last loop over the neurons look at the same
+arrays, and nothing is between the last of one step and the first of the next but the turn of the loop. So there are three
+functions: the first loop, called before the first step; the last one, called in the last step; and in all other steps
+both together, an element's new State being in a register.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import attrs
+
+from stategraph.backends.codegen.places import Scalar
+from stategraph.backends.codegen.schedule import Cluster, Scalars, is_cheap, tensor
+from stategraph.ir.core import Constant, Op, Value
+from stategraph.passes.native_ops import REDUCTIONS
+
+if TYPE_CHECKING:
+    from stategraph.backends.codegen.blocks import Block
+
+MOST_OPS = 96
+"""Ops of both loops together: where more is computed, reading State again costs little, and a loop that waits for the
+results of long sequences of instructions (``exp``) is slower with more of them.
+"""
+
+
+@attrs.frozen
+class Turn:
+    """Two loops of a body that can be one."""
+
+    first: Cluster
+    last: Cluster
+    news: Mapping[Value, Value]
+    """Arguments of the body, and the values of ``last`` that they are in the next step."""
+    rounded: set[Op]
+    """Sums of ``first`` with them as terms: State is rounded before it is added, also if it is a product."""
+
+
+def turn_of(block: Block) -> Turn | None:
+    """The loops of a body that can be one, across the turn of the loop, and are faster so."""
+    steps = block.schedule.steps
+    inner = [number for number, step in enumerate(steps) if not isinstance(step, Scalars)]
+    if len(inner) < 2:
+        return None
+    first, last = steps[inner[0]], steps[inner[-1]]
+    if not isinstance(first, Cluster) or not isinstance(last, Cluster) or first.space != last.space:
+        return None
+    ops = [*first.ops, *last.ops]
+    outside = [op for step in (*steps[: inner[0]], *steps[inner[-1] + 1 :]) for op in _scalars(step)]
+    if (
+        len(ops) > MOST_OPS
+        or not all(op.name in REDUCTIONS or block.is_flat(op, first.space) for op in ops)
+        or not all(map(is_cheap, first.ops))
+        or not all(is_cheap(op) or op.name in ("jax.div", "jax.expm1", *REDUCTIONS) for op in last.ops)
+        or any(tensor(block.yielded[index]).size > 1 for index in block.copied)
+        or any(_looks_at_arrays(op, block) for op in outside)
+        or not all(_comes_early(value, first, block) for op in first.ops for value in op.operands)
+    ):
+        return None
+    recorded = {target.pointer for target in block.targets if target.old is None}
+    if any(pointer in recorded for op in first.ops for pointer in block.stores.get(op.result, ())):
+        return None
+    news = {
+        target.old: value
+        for target, value in zip(block.targets, block.yielded, strict=True)
+        if target.old is not None and value.owner in last.ops
+    }
+    return Turn(first, last, news, _sums_of(news.keys(), first, block))
+
+
+def _sums_of(values: Iterable[Value], first: Cluster, block: Block) -> set[Op]:
+    terms, sums = set(values), set()
+    for op in first.ops:
+        if any(block.kernel.aliases.of(operand) in terms for operand in op.operands):
+            if op.name in ("jax.add", "jax.add_any", "jax.sub"):
+                sums.add(op)
+            elif op.name not in ("jax.mul", "jax.div"):
+                terms.update(op.results)
+    return sums
+
+
+def _scalars(step: object) -> Iterable[Op]:
+    return step.ops if isinstance(step, Scalars) else ()
+
+
+def _looks_at_arrays(op: Op, block: Block) -> bool:
+    """Whether an op on uniform values reads memory, which the first loop of the next step may have written."""
+    if op.result in block.schedule.views:
+        return False
+    taken = map(block.kernel.aliases.of, op.operands)
+    return any(tensor(value).size > 1 and not _is_uniform(value, block) for value in taken)
+
+
+def _is_uniform(value: Value, block: Block) -> bool:
+    return value in block.schedule.uniform or isinstance(block.places.get(value), Scalar)
+
+
+def _comes_early(value: Value, first: Cluster, block: Block) -> bool:
+    """Whether the first loop can have an operand at the end of the step before."""
+    value = block.kernel.aliases.of(value)
+    if value.owner is block.region:  # what is carried, if it is an array
+        carried = any(target.old is value for target in block.targets)
+        return carried and not isinstance(block.places[value], Scalar)
+    return value.owner in first.ops or _is_the_same(value, block)
+
+
+def _is_the_same(value: Value, block: Block) -> bool:
+    """Whether a value is the same in all steps."""
+    value = block.kernel.aliases.of(value)
+    if type(value) is Constant:
+        return True
+    owner = value.owner
+    if owner is block.region:
+        return False
+    if not isinstance(owner, Op) or owner not in block.schedule.step_of:
+        return True
+    return value in block.schedule.uniform and all(_is_the_same(taken, block) for taken in owner.operands)
