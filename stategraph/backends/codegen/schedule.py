@@ -22,7 +22,7 @@ from stategraph.backends.codegen.arithmetic import RULES
 from stategraph.backends.codegen.keys import COUNT
 from stategraph.ir.core import Constant, Op, Region, Value
 from stategraph.ir.types import TensorType
-from stategraph.passes.native_ops import INDEXED, INLINED, REDUCTIONS, RESHAPES
+from stategraph.passes.native_ops import ELEMENTWISE, INDEXED, INLINED, REDUCTIONS, RESHAPES
 
 Space = tuple[int, ...]
 """The axes of an array that are longer than one."""
