@@ -32,11 +32,14 @@ import pytest
 
 from stategraph import ir
 from stategraph.passes.manager import PassManager
+from stategraph.random import sampler
 from stategraph.tracing import tracer
 from tests.support import roundtrip, verify
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_enable_compilation_cache", False)
+# Eager draws are compiled like all else here: their bits are compared with those of plain JAX.
+sampler.ON_CPUS["xla_backend_optimization_level"] = 0
 
 
 def pytest_configure(config: pytest.Config) -> None:

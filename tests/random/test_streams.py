@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 import subprocess
 import sys
@@ -153,8 +154,9 @@ def test_compiled_code_draws_what_eager_code_draws() -> None:
         key = random.get_key()
     random.seed(3)
     compiled = sg.compile.jit(several)
+    # The last step of a normal number is rounded once where XLA makes one instruction of it, and twice elsewhere.
     for result in expected:
-        jax.tree.map(same, compiled(), result)
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=3e-7), compiled(), result)
     same_key(random.get_key(), key)
     assert compiled.trace_count == 1
 
