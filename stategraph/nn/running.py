@@ -164,9 +164,7 @@ class Loop:
                 k, row = now
                 looked = self.step(first + k, row, constants)
                 for name, entry in sparse.items():
-                    # The rows of steps that are not wanted are written over by the next one that is.
-                    slot = (before % entry.every + k + entry.every - 1) // entry.every
-                    buffers = {**buffers, name: written(buffers[name], looked.pop(name), slot)}
+                    buffers = {**buffers, name: written(entry, buffers[name], looked.pop(name), before, k)}
                 for entry in self.monitor.entries:
                     if entry.spikes and spikes_as_bool:
                         looked[entry.name] = looked[entry.name] != 0

@@ -12,11 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from stategraph.backends.events.compact_primitive import compact
-from stategraph.backends.native.binding import available
 from stategraph.nn.monitors import Entry
 from stategraph.spikes import Spikes, events
 
-CHUNK_BYTES = 8 << 20
+CHUNK_BYTES = 64 << 20
 """How much a chunk records, before it is put away."""
 PLACES = 1 << 26
 """How many spikes there is room for in a chunk; those that are not there take no memory."""
@@ -77,9 +76,9 @@ def is_sparse(entry: Entry) -> bool:
 
 
 def room_for(entry: Entry, steps: int) -> Any:
-    """Buffers for the rows that ``steps`` steps leave, wherever they begin, with one more for what is written over."""
+    """Buffers for the rows that ``steps`` steps leave, wherever they begin."""
     value = entry.target.value
-    rows = max(1, steps + 2 * entry.every - 3) // entry.every + 1
+    rows = max(1, -(-steps // entry.every))
 
     def room(leaf: Any) -> Any:
         kept = leaf if entry.index is None else leaf[entry.index]
@@ -88,11 +87,15 @@ def room_for(entry: Entry, steps: int) -> Any:
     return jax.tree.map(room, value)
 
 
-def written(buffers: Any, value: Any, slot: Any) -> Any:
-    """Buffers with a value in the row ``slot``."""
-    return jax.tree.map(
-        lambda buffer, leaf: jax.lax.dynamic_update_index_in_dim(buffer, leaf, slot, 0), buffers, value
-    )
+def written(entry: Entry, buffers: Any, value: Any, before: Any, k: Any) -> Any:
+    """Buffers with the value after step ``k`` of those that follow on ``before`` ones, if it is looked at."""
+    since = k - -before % entry.every
+
+    def put(buffer: Any, leaf: Any) -> Any:
+        row = jnp.where(since % entry.every == 0, since // entry.every, buffer.shape[0])
+        return buffer.at[row].set(leaf, mode="drop")
+
+    return jax.tree.map(put, buffers, value)
 
 
 def rows_of(entry: Entry, found: Any, before: int, length: int) -> Any:
@@ -101,8 +104,8 @@ def rows_of(entry: Entry, found: Any, before: int, length: int) -> Any:
         return found
     late = -before % entry.every
     if is_sparse(entry):
-        begin, count = int(before % entry.every > 0), len(range(late, length, entry.every))
-        return jax.tree.map(lambda leaf: leaf[begin : begin + count], found)
+        count = len(range(late, length, entry.every))
+        return jax.tree.map(lambda leaf: leaf[:count], found)
     return jax.tree.map(lambda leaf: leaf[late :: entry.every], found)
 
 
@@ -145,8 +148,10 @@ class Listed:
 
 
 def can_list() -> bool:
-    """Whether the program lists spikes: where a kernel does, without looking at what is not there."""
-    return jax.default_backend() == "cpu" and importlib.util.find_spec("numba") is not None and available()
+    """Whether the program lists spikes: where a kernel does, without looking at what is not there. Nothing is imported
+    to know that.
+    """
+    return jax.default_backend() == "cpu" and importlib.util.find_spec("numba") is not None
 
 
 # ------------------------------------------------------------------------------------------- putting away

@@ -235,22 +235,26 @@ def _scatter(block: Block, op: Op, targets: Sequence[str]) -> None:
     numbers = dict(attributes["dimension_numbers"].fields)
     clips = attributes["mode"].member == "CLIP"
     window = [axis for axis in range(len(result.shape)) if axis not in numbers["inserted_window_dims"]]
+    inner = numbers["update_window_dims"]
+    outer = [axis for axis in range(len(updates.shape)) if axis not in inner]
+    sizes = [1] * len(result.shape)
+    for axis, at in zip(window, inner, strict=True):
+        sizes[axis] = updates.shape[at]
     block.fill(targets[0], op.operands[0], block.place(op.operands[0]))
-    with f.nest(updates.shape) as index:
-        batch = [i for axis, i in enumerate(index) if axis not in numbers["update_window_dims"]]
-        where, sizes = ["0"] * len(result.shape), [1] * len(result.shape)
-        for axis, at in zip(window, numbers["update_window_dims"], strict=True):
-            where[axis], sizes[axis] = index[at], updates.shape[at]
-        inside = "true"
+    with f.nest([updates.shape[axis] for axis in outer]) as batch:
+        begins, inside = ["0"] * len(result.shape), "true"
         for k, axis in enumerate(numbers["scatter_dims_to_operand_dims"]):
             start = block.load(op.operands[1], block.offset([*batch, str(k)], starts.shape))
-            clamped = block.clamped(start, starts.dtype, result.shape[axis] - sizes[axis])
+            begins[axis] = block.clamped(start, starts.dtype, result.shape[axis] - sizes[axis])
             if not clips:
-                same = f.let(f"icmp eq i64 {convert(f, start, starts.dtype, 'i64')}, {clamped}")
+                same = f.let(f"icmp eq i64 {convert(f, start, starts.dtype, 'i64')}, {begins[axis]}")
                 inside = f.let(f"and i1 {inside}, {same}")
-            where[axis] = f.let(f"add nsw i64 {where[axis]}, {clamped}")
-        with f.when(inside):
-            value = block.load(op.operands[2], block.offset(index, updates.shape))
+        with f.when(inside), f.nest([updates.shape[axis] for axis in inner]) as offsets:
+            at = dict(zip((*outer, *inner), (*batch, *offsets), strict=True))
+            where = list(begins)
+            for axis, offset in zip(window, offsets, strict=True):
+                where[axis] = f.let(f"add nsw i64 {begins[axis]}, {offset}")
+            value = block.load(op.operands[2], block.offset([at[i] for i in range(len(at))], updates.shape))
             position = block.offset(where, result.shape)
             if op.name != "jax.scatter":
                 kind = "fadd" if is_float(result.dtype) else "add"

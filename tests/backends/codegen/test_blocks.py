@@ -66,6 +66,21 @@ def test_gather() -> None:
     check(function, X, M, places)
 
 
+def test_scatter() -> None:
+    """Rows, columns and elements are set or added to; those beyond the borders are dropped, or moved inside."""
+    at, once = jnp.array([2, 4, 2, 9, -8]), jnp.array([3, 9, 0, -7])
+
+    def function(x: Any, at: Any, once: Any) -> Any:
+        rows, columns = x[:4] * 2, x[:, :4] + 1
+        return [
+            x.at[once].set(rows, mode="drop"), x.at[at].add(x, mode="drop"), x.at[:, once].set(columns, mode="drop"),
+            x.at[at, at - 1].add(3.0), x.at[at].add(1.0, mode="clip"), x.at[once[:, None], jnp.arange(3)].set(7.0),
+            x.at[once[0]].set(x[1], mode="drop"), x.at[once[1]].set(x[1], mode="drop"),
+        ]  # fmt: skip
+
+    check(function, M, at, once)
+
+
 def test_reductions() -> None:
     def function(x: Any, m: Any) -> Any:
         whole = jnp.int32(m.size) * jnp.arange(35).reshape(5, 7)
