@@ -15,6 +15,9 @@ from stategraph.backends.events.primitives import csr_product
 from stategraph.errors import describe
 from stategraph.event.csr import CSR
 
+SMALL = 1024
+"""Synapses of which all are looked at as fast as those of active neurons are found."""
+
 
 def product(events: Any, weight: Any, csr: CSR, *, transpose: bool = False) -> jax.Array:
     """Send events through synapses.
@@ -23,8 +26,9 @@ def product(events: Any, weight: Any, csr: CSR, *, transpose: bool = False) -> j
       events: ``(..., pre)``: booleans, or numbers that are mostly zero.
       weight: one number for all synapses, or one for each, ``(synapses,)``.
       csr: the synapses.
-      transpose: send from post to pre, against the direction of the synapses: events are ``(..., post)`` then, and
-        every synapse is looked at, whatever is active.
+      transpose: send from post to pre, against the direction of the synapses: events are ``(..., post)`` then. The first
+        such product lists the synapses by post neuron, ``csr.by_post``: 8 bytes for each, kept with the connectivity.
+        Where many neurons are active, every synapse is looked at.
 
     Returns:
       What arrives: ``(..., post)``, of the weight's dtype; ``(..., pre)`` with ``transpose``.
@@ -62,5 +66,9 @@ def product(events: Any, weight: Any, csr: CSR, *, transpose: bool = False) -> j
         given = given.astype(weights.dtype)
 
     flat = given if given.ndim == 1 else given.reshape(-1, senders)
-    sent: jax.Array = csr_product(flat, weights, csr.indptr, csr.indices, csr.shape, transpose)
+    by_post: tuple[Any, Any, Any] | tuple[()] = ()
+    if transpose and csr.size >= SMALL:
+        columns, order = csr.by_post
+        by_post = columns.indptr, columns.indices, order
+    sent: jax.Array = csr_product(flat, weights, csr.indptr, csr.indices, csr.shape, transpose, by_post)
     return sent.reshape(*given.shape[:-1], sent.shape[-1])

@@ -1,6 +1,8 @@
 """Event ops: products that cost what the events cost. An *event* is an element of a vector that is not zero.
 
-``event.csr``        events and weights over connectivity in compressed rows; ``transposed``: from post to pre
+``event.csr``        events and weights over connectivity in compressed rows; ``transposed``: from post to pre; then the same synapses
+                     may follow listed by post neuron, for kernels that look at those of active neurons only: ``indptr``, ``indices``,
+                     and for each the number that it has in the first list
 ``event.csr_add``    the same, added to a sum that comes first
 ``event.csr_ring``   the same, added to a ring buffer: each target is counted from the number ``base``, which comes last; what lies
                      there then moves to the end of the buffer
@@ -64,12 +66,12 @@ def _vector(what: str, given: TensorType, size: int) -> str | None:
 
 
 def _verify_csr(op: Op) -> str | None:
-    types = _tensors(op, 4)
+    types = _tensors(op, 7 if len(op.operands) == 7 else 4)
     return types if isinstance(types, str) else _product(op, types)
 
 
 def _verify_csr_add(op: Op) -> str | None:
-    types = _tensors(op, 5)
+    types = _tensors(op, 8 if len(op.operands) == 8 else 5)
     if isinstance(types, str):
         return types
     total, result = types[0], types[-1]
@@ -105,10 +107,16 @@ def _verify_csr_ring(op: Op) -> str | None:
 
 
 def _product(op: Op, types: list[TensorType]) -> str | None:
-    events, weight, indptr, indices, result = types
+    events, weight, indptr, indices, *index, result = types
     problem = _connectivity(op, indptr, indices)
     if problem is not None:
         return problem
+    if index:
+        wanted = [(op.attributes["shape"][1] + 1,), indices.shape, indices.shape]
+        if [(given.dtype, given.shape) for given in index] != [("i32", shape) for shape in wanted]:
+            return f"its synapses by post neuron are {', '.join(map(str, index))}; they are i32 and have the shapes {wanted}"
+        if op.attributes.get("transposed") is not True:
+            return "its synapses are listed by post neuron, and it is not transposed"
     transposed = op.attributes.get("transposed")
     if not isinstance(transposed, bool):
         return "its attribute transposed is True or False"

@@ -5,7 +5,9 @@ kernels_elsewhere.py FOLDER      (FOLDER holds the caches, and what another proc
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import stategraph as sg
-from stategraph import event
+from stategraph import event, init, nn
 
 folder = Path(sys.argv[1])
 jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
@@ -45,9 +47,40 @@ if not file.exists():
 loaded = sg.load_exported(file)
 for _ in range(2):
     again = loaded(spikes)
+
+
+class Learning(nn.Module):
+    """Sends through stored, delayed and made synapses, and changes weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = event.FixedProb(60, 40, 0.5, init.Uniform(0.0, 0.2, seed=2), seed=0)
+        self.made = event.JITConn(40, 60, 0.3, init.Normal(0.0, 1.0), seed=1)
+        self.stdp = event.STDP(self.layer)
+        self.v = sg.ShortTermState(jnp.linspace(0.0, 2.0, 60))
+
+    def update(self, t: Any) -> None:
+        sent = self.v.value > 1.0
+        arrived = sent @ self.layer
+        self.stdp(sent, arrived > 1.0)
+        self.v.value = 0.5 * self.v.value + (arrived > 1.0) @ self.made + self.layer @ (arrived > 1.2)
+
+
+model = folder / "model.pickle"
+if not model.exists():
+    model.write_bytes(pickle.dumps(nn.init_all_states(Learning())))
+network = pickle.loads(model.read_bytes())
+copied = copy.deepcopy(network)
+for each in (network, copied):
+    with sg.environ.context(dt=0.1):
+        sg.compile.jit(lambda net=each: sg.compile.for_loop(net, jnp.arange(20)))()
+learned = [np.asarray(net.layer.weight.value, np.float64).sum() for net in (network, copied)]
+
 answer = {
+    "learned": learned,
     "result": np.asarray(result).tolist(),
     "loaded": np.asarray(again).tolist(),
+    "objects": sorted(path.name for path in (folder / "kernels").glob("*.o")),
     "hits": sum(name == "/jax/compilation_cache/cache_hits" for name in hits),
     "kernels": sorted(path.name for path in (folder / "kernels").glob("*.py")),
     "numba": len(list((folder / "kernels").rglob("*.nbc"))),

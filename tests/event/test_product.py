@@ -73,6 +73,30 @@ def test_gradients_are_those_of_the_dense_product(each: bool) -> None:
     np.testing.assert_allclose(second(event.product), second(dense), rtol=1e-4, atol=1e-4)
 
 
+def test_from_post_to_pre_few_events_have_the_gradients_and_lanes_of_the_dense_product() -> None:
+    """With as many synapses as are worth a list by post neuron."""
+    rng = np.random.default_rng(4)
+    csr = random_csr(rng, 40, 50, 1200)
+    matrix = csr.todense
+    weight = jnp.asarray(rng.normal(size=csr.size), jnp.float32)
+    events = jnp.asarray(
+        rng.normal(size=(3, 50)) * (rng.random((3, 50)) < [[0.04], [0.1], [0.9]]), jnp.float32
+    )
+
+    def ours(events: Any, weight: Any) -> Any:
+        return jnp.sin(event.product(events, weight, csr, transpose=True)).sum()
+
+    def theirs(events: Any, weight: Any) -> Any:
+        return jnp.sin(matrix(weight) @ events).sum()
+
+    found = jax.jit(jax.vmap(jax.value_and_grad(ours, (0, 1)), (0, None)))(events, weight)
+    expected = jax.vmap(jax.value_and_grad(theirs, (0, 1)), (0, None))(events, weight)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+    program = sg.trace(lambda e: event.product(e, 0.5, csr, transpose=True), events[0]).program
+    assert [len(op.operands) for op in program.walk("event.csr")] == [7]
+
+
 def test_gradients_to_weights_of_boolean_events() -> None:
     rng = np.random.default_rng(1)
     csr = random_csr(rng, 20, 13, 50)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 CHUNK = 64
 """Bytes of events that are looked at together."""
+FEW = 8
+"""From post to pre neurons every synapse is looked at when more than one of so many is active."""
 AHEAD, LINES = 3, 6
 """How many rows ahead memory is asked for, and how many cache lines of a row."""
 
@@ -112,13 +114,18 @@ def compact(block: Block, op: Op, targets: Sequence[str]) -> None:
 
 @contextmanager
 def each_active(
-    block: Block, events: str, dtype: str, size: int, announce: Callable[[str], None] | None = None
+    block: Block,
+    events: str,
+    dtype: str,
+    size: int,
+    announce: Callable[[str], None] | None = None,
+    found: tuple[str, str] | None = None,
 ) -> Iterator[tuple[str, str | None]]:
     """(row as i64, its value or None where that is 1) of each active neuron; ``announce`` is given a row that comes
-    soon.
+    soon; ``found`` is the list if there is one already.
     """
     f = block.f
-    listed, count = active(block, events, dtype, size)
+    listed, count = found or active(block, events, dtype, size)
     number = f.load(count, "i64")
     last = f.let(f"sub nsw i64 {number}, 1")
     if announce is not None:
@@ -149,7 +156,7 @@ def csr(block: Block, op: Op, targets: Sequence[str]) -> None:
     clear = op.name == "event.csr"
     if not clear:
         block.fill(targets[0], op.result, block.place(op.operands[0]))
-    events, weight, indptr, indices = op.operands[-4:]
+    events, weight, indptr, indices, *by_post = op.operands[0 if clear else 1 :]
     type_, dtype = tensor(events), tensor(weight).dtype
     if type_.dtype not in ("bool", dtype):
         raise TypeError(f"events of {type_.dtype} and weights of {dtype}")
@@ -174,8 +181,26 @@ def csr(block: Block, op: Op, targets: Sequence[str]) -> None:
 
     with lanes(block, op, events, targets[0]) as (given, kept, target):
         if op.attributes["transposed"]:
+            found = active(block, given, kept, type_.shape[-1]) if by_post else None
+            many = "true"
+            if found is not None:
+                many = f.let(f"icmp sgt i64 {f.load(found[1], 'i64')}, {type_.shape[-1] // FEW}")
+                with f.when(f.let(f"xor i1 {many}, true")):
+                    if clear:
+                        f.clear(target, width * item_size(dtype))
+                    columns, pres, order = (array(block, index) for index in by_post)
+                    with each_active(block, given, kept, type_.shape[-1], found=found) as (column, value):
+                        begin, end = bounds(block, columns, column)
+                        with f.loop(end, begin) as synapse:
+                            pre = f.let(f"sext i32 {f.load(pres, 'i32', synapse)} to i64")
+                            place = "0"
+                            if weights is not None:
+                                place = f.let(f"sext i32 {f.load(order, 'i32', synapse)} to i64")
+                            where = f.address(target, pre, dtype)
+                            added = f.let(f"fadd {real} {f.load(where, dtype)}, {sent(place, value)}")
+                            f.store(added, where, dtype)
             total = f.variable(dtype)
-            with f.loop(width) as row:
+            with f.when(many), f.loop(width) as row:
                 f.store(literal(0, dtype) if clear else f.load(target, dtype, row), total, dtype)
                 begin, end = bounds(block, starts, row)
                 with f.loop(end, begin) as synapse:

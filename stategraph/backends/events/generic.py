@@ -20,6 +20,8 @@ from stategraph.passes.event_costs import threshold as default_threshold
 
 WORD = 32
 """Neurons that are passed over at once when none of them is active."""
+FEW = 8
+"""From post to pre neurons every synapse is looked at when more than one of so many is active."""
 
 
 def rows_of(indptr: Any, synapses: int) -> Any:
@@ -32,7 +34,13 @@ def rows_of(indptr: Any, synapses: int) -> Any:
 
 
 def csr_by_synapses(
-    events: Any, weight: Any, indptr: Any, indices: Any, *, shape: tuple[int, int], transposed: bool
+    events: Any,
+    weight: Any,
+    indptr: Any,
+    indices: Any,
+    *by_post: Any,
+    shape: tuple[int, int],
+    transposed: bool,
 ) -> Any:
     """``event.csr`` over all synapses."""
     if not indices.shape[0]:
@@ -86,21 +94,45 @@ MEANINGS: dict[str, Callable[..., Any]] = {
 
 
 def csr_by_rows(
-    events: Any, weight: Any, indptr: Any, indices: Any, *, shape: tuple[int, int], transposed: bool
+    events: Any,
+    weight: Any,
+    indptr: Any,
+    indices: Any,
+    *by_post: Any,
+    shape: tuple[int, int],
+    transposed: bool,
 ) -> Any:
-    """``event.csr`` over the synapses of active rows; against their direction over all synapses."""
-    if transposed or not indices.shape[0]:
-        return csr_by_synapses(events, weight, indptr, indices, shape=shape, transposed=transposed)
+    """``event.csr`` over the synapses of active rows; against their direction over those of active columns if these are
+    listed and few, else over all.
+    """
+    given = (weight, indptr, indices)
+    if not indices.shape[0] or (transposed and not by_post):
+        return csr_by_synapses(events, *given, shape=shape, transposed=transposed)
     if events.ndim == 2:
         return lax.map(
-            lambda own: csr_by_rows(own, weight, indptr, indices, shape=shape, transposed=False), events
+            lambda own: csr_by_rows(own, *given, *by_post, shape=shape, transposed=transposed), events
         )
+    if not transposed:
+        return _rows_added(events, weight, indptr, indices, None, shape[1])
+    return lax.cond(
+        jnp.count_nonzero(events) > events.size // FEW,
+        lambda events: csr_by_synapses(events, *given, shape=shape, transposed=True),
+        lambda events: _rows_added(events, weight, *by_post, shape[0]),
+        events,
+    )
+
+
+def _rows_added(events: Any, weight: Any, indptr: Any, indices: Any, order: Any, size: int) -> Any:
+    """The sum of active rows, in which synapse ``s`` has the weight ``order[s]``."""
     windows = Windows(indptr, indices)
 
     def add(row: Any, value: Any, total: Any) -> Any:
         def window(begin: Any, own: Any, total: Any) -> Any:
-            columns = jnp.where(own, windows.at(indices, begin), shape[1])
-            sent = weight if weight.ndim == 0 else windows.at(weight, begin)
+            columns = jnp.where(own, windows.at(indices, begin), size)
+            if weight.ndim == 0:
+                sent = weight
+            else:
+                sent = windows.at(weight, begin) if order is None else weight[windows.at(order, begin)]
             if value.dtype != jnp.bool_:
                 sent = sent * value
             return total.at[columns].add(sent, mode="promise_in_bounds")
@@ -108,8 +140,8 @@ def csr_by_rows(
         return windows.over(row, window, total)
 
     # the last element takes what is no synapse of the row
-    total = over_active(events, add, jnp.zeros(shape[1] + 1, weight.dtype))
-    return total[: shape[1]]
+    total = over_active(events, add, jnp.zeros(size + 1, weight.dtype))
+    return total[:size]
 
 
 def outer_by_rows(pre: Any, post: Any, indptr: Any, indices: Any, *, shape: tuple[int, int]) -> Any:

@@ -53,6 +53,30 @@ def event_columns_batch(events, weight, indptr, indices, out):
         add_columns(events[b], weight, indptr, indices, out[b])
 
 
+def event_listed(events, weight, indptr, indices, starts, pres, order, out):
+    out[:] = 0
+    ids = np.empty(events.size, np.int32)
+    add_listed(ids, events, weight, indptr, indices, starts, pres, order, out)
+
+
+def event_listed_batch(events, weight, indptr, indices, starts, pres, order, out):
+    out[:, :] = 0
+    ids = np.empty(events.shape[1], np.int32)
+    for b in range(events.shape[0]):
+        add_listed(ids, events[b], weight, indptr, indices, starts, pres, order, out[b])
+
+
+def event_listed_add(events, weight, indptr, indices, starts, pres, order, total, out):
+    ids = np.empty(events.size, np.int32)
+    add_listed(ids, events, weight, indptr, indices, starts, pres, order, out)
+
+
+def event_listed_batch_add(events, weight, indptr, indices, starts, pres, order, total, out):
+    ids = np.empty(events.shape[1], np.int32)
+    for b in range(events.shape[0]):
+        add_listed(ids, events[b], weight, indptr, indices, starts, pres, order, out[b])
+
+
 def event_rows_add(ids, count, events, weight, indptr, indices, total, out):
     add_rows(ids, count[()], events, weight, indptr, indices, out)
 
@@ -138,14 +162,15 @@ def _csr(avals: Any, total: Any, arrived: int, transposed: bool) -> Compute | No
         return None
     adds = total is not None
     given = [*avals, total] if adds else avals
-    name = "event_columns" if transposed else "event_rows"
+    listed = "event_listed" if len(avals) == 7 else "event_columns"
+    name = listed if transposed else "event_rows"
     suffix = "_add" if adds else ""
     out = _like(weight, events.ndim)
     if not transposed and events.ndim == 1:
         through = _through_list(name + suffix, events, given, out, aliased=adds)
         return through and (lambda events, *others, **params: through(events, *others, size=arrived))
     name += "_batch" if events.ndim == 2 else ""
-    aliases = [(4, 0)] if adds else []
+    aliases = [(len(avals), 0)] if adds else []
     kernel = bind(_SOURCE, name + suffix, list(map(_tensor, given)), [out], aliases)
     if kernel is None:
         return None

@@ -26,10 +26,18 @@ Lanes = tuple[Any, int]
 
 
 def csr_product(
-    events: Any, weight: Any, indptr: Any, indices: Any, shape: tuple[int, int], transposed: bool = False
+    events: Any,
+    weight: Any,
+    indptr: Any,
+    indices: Any,
+    shape: tuple[int, int],
+    transposed: bool = False,
+    by_post: tuple[Any, Any, Any] | tuple[()] = (),
 ) -> Any:
-    """``event.csr`` of events ``(pre,)`` or ``(batch, pre)``; from post to pre when ``transposed``."""
-    return csr_p.bind(events, weight, indptr, indices, shape=shape, transposed=transposed)
+    """``event.csr`` of events ``(pre,)`` or ``(batch, pre)``; from post to pre when ``transposed``: then ``by_post`` may list
+    the same synapses by post neuron.
+    """
+    return csr_p.bind(events, weight, indptr, indices, *by_post, shape=shape, transposed=transposed)
 
 
 def csr_add(
@@ -60,7 +68,7 @@ def dense_product(events: Any, matrix: Any, transposed: bool = False, threshold:
 # ----------------------------------------------------------------------------------------------------- event.csr
 
 
-def _csr_aval(events: Any, weight: Any, indptr: Any, indices: Any, *, shape: Any, transposed: bool) -> Any:
+def _csr_aval(events: Any, weight: Any, *connectivity: Any, shape: Any, transposed: bool) -> Any:
     arrived = shape[0] if transposed else shape[1]
     return _jax.resized_aval(
         _jax.strong_aval(events.update(dtype=weight.dtype)), (*events.shape[:-1], arrived)
@@ -70,31 +78,33 @@ def _csr_aval(events: Any, weight: Any, indptr: Any, indices: Any, *, shape: Any
 def _csr_transpose(
     index: int, cotangent: Any, operands: Sequence[Any], aval: Any, *, shape: Any, transposed: bool
 ) -> Any:
-    events, weight, indptr, indices = operands
+    events, weight, indptr, indices = operands[:4]
     if index == 0:
         return csr_product(cotangent, weight, indptr, indices, shape, not transposed)
     if aval.shape == ():
         one = jnp.ones((), cotangent.dtype)
-        return (csr_product(events, one, indptr, indices, shape, transposed) * cotangent).sum()
+        return (csr_p.bind(events, one, *operands[2:], shape=shape, transposed=transposed) * cotangent).sum()
     sides = (cotangent, events) if transposed else (events, cotangent)
     return csr_outer(*sides, indptr, indices, shape)
 
 
 def _csr_lanes(operands: Sequence[Any], axes: Sequence[int | None], *, shape: Any, transposed: bool) -> Lanes:
-    events, weight, indptr, indices = operands
-    if axes[2] is not None or axes[3] is not None or (axes[1] is not None and weight.ndim == 2):
+    events, weight, *connectivity = operands
+    shared = all(axis is None for axis in axes[2:])
+    if not shared or (axes[1] is not None and weight.ndim == 2):
         return one_by_one(csr_p, operands, axes, shape=shape, transposed=transposed)
     if axes[1] is not None:  # one number for each lane
         one = jnp.ones((), weight.dtype)
-        given = (events, one, indptr, indices)
+        given = (events, one, *connectivity)
         if axes[0] is None:
-            sent = csr_product(*given, shape, transposed)[None]
+            sent = csr_p.bind(*given, shape=shape, transposed=transposed)[None]
         else:
-            sent, _ = _csr_lanes(given, (axes[0], None, None, None), shape=shape, transposed=transposed)
+            alone = (axes[0], *[None] * (len(given) - 1))
+            sent, _ = _csr_lanes(given, alone, shape=shape, transposed=transposed)
         return sent * weight.reshape(-1, *[1] * (sent.ndim - 1)), 0
     events = jnp.moveaxis(events, axes[0] or 0, 0)
     flat = events.reshape(-1, events.shape[-1])
-    sent = csr_product(flat, weight, indptr, indices, shape, transposed)
+    sent = csr_p.bind(flat, weight, *connectivity, shape=shape, transposed=transposed)
     return sent.reshape(*events.shape[:-1], sent.shape[-1]), 0
 
 

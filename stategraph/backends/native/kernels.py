@@ -4,6 +4,7 @@
     count = count_active(events)                               # how many there are in a batch
     add_rows(ids, count, events, weight, indptr, indices, out)       # out[j] += events[i] * weight, for each synapse
     add_columns(events, weight, indptr, indices, out)                # out[i] += events[j] * weight, for each synapse
+    add_listed(ids, events, weight, indptr, indices, starts, pres, order, out)   # the same, of few events by their columns
     add_outer(ids, count, pre, post, indptr, indices, out)           # out[synapse] += pre[i] * post[j]
     add_dense(ids, count, events, matrix, out)                       # out[j] += events[i] * matrix[i, j]
     add_dense_columns(ids, count, events, matrix, out)               # out[i] += events[j] * matrix[i, j]
@@ -32,6 +33,8 @@ BLOCK = 32
 """Float events that are passed over at once when none of them is active."""
 LINE = 16
 """Indices in a cache line."""
+FEW = 8
+"""From post to pre neurons every synapse is looked at when more than one of so many is active."""
 
 
 # ----------------------------------------------------------------------------------------------------- active neurons
@@ -175,6 +178,33 @@ def add_columns(events: Any, weight: Any, indptr: Any, indices: Any, out: Any) -
             for s in range(starts[i], starts[i + 1]):
                 total += weight[s] * events[sources[s]]
         out[i] += total
+
+
+@njit
+def add_listed(
+    ids: Any,
+    events: Any,
+    weight: Any,
+    indptr: Any,
+    indices: Any,
+    starts: Any,
+    pres: Any,
+    order: Any,
+    out: Any,
+) -> None:
+    """Events from post to pre, where synapses are listed by post neuron too: those of active ones, if these are few."""
+    count = compact(events, ids)
+    if count > events.size // FEW:
+        add_columns(events, weight, indptr, indices, out)
+        return
+    begins, targets, places = starts.view(np.uint32), pres.view(np.uint32), order.view(np.uint32)
+    for k in range(count):
+        column = np.uint32(ids[k])
+        for s in range(begins[column], begins[column + np.uint32(1)]):
+            if weight.ndim == 0:
+                out[targets[s]] += times(weight[()], events[column])
+            else:
+                out[targets[s]] += times(weight[places[s]], events[column])
 
 
 @njit

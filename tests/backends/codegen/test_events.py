@@ -30,13 +30,15 @@ def vectors(size: int, *leading: int) -> list[Any]:
     return [jnp.asarray(RANDOM.random((*leading, size)) < rate) for rate in RATES]
 
 
-@pytest.mark.parametrize("transposed", [False, True])
-def test_sparse_products(transposed: bool) -> None:
+@pytest.mark.parametrize(("transposed", "listed"), [(False, False), (True, False), (True, True)])
+def test_sparse_products(transposed: bool, listed: bool) -> None:
     indptr, indices = CSR.indptr, CSR.indices
+    columns, order = CSR.by_post
+    by_post = (columns.indptr, columns.indices, order) if listed else ()
 
     def function(events: Any, values: Any, weights: Any, one: Any, batch: Any) -> Any:
         def send(x: Any, w: Any) -> Any:
-            return csr_product(x, w, indptr, indices, CSR.shape, transposed)
+            return csr_product(x, w, indptr, indices, CSR.shape, transposed, by_post)
 
         return [
             send(events, weights),
