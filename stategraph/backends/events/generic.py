@@ -114,10 +114,11 @@ def csr_by_rows(
         )
     if not transposed:
         return _rows_added(events, weight, indptr, indices, None, shape[1])
+    starts, pres, order = by_post
     return lax.cond(
         jnp.count_nonzero(events) > events.size // FEW,
         lambda events: csr_by_synapses(events, *given, shape=shape, transposed=True),
-        lambda events: _rows_added(events, weight, *by_post, shape[0]),
+        lambda events: _rows_added(events, weight, starts, pres, order, shape[0]),
         events,
     )
 
