@@ -7,6 +7,7 @@ line of yours, why, and what to write instead. ``describe`` lays these parts out
 from __future__ import annotations
 
 import linecache
+import pickle
 import sys
 
 from stategraph.ir.errors import StateGraphError as StateGraphError
@@ -55,6 +56,10 @@ class NanError(StateGraphError, FloatingPointError):
 
 class ExportError(StateGraphError):
     """A program that cannot be exported, or a file that is not an exported program."""
+
+
+class PickleError(StateGraphError, pickle.PicklingError):
+    """Something that exists only in this process is pickled or copied."""
 
 
 class NIRError(StateGraphError, ValueError):

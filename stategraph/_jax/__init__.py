@@ -9,7 +9,7 @@ names that mean the same on every supported JAX (0.10.2 to 0.12.x). What differs
   ``scan_params``.
 """
 
-from stategraph._jax.arrays import copies
+from stategraph._jax.arrays import ARRAY_KINDS, copies
 from stategraph._jax.axes import (
     declared_effects,
     depends_on_lane,
@@ -148,6 +148,7 @@ from stategraph._jax.types import (
 from stategraph._jax.versions import FOLDED, Jaxpr, Literal, Tracer, Var, register_exclusion
 
 __all__ = [
+    "ARRAY_KINDS",
     "DISABLE_JIT",
     "EAGER",
     "FOLDED",

@@ -8,7 +8,10 @@ from typing import Any
 import jax
 from jax._src.array import ArrayImpl
 from jax._src.lib import xla_client
+from jax._src.random.prng import PRNGKeyArray
 
+ARRAY_KINDS: tuple[type, ...] = (ArrayImpl, PRNGKeyArray)
+"""The classes of concrete JAX arrays."""
 _ARRAY = ArrayImpl
 _COPY = xla_client.ArrayCopySemantics.ALWAYS_COPY
 

@@ -28,6 +28,7 @@ from stategraph.augment.grad import (
 )
 from stategraph.augment.products import Product, Recording, active, arranged, basis
 from stategraph.compile.cached import run_cached
+from stategraph.compile.identity import ByValue, looked_into
 from stategraph.recording import LOCAL
 
 _MISSING: Any = object()
@@ -149,6 +150,7 @@ class ForwardGradient(Derivative):
         return arranged(product, wanted, estimates)
 
 
+@looked_into
 class DerivativeFunction:
     """A function that returns derivatives, made by ``jacrev`` and the like."""
 
@@ -160,7 +162,6 @@ class DerivativeFunction:
         with_value: bool,
         *,
         extra: Callable[[], Any] | None = None,
-        identity: Sequence[Any] | None = None,
     ) -> None:
         if not callable(function):
             raise TypeError(f"a derivative needs a function, not a {type(function).__name__}")
@@ -170,30 +171,31 @@ class DerivativeFunction:
         self.derivative = derivative
         self.with_value = with_value
         self._extra = extra
-        self._identity = (function,) if identity is None else identity
-        """What the result depends on, for the cache of eager calls."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         wanted = self.wanted.for_call(args)
         positions = positions_of(wanted, args)
         extra = self._extra() if self._extra is not None else None
         if LOCAL.recorder is not None or _jax.under_disable_jit() or _jax.current_trace() is not None:
-            return self._run(wanted, positions, args, kwargs, extra)
+            return self._run(self.function, wanted, positions, args, kwargs, extra)
 
-        def body(arguments: Any, others: Any, extra: Any) -> Any:
-            return self._run(wanted, positions, arguments, others, extra)
+        def body_of(function: Callable[..., Any]) -> Callable[..., Any]:
+            def body(arguments: Any, others: Any, extra: Any) -> Any:
+                return self._run(function, wanted, positions, arguments, others, extra)
 
-        options = (
-            self.derivative,
-            self.with_value,
-            attrs.astuple(attrs.evolve(wanted, states=None)),
-            tuple(sorted(kwargs)),
-        )
-        functions = (*self._identity, _StatesKey(wanted.states))
-        return run_cached(type(self.derivative).__name__, functions, options, body, (args, kwargs, extra))
+            return body
+
+        name, operands = type(self.derivative).__name__, (args, kwargs, extra)
+        return run_cached(name, (self.function,), (), body_of, operands, also=self._said())
+
+    def _said(self) -> tuple[Any, ...]:
+        """What the derivative is, besides the function's, for the cache of eager calls."""
+        flags = (self.derivative, self.with_value, attrs.astuple(attrs.evolve(self.wanted, states=None)))
+        return (ByValue(flags), _StatesKey(self.wanted.states), self._extra)
 
     def _run(
         self,
+        function: Callable[..., Any],
         wanted: Wanted,
         positions: Sequence[int],
         args: Sequence[Any],
@@ -201,7 +203,7 @@ class DerivativeFunction:
         extra: Any,
     ) -> Any:
         part = functools.partial(_parted, wanted, self.derivative)
-        product = product_of(self.function, wanted, positions, args, kwargs, part, self.derivative.mode())
+        product = product_of(function, wanted, positions, args, kwargs, part, self.derivative.mode())
         return self._arrange(self.derivative.of(product, wanted, extra), product.value, product.aux)
 
     def _arrange(self, derivative: Any, value: Any, aux: Any) -> Any:
@@ -213,6 +215,7 @@ class DerivativeFunction:
         return f"<{type(self.derivative).__name__} of {name}>"
 
 
+@looked_into
 class HessianFunction(DerivativeFunction):
     """The forward Jacobian of the gradient."""
 
@@ -225,9 +228,7 @@ class HessianFunction(DerivativeFunction):
             return grads, tuple(rest)
 
         outer = attrs.evolve(wanted, has_aux=True)
-        super().__init__(
-            gradient, outer, ForwardJacobian(), with_value, identity=(function, "hessian", wanted.has_aux)
-        )
+        super().__init__(gradient, outer, ForwardJacobian(), with_value)
         self.has_aux = wanted.has_aux
 
     def _arrange(self, derivative: Any, value: Any, aux: Any) -> Any:

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from stategraph import _jax
 from stategraph.augment.eager import eager_gradient
 from stategraph.compile.cached import run_cached
+from stategraph.compile.identity import ByValue, looked_into
 from stategraph.errors import StateGraphError, TraceError, describe
 from stategraph.graph.filters import to_predicate
 from stategraph.recording import LOCAL, Recorder, Token
@@ -105,6 +106,7 @@ def _only_states(items: Sequence[Any]) -> None:
             )
 
 
+@looked_into
 class GradientFunction:
     """A function that returns gradients; made by ``grad`` and ``value_and_grad``."""
 
@@ -131,27 +133,26 @@ class GradientFunction:
                 self.function, wanted, positions, args, kwargs, select, functools.partial(_parted, wanted)
             )
         else:
-            options = (
-                self.value_first,
-                self.with_value,
-                wanted.has_aux,
-                wanted.argnums,
-                wanted.holomorphic,
-                wanted.allow_int,
-            )
-            named = tuple(sorted(kwargs))
 
-            def body(arguments: Any, others: Any) -> Any:
-                found = LOCAL.recorder
-                assert found is not None
-                return self._arrange(
-                    *record_gradient(found, self.function, wanted, positions, arguments, others)
-                )
+            def body_of(function: Callable[..., Any]) -> Callable[..., Any]:
+                def body(arguments: Any, others: Any) -> Any:
+                    found = LOCAL.recorder
+                    assert found is not None
+                    return self._arrange(
+                        *record_gradient(found, function, wanted, positions, arguments, others)
+                    )
 
-            return run_cached(
-                "grad", (self.function, _StatesKey(wanted.states)), (options, named), body, (args, kwargs)
-            )
+                return body
+
+            flags, states = self._said()
+            return run_cached("grad", (self.function,), flags.value, body_of, (args, kwargs), also=(states,))
         return self._arrange(*parts)
+
+    def _said(self) -> tuple[Any, ...]:
+        """What a gradient is, besides the function's, for the cache of eager calls."""
+        wanted = self.wanted
+        flags = (self.value_first, self.with_value, wanted.has_aux, wanted.holomorphic, wanted.allow_int)
+        return (ByValue((*flags, wanted.argnums)), _StatesKey(wanted.states))
 
     def _arrange(self, grads: Any, value: Any, aux: Any) -> Any:
         has_aux = self.wanted.has_aux

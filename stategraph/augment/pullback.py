@@ -123,16 +123,20 @@ def jvp(
     wanted = Wanted(None, positions, has_aux, True, True)
     part = functools.partial(split_aux, has_aux=has_aux)
 
-    def run(arguments: Any, seeds: Any) -> Any:
-        product = product_of(fun, wanted, positions, arguments, {}, part, "jvp")
-        moved = iter(product.linear(seeds))
-        found = [next(moved) if _jax.has_tangent(aval) else None for aval in product.outputs]
-        return product.value, found, product.aux
+    def body_of(fun: Callable[..., Any]) -> Callable[..., Any]:
+        def run(arguments: Any, seeds: Any) -> Any:
+            product = product_of(fun, wanted, positions, arguments, {}, part, "jvp")
+            moved = iter(product.linear(seeds))
+            found = [next(moved) if _jax.has_tangent(aval) else None for aval in product.outputs]
+            return product.value, found, product.aux
 
+        return run
+
+    operands = (tuple(primals), seeds)
     if LOCAL.recorder is None and not _jax.under_disable_jit() and _jax.current_trace() is None:
-        value, found, aux = run_cached("jvp", (fun,), (has_aux,), run, (tuple(primals), seeds))
+        value, found, aux = run_cached("jvp", (fun,), (has_aux,), body_of, operands)
     else:
-        value, found, aux = run(tuple(primals), seeds)
+        value, found, aux = body_of(fun)(*operands)
     leaves, value_tree = jax.tree.flatten(value)
     filled = [_jax.zero_tangent(leaf) if x is None else x for x, leaf in zip(found, leaves, strict=True)]
     tangent = jax.tree.unflatten(value_tree, filled)

@@ -36,6 +36,7 @@ from stategraph.augment.shards import (
 )
 from stategraph.augment.vmap import Touched, is_random, split_keys
 from stategraph.compile.cached import run_cached
+from stategraph.compile.identity import ByValue, looked_into
 from stategraph.errors import StateGraphError, StateTypeError, TraceError, describe
 from stategraph.recording import LOCAL, Recorder, Token
 from stategraph.sharding import plain_mesh
@@ -64,6 +65,7 @@ shard_map_p = _jax.new_primitive(
 )
 
 
+@looked_into
 class ShardedFunction:
     """A function over shards; made by ``shard_map``."""
 
@@ -83,18 +85,26 @@ class ShardedFunction:
             return eager_shards(function, shards, args)
         argument_shards(shards, args)  # what is wrong with them is said before anything is traced
 
-        def body(*given: Any) -> Any:
-            found = LOCAL.recorder
-            assert found is not None
-            return record_shard_map(found, function, shards, given)
+        def body_of(function: Callable[..., Any]) -> Callable[..., Any]:
+            def body(*given: Any) -> Any:
+                found = LOCAL.recorder
+                assert found is not None
+                return record_shard_map(found, function, shards, given)
 
-        said = (function, list(_items(shards.state_in_specs)), list(_items(shards.state_out_specs)))
-        options = (
+            return body
+
+        return run_cached("shard_map", (function,), (), body_of, args, also=self._said())
+
+    def _said(self) -> tuple[Any, ...]:
+        """What becomes of the shards, for the cache of eager calls."""
+        shards = self.shards
+        states = (list(_items(shards.state_in_specs)), list(_items(shards.state_out_specs)))
+        return (
+            *states,
             shards.mesh,
             shards.check_vma,
-            *(_hashable(specs) for specs in (shards.in_specs, shards.out_specs)),
+            ByValue(_hashable((shards.in_specs, shards.out_specs))),
         )
-        return run_cached("shard_map", said, options, body, args)
 
     def __repr__(self) -> str:
         return f"<{getattr(self.function, '__qualname__', repr(self.function))} over shards>"

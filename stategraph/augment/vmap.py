@@ -40,6 +40,7 @@ from stategraph.augment.lanes import (
     stacked,
 )
 from stategraph.compile.cached import run_cached
+from stategraph.compile.identity import ByValue, looked_into
 from stategraph.errors import StateGraphError, StateTypeError, TraceError, describe
 from stategraph.graph.walk import walk
 from stategraph.recording import LANES, LOCAL, Recorder, Token
@@ -69,6 +70,7 @@ vmap_p = _jax.new_primitive(
 )
 
 
+@looked_into
 class MappedFunction:
     """A function over lanes; made by ``vmap``."""
 
@@ -90,28 +92,26 @@ class MappedFunction:
             spec.in_axes, args, kwargs
         )  # what is wrong with the arguments is said before anything is traced
 
-        def body(arguments: Any, named: Any) -> Any:
-            found = LOCAL.recorder
-            assert found is not None
-            return record_vmap(found, function, spec, arguments, named)
+        def body_of(function: Callable[..., Any]) -> Callable[..., Any]:
+            def body(arguments: Any, named: Any) -> Any:
+                found = LOCAL.recorder
+                assert found is not None
+                return record_vmap(found, function, spec, arguments, named)
 
-        new = spec.new
-        said = (
-            function,
-            spec.in_axes,
-            spec.out_axes,
-            _key(spec.in_states),
-            _key(spec.out_states),
-            _key(None if new is None else new.exclude),
+            return body
+
+        operands = (args, kwargs)
+        return run_cached(
+            "vmap", (function,), (), body_of, operands, also=self._said(), assignments=spec.new is not None
         )
-        options = (
-            spec.axis_size,
-            spec.axis_name,
-            spec.isolated,
-            new is None,
-            None if new is None else new.tag,
-        )
-        return run_cached("vmap", said, options, body, (args, kwargs), assignments=new is not None)
+
+    def _said(self) -> tuple[Any, ...]:
+        """What is mapped, for the cache of eager calls."""
+        spec, new = self.spec, self.spec.new
+        states = (_key(spec.in_states), _key(spec.out_states), _key(None if new is None else new.exclude))
+        lanes = (spec.axis_size, spec.axis_name, spec.isolated, spec.batches)
+        born = (new is None, None if new is None else new.tag)
+        return (spec.in_axes, spec.out_axes, *states, ByValue((*lanes, *born)))
 
     def __repr__(self) -> str:
         return f"<{getattr(self.function, '__qualname__', repr(self.function))} over lanes>"

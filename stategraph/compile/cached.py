@@ -1,148 +1,165 @@
 """Eager calls of loops, branches and gradients, compiled and kept.
 
-The key is what the call computes with: the code of its functions, what they close over and the globals that
-they mention. Models, States and arrays count by identity and are held weakly: an entry goes when one of them
-does.
+The key is what the call computes with (see ``identity``). JAX arrays that the functions close over are operands of the
+program, so that a loop over another batch is no other program; where Python needs their values, or assigns what holds
+them, they are constants, and count by identity. Models, States and such constants are held weakly: an entry goes when
+one of them does.
 """
 
 from __future__ import annotations
 
-import functools
+import inspect
 import threading
-import types
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
+from stategraph.compile.identity import Identity
 from stategraph.compile.plans import PlanCache
-from stategraph.tracing.functions import signature_of
+from stategraph.compile.stand_ins import Copies
+from stategraph.tracing.functions import Split, signature_of
+from stategraph.tracing.tracer import Trace
 
 MOST_ENTRIES = 256
-_SCALARS = frozenset((bool, int, float, complex, str, bytes, type(None)))
-_CACHE: OrderedDict[Hashable, tuple[list[Any], PlanCache]] = OrderedDict()
+MOST_CONSTANTS = 16
+"""How many programs are kept that differ only in the arrays that they hold."""
 _LOCK = threading.RLock()
+_PLAIN = signature_of(lambda *operands: None, None, None, None, None)
+
+Body = Callable[..., Any]
 
 
 def run_cached(
     name: str,
     functions: Sequence[Any],
     options: tuple[Any, ...],
-    body: Callable[..., Any],
+    body_of: Callable[..., Body],
     operands: Sequence[Any],
     *,
+    also: Sequence[Any] = (),
     assignments: bool = False,
 ) -> Any:
-    """Run ``body(*operands)`` as a compiled program; ``functions`` and ``options`` say what it does.
+    """Run ``body_of(*functions)(*operands)`` as a compiled program.
 
-    With ``assignments`` every call repeats the attribute assignments that the functions make.
+    Args:
+      name: the program's.
+      functions: what the body is made of; what ``body_of`` gets are copies of them where they close over arrays.
+      options: what else says what the body does, by value.
+      body_of: makes the body.
+      operands: its arguments.
+      also: what else says what the body does, as functions do.
+      assignments: whether every call repeats the attribute assignments that the functions make.
     """
-    held: list[Any] = []
-    key = (name, options, tuple(function_key(function, held) for function in functions))
+    identity = Identity()
+    parts = tuple([identity.of(function) for function in functions])
+    identity.closed = True
+    key: tuple[Hashable, ...] = (name, options, parts, tuple([identity.of(value) for value in also]))
+    if not identity.arrays:
+        return _entry(key, identity.held, assignments).call(
+            _named(body_of(*functions), name), _PLAIN, tuple(operands), {}
+        )
+    entry = _entry(key, identity.held, assignments)
+    if not entry.closed:
+        body = _Open(functions, body_of, identity.arrays, name)
+        try:
+            return entry.call(body, _PLAIN, (identity.arrays, *operands), {})
+        except NeedsValues:
+            pass
+    exact = Identity(closed=True)
+    key = (*key, tuple([exact.of(function) for function in functions]))
+    result = _entry(key, [*identity.held, *exact.held], assignments).call(
+        _named(body_of(*functions), name), _PLAIN, tuple(operands), {}
+    )
+    entry.keep(key)
+    return result
+
+
+def _named(body: Body, name: str) -> Body:
+    body.__name__ = name
+    return body
+
+
+class NeedsValues(BaseException):
+    """A function cannot be traced with placeholders for the arrays that it closes over. It passes through handlers of
+    errors, which are no business of the code that is traced.
+    """
+
+
+class _Open:
+    """A body whose first operand are the arrays that its functions close over."""
+
+    __signature__ = inspect.signature(lambda closure, *operands: None)
+
+    def __init__(
+        self, functions: Sequence[Any], body_of: Callable[..., Body], arrays: Sequence[Any], name: str
+    ) -> None:
+        self.functions = functions
+        self.body_of = body_of
+        self.arrays = arrays
+        self.__name__ = name
+
+    @property
+    def __wrapped__(self) -> Body:
+        """Where the names of States are found."""
+        return self.body_of(*self.functions)
+
+    def __call__(self, given: Sequence[Any], *operands: Any) -> Any:
+        stand_ins = {id(array): one for array, one in zip(self.arrays, given, strict=True)}
+        copies = Copies(self.functions, stand_ins)
+        try:
+            result = self.body_of(*copies.roots)(*operands)
+        except (
+            Exception
+        ) as error:  # with the values it may go through, and if not, the error is that of the function itself
+            raise NeedsValues from error
+        if not copies.unchanged():
+            raise NeedsValues
+        return result
+
+
+class _Entry(PlanCache):
+    """The plans of one key."""
+
+    def __init__(self, references: Sequence[Any], assignments: bool) -> None:
+        super().__init__(assignments=assignments)
+        self.references = references
+        self.closed = False
+        """Whether Python needs the values of the arrays that the functions close over."""
+        self.constants: list[Hashable] = []
+        """Then, the entries for some values of them."""
+
+    def keep(self, key: Hashable) -> None:
+        """Note the entry of a call whose arrays are constants: such an entry holds them, so only the last few stay."""
+        self.closed = True
+        if key not in self.constants:
+            self.constants.append(key)
+            if len(self.constants) > MOST_CONSTANTS:
+                _CACHE.pop(self.constants.pop(0), None)
+
+    def trace(self, function: Body, parts: Split) -> Trace:
+        record = super().trace(function, parts)
+        if isinstance(function, _Open):
+            # Other code, that of a method for example, knows one of the arrays too.
+            ids = set(map(id, function.arrays))
+            if any(id(array) in ids for array in record.program.captured.values()):
+                raise NeedsValues
+        return record
+
+
+_CACHE: OrderedDict[Hashable, _Entry] = OrderedDict()
+
+
+def _entry(key: Hashable, held: Sequence[Any], assignments: bool) -> _Entry:
     with _LOCK:
         entry = _CACHE.get(key)
         if entry is None:
-            references = [_weak(obj, key) for obj in held]
-            entry = _CACHE[key] = (references, PlanCache(assignments=assignments))
+            entry = _CACHE[key] = _Entry([_weak(obj, key) for obj in held], assignments)
             while len(_CACHE) > MOST_ENTRIES:
                 _CACHE.popitem(last=False)
         else:
             _CACHE.move_to_end(key)
-    body.__name__ = name
-    return entry[1].call(body, _PLAIN, tuple(operands), {})
-
-
-_PLAIN = signature_of(lambda *operands: None, None, None, None, None)
-
-
-def function_key(function: Any, held: list[Any]) -> Hashable:
-    """What identifies a function: its code, what it closes over, and the globals that it mentions.
-
-    Objects that count by identity are added to ``held``; lists, tuples and dicts count by what is in them.
-    """
-    return _Identity(held).of(function)
-
-
-class _Identity:
-    """Builds one key. Functions and containers being looked at are known by their order, so that cycles end."""
-
-    def __init__(self, held: list[Any]) -> None:
-        self.held = held
-        self.open: dict[int, int] = {}
-
-    def of(self, value: Any) -> Hashable:
-        kind = type(value)
-        if kind in _SCALARS:
-            return (kind, value, str(value) if kind in (float, complex) else None)  # 0.0 == -0.0, nan != nan
-        if kind not in _LOOKED_INTO:
-            self.held.append(value)
-            return ("id", id(value))
-        if id(value) in self.open:
-            return ("again", self.open[id(value)])
-        self.open[id(value)] = len(self.open)
-        return (kind, _LOOKED_INTO[kind](self, value))
-
-    def function(self, function: types.FunctionType) -> Hashable:
-        return (
-            function.__code__,
-            id(function.__globals__),
-            tuple(map(self.cell, function.__closure__ or ())),
-            tuple(map(self.of, function.__defaults__ or ())),
-            self.mapping(function.__kwdefaults__ or {}),
-            tuple(
-                self.shared(function, name)
-                for name in _names_in(function.__code__)
-                if name in function.__globals__
-            ),
-        )
-
-    def cell(self, cell: Any) -> Hashable:
-        try:
-            return self.of(cell.cell_contents)
-        except ValueError:
-            return "empty"
-
-    def shared(self, function: types.FunctionType, name: str) -> Hashable:
-        """A global. Functions of the same module are looked into, those of other modules and modules
-        themselves count by identity.
-        """
-        value = function.__globals__[name]
-        if isinstance(value, types.FunctionType) and value.__globals__ is not function.__globals__:
-            self.held.append(value)
-            return ("id", id(value))
-        return self.of(value)
-
-    def method(self, method: types.MethodType) -> Hashable:
-        return (self.of(method.__func__), self.of(method.__self__))
-
-    def partial(self, call: functools.partial[Any]) -> Hashable:
-        return (self.of(call.func), self.items(call.args), self.mapping(call.keywords))
-
-    def items(self, items: Any) -> Hashable:
-        return tuple(map(self.of, items))
-
-    def mapping(self, mapping: Any) -> Hashable:
-        return tuple([(self.of(key), self.of(value)) for key, value in mapping.items()])
-
-
-_LOOKED_INTO: dict[type, Callable[[_Identity, Any], Hashable]] = {
-    types.FunctionType: _Identity.function,
-    types.MethodType: _Identity.method,
-    functools.partial: _Identity.partial,
-    list: _Identity.items,
-    tuple: _Identity.items,
-    dict: _Identity.mapping,
-}
-
-
-@functools.lru_cache(1024)
-def _names_in(code: types.CodeType) -> tuple[str, ...]:
-    """The globals that code may mention, code nested in it included."""
-    names = dict.fromkeys(code.co_names)
-    for const in code.co_consts:
-        if isinstance(const, types.CodeType):
-            names.update(dict.fromkeys(_names_in(const)))
-    return tuple(names)
+    return entry
 
 
 def _weak(obj: Any, key: Hashable) -> Any:

@@ -148,12 +148,15 @@ def checkify(
 
     @functools.wraps(fun)
     def checked(*args: Any, **kwargs: Any) -> tuple[jax_checkify.Error, Any]:
-        def body(arguments: Any, named: Any) -> Any:
-            return jax_checkify.checkify(fun, errors=errors)(*arguments, **named)
+        def body_of(fun: Callable[..., Any]) -> Callable[..., Any]:
+            def body(arguments: Any, named: Any) -> Any:
+                return jax_checkify.checkify(fun, errors=errors)(*arguments, **named)
+
+            return body
 
         if LOCAL.recorder is not None or _jax.current_trace() is not None:
-            return body(args, kwargs)  # type: ignore[no-any-return]
+            return body_of(fun)(args, kwargs)  # type: ignore[no-any-return]
         with jax.disable_jit(False):  # checkify works on what was traced
-            return run_cached("checkify", (fun,), (errors,), body, (args, kwargs))  # type: ignore[no-any-return]
+            return run_cached("checkify", (fun,), (errors,), body_of, (args, kwargs))  # type: ignore[no-any-return]
 
     return checked

@@ -2,7 +2,7 @@
 
 Inside a trace they are ``jax.lax`` with conveniences: the bodies may read, write and create State either way.
 Called eagerly they are compiled like ``jit`` and kept, by the code and the closure of their functions, so
-that a loop in a loop of plain Python is traced once.
+that a loop in a loop of plain Python is traced once, over another batch each time too.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ def _run(
     name: str,
     functions: Sequence[Any],
     options: tuple[Any, ...],
-    body: Callable[..., Any],
+    body_of: Callable[..., Callable[..., Any]],
     operands: Sequence[Any],
 ) -> Any:
     """Inside a trace (or with jit disabled) just do it; eagerly, compile it once per functions and options."""
     if LOCAL.recorder is not None or _jax.current_trace() is not None or _jax.DISABLE_JIT.value:
-        return body(*operands)
-    return run_cached(name, functions, options, body, operands)
+        return body_of(*functions)(*operands)
+    return run_cached(name, functions, options, body_of, operands)
 
 
 def _branch(branch: Any) -> Callable[..., Any]:
@@ -55,12 +55,16 @@ def cond(pred: Any, true_fun: Any, false_fun: Any, *operands: Any) -> Any:
     >>> float(s.value)
     2.0
     """
-    true, false = _branch(true_fun), _branch(false_fun)
 
-    def body(p: Any, *ops: Any) -> Any:
-        return jax.lax.cond(p, true, false, *ops)
+    def body_of(true_fun: Any, false_fun: Any) -> Callable[..., Any]:
+        true, false = _branch(true_fun), _branch(false_fun)
 
-    return _run("cond", (true_fun, false_fun), (), body, (pred, *operands))
+        def body(p: Any, *ops: Any) -> Any:
+            return jax.lax.cond(p, true, false, *ops)
+
+        return body
+
+    return _run("cond", (true_fun, false_fun), (), body_of, (pred, *operands))
 
 
 @_jax.boundary
@@ -68,12 +72,16 @@ def switch(index: Any, branches: Sequence[Any], *operands: Any) -> Any:
     """Run one of ``branches``, ``index`` clamped to the valid range; all may read and write State."""
     if not len(branches):
         raise ValueError("switch needs at least one branch")
-    functions = [_branch(branch) for branch in branches]
 
-    def body(i: Any, *ops: Any) -> Any:
-        return jax.lax.switch(i, functions, *ops)
+    def body_of(*branches: Any) -> Callable[..., Any]:
+        functions = [_branch(branch) for branch in branches]
 
-    return _run("switch", tuple(branches), (), body, (index, *operands))
+        def body(i: Any, *ops: Any) -> Any:
+            return jax.lax.switch(i, functions, *ops)
+
+        return body
+
+    return _run("switch", tuple(branches), (), body_of, (index, *operands))
 
 
 @_jax.boundary
@@ -101,15 +109,19 @@ def ifelse(conditions: Any, branches: Sequence[Any], *operands: Any, check_cond:
         raise ValueError(
             "no condition of ifelse holds and there is no else branch; make the last condition True or add a branch"
         )
-    functions = [_branch(branch) for branch in branches]
 
-    def body(given: Any, *ops: Any) -> Any:
-        last = [jnp.asarray(True)] if len(functions) == len(given) + 1 else []
-        stacked = jnp.stack([jnp.asarray(flag).astype(bool) for flag in given] + last)
-        index = jnp.where(stacked.any(), jnp.argmax(stacked), len(functions) - 1)
-        return jax.lax.switch(index, functions, *ops)
+    def body_of(*branches: Any) -> Callable[..., Any]:
+        functions = [_branch(branch) for branch in branches]
 
-    return _run("ifelse", tuple(branches), (check_cond,), body, (flags, *operands))
+        def body(given: Any, *ops: Any) -> Any:
+            last = [jnp.asarray(True)] if len(functions) == len(given) + 1 else []
+            stacked = jnp.stack([jnp.asarray(flag).astype(bool) for flag in given] + last)
+            index = jnp.where(stacked.any(), jnp.argmax(stacked), len(functions) - 1)
+            return jax.lax.switch(index, functions, *ops)
+
+        return body
+
+    return _run("ifelse", tuple(branches), (check_cond,), body_of, (flags, *operands))
 
 
 def _length(name: str, xs: Sequence[Any], length: int | None) -> int | None:
@@ -184,16 +196,19 @@ def for_loop(
     """
     _length("for_loop", xs, length)
 
-    def body(*arrays: Any) -> Any:
-        def step(carry: None, slices: Any) -> tuple[None, Any]:
-            return None, f(*slices)
+    def body_of(f: Callable[..., Any]) -> Callable[..., Any]:
+        def body(*arrays: Any) -> Any:
+            def step(carry: None, slices: Any) -> tuple[None, Any]:
+                return None, f(*slices)
 
-        def loop(step: Step, carry: Any) -> Any:
-            return jax.lax.scan(step, carry, arrays, length=length, reverse=reverse, unroll=unroll)
+            def loop(step: Step, carry: Any) -> Any:
+                return jax.lax.scan(step, carry, arrays, length=length, reverse=reverse, unroll=unroll)
 
-        return with_bar(pbar, loop, step, None, trip_count(arrays, length))[1]
+            return with_bar(pbar, loop, step, None, trip_count(arrays, length))[1]
 
-    return _run("for_loop", (f,), (length, reverse, unroll, pbar), body, xs)
+        return body
+
+    return _run("for_loop", (f,), (length, reverse, unroll, pbar), body_of, xs)
 
 
 @_jax.boundary
@@ -211,13 +226,16 @@ def scan(
     """
     _length("scan", (xs,), length)
 
-    def body(start: Any, arrays: Any) -> Any:
-        def loop(step: Step, carry: Any) -> Any:
-            return jax.lax.scan(step, carry, arrays, length=length, reverse=reverse, unroll=unroll)
+    def body_of(f: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+        def body(start: Any, arrays: Any) -> Any:
+            def loop(step: Step, carry: Any) -> Any:
+                return jax.lax.scan(step, carry, arrays, length=length, reverse=reverse, unroll=unroll)
 
-        return with_bar(pbar, loop, f, start, trip_count(arrays, length))
+            return with_bar(pbar, loop, f, start, trip_count(arrays, length))
 
-    return _run("scan", (f,), (length, reverse, unroll, pbar), body, (init, xs))
+        return body
+
+    return _run("scan", (f,), (length, reverse, unroll, pbar), body_of, (init, xs))
 
 
 _NOTHING: Any = object()
@@ -248,16 +266,16 @@ def while_loop(cond_fun: Callable[..., Any], body_fun: Callable[..., Any], init_
     alone = init_val is _NOTHING
     start = None if alone else init_val
 
-    def going(value: Any) -> Any:
-        return cond_fun() if alone else cond_fun(value)
+    def body_of(cond_fun: Callable[..., Any], body_fun: Callable[..., Any]) -> Callable[..., Any]:
+        def going(value: Any) -> Any:
+            return cond_fun() if alone else cond_fun(value)
 
-    def trip(value: Any) -> Any:
-        if not alone:
-            return body_fun(value)
-        body_fun()
-        return None
+        def trip(value: Any) -> Any:
+            if not alone:
+                return body_fun(value)
+            body_fun()
+            return None
 
-    def body(first: Any) -> Any:
-        return jax.lax.while_loop(going, trip, first)
+        return lambda first: jax.lax.while_loop(going, trip, first)
 
-    return _run("while_loop", (cond_fun, body_fun), (alone,), body, (start,))
+    return _run("while_loop", (cond_fun, body_fun), (alone,), body_of, (start,))

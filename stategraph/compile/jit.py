@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import sys
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -17,6 +18,7 @@ import jax
 
 from stategraph import _jax
 from stategraph.backends.xla import SignatureMiss
+from stategraph.compile.pickling import method_of, reduce_function
 from stategraph.compile.plans import PlanCache
 from stategraph.recording import EPOCHS, LOCAL
 from stategraph.tracing.functions import signature_of, split
@@ -65,11 +67,25 @@ class JittedFunction:
         }
         self._methods: weakref.WeakKeyDictionary[Any, JittedFunction] = weakref.WeakKeyDictionary()
 
+    def __reduce_ex__(self, protocol: Any) -> str | tuple[Any, ...]:
+        """By name where it can be imported, else its function and options. What it compiled stays here."""
+        return reduce_function(self, _made, sys._getframe(1))
+
+    def __copy__(self) -> JittedFunction:
+        return _made(self.function, self._said())
+
     def __deepcopy__(self, memo: dict[int, Any]) -> JittedFunction:
         """A copy of a model's compiled method is a compiled method of the copied model."""
+        if isinstance(self.function, _Method):
+            model, name = method_of(self)
+            found: JittedFunction = getattr(copy.deepcopy(model, memo), name)
+            return found
+        return _made(copy.deepcopy(self.function, memo), self._said())
+
+    def _said(self) -> dict[str, Any]:
+        """All that was said of how to compile."""
         names = ("static_argnums", "static_argnames", "donate_argnums", "donate_argnames")
-        declared: dict[str, Any] = dict(zip(names, self._declared, strict=True))
-        return JittedFunction(copy.deepcopy(self.function, memo), **declared, **self._options)
+        return {**dict(zip(names, self._declared, strict=True)), **self._options}
 
     @property
     def __stategraph_function__(self) -> Callable[..., Any]:
@@ -162,6 +178,10 @@ class JittedFunction:
 
     def __repr__(self) -> str:
         return f"<jit of {getattr(self.function, '__qualname__', repr(self.function))}>"
+
+
+def _made(function: Callable[..., Any], options: dict[str, Any]) -> JittedFunction:
+    return JittedFunction(function, **options)
 
 
 class _Method:

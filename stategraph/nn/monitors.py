@@ -6,10 +6,11 @@ An *entry* is a target with a name, an index into its value, and how many steps 
 
 from __future__ import annotations
 
+import copy
 import difflib
 import inspect
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from types import MethodType
 from typing import Any
 
@@ -297,6 +298,12 @@ class Monitor:
         with Listener(self._wanted) as listener:
             output = self.model(*args, **kwargs)
             return {entry.name: entry.look(listener, output) for entry in self.entries}
+
+    def of(self, entries: Sequence[Entry]) -> Monitor:
+        """The same model, looked at in another way."""
+        new = copy.copy(self)
+        new.entries = tuple(entries)
+        return new
 
     def recording(self, values: Mapping[str, Any], dt: float | None = None, first: Any = 0) -> Recording:
         """What was looked at in a loop, as ``nn.run`` returns it.

@@ -8,7 +8,7 @@ loop, and the recording has what it computes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -19,12 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from stategraph import _jax, environ
-from stategraph.compile.cached import function_key, run_cached
+from stategraph.compile.cached import run_cached
+from stategraph.compile.identity import function_key
 from stategraph.compile.progress import Live, ProgressBar, as_bar, with_bar
 from stategraph.compile.shapes import eval_shape
 from stategraph.errors import describe
 from stategraph.nn.clocks import Clock, clock
-from stategraph.nn.monitors import Monitor, as_spikes, time_step
+from stategraph.nn.monitors import Entry, Monitor, as_spikes, time_step
 from stategraph.nn.records import Recording
 from stategraph.nn.running_chunks import (
     Listed,
@@ -252,28 +253,47 @@ class Loop:
 
     def _chunk(self, before: int, length: int, listed: bool) -> Any:
         """One chunk, compiled once for all of this length."""
-        body = self.body(length, spikes_as_bool=True, listed=listed)
         operands = (np.int32(before), self.inputs.rows(before, before + length), self.inputs.constants())
         if _jax.under_disable_jit():
-            return body(*operands)
-        functions, options = self._identity()
-        return run_cached("run", functions, (length, listed, options), lambda *given: body(*given), operands)
+            return self.body(length, spikes_as_bool=True, listed=listed)(*operands)
+        functions, others, options = self._identity()
 
-    def _identity(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        """What a step does: the objects that it computes with, and the rest."""
+        def body_of(*functions: Any) -> Callable[..., Any]:
+            return self._of(functions).body(length, spikes_as_bool=True, listed=listed)
+
+        return run_cached("run", functions, (length, listed, options), body_of, operands, also=others)
+
+    def _identity(self) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]:
+        """What a step does: the functions that it calls, the other objects that it computes with, and the rest."""
         entries = self.monitor.entries
-        functions = (self.monitor.model, *self.inputs.functions, *[entry.target for entry in entries])
-        return functions, (
-            self.dt,
-            self.sets_dt,
-            str(self.unit),
-            self.inputs.key,
-            tuple([entry.key for entry in entries]),
+        functions = (*self.inputs.functions, *[entry.target for entry in entries if _is_function(entry)])
+        others = (self.monitor.model, *[entry.target for entry in entries if not _is_function(entry)])
+        return (
+            functions,
+            others,
+            (
+                self.dt,
+                self.sets_dt,
+                str(self.unit),
+                self.inputs.key,
+                tuple([entry.key for entry in entries]),
+            ),
+        )
+
+    def _of(self, functions: Sequence[Any]) -> Loop:
+        """The same loop with other functions (see ``_identity``)."""
+        given = iter(functions)
+        return attrs.evolve(
+            self,
+            inputs=self.inputs.of(given),
+            monitor=self.monitor.of(
+                [attrs.evolve(e, target=next(given)) if _is_function(e) else e for e in self.monitor.entries]
+            ),
         )
 
     def _sizes(self, steps: int, listed: bool) -> tuple[float, int]:
         """What a step records: bytes, and how many places its spikes take at most where they are listed."""
-        unknown = [entry.name for entry in self.monitor.entries if entry.kind.startswith("function")]
+        unknown = [entry.name for entry in self.monitor.entries if _is_function(entry)]
         found = self._sizes_of_functions(unknown) if unknown and steps else {}
         nbytes, places = 0.0, 0
         for entry in self.monitor.entries:
@@ -288,14 +308,18 @@ class Loop:
 
     def _sizes_of_functions(self, names: list[str]) -> dict[str, tuple[int, float]]:
         """What functions return is known when a step was traced; that is done once for each model and what it does."""
-        functions, options = self._identity()
-        key = (options, tuple([function_key(function, []) for function in functions]))
+        functions, others, options = self._identity()
+        key = (options, function_key((*functions, *others)))
         sizes = _SIZES.setdefault(self.monitor.model, {})
         if key not in sizes:
             row = [leaf[0] for leaf in self.inputs.rows(0, 1)]
             looked = eval_shape(lambda i: self.step(i, row, self.inputs.constants()), jnp.int32(0))
             sizes[key] = {name: sizes_of_leaves(looked[name]) for name in names}
         return sizes[key]
+
+
+def _is_function(entry: Entry) -> bool:
+    return entry.kind.startswith("function")
 
 
 _SIZES: WeakKeyDictionary[Any, dict[Hashable, dict[str, tuple[int, float]]]] = WeakKeyDictionary()

@@ -5,7 +5,7 @@ An argument is *constant* (scalars), given in *rows* (arrays with one for every 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import attrs
@@ -40,6 +40,18 @@ class Inputs:
     def functions(self) -> tuple[Any, ...]:
         """The functions among the arguments."""
         return tuple([one.function for one in self.arguments if one.function is not None])
+
+    def of(self, functions: Iterator[Any]) -> Inputs:
+        """The same with other functions."""
+        return attrs.evolve(
+            self,
+            arguments=tuple(
+                [
+                    one if one.function is None else attrs.evolve(one, function=next(functions))
+                    for one in self.arguments
+                ]
+            ),
+        )
 
     @property
     def key(self) -> Hashable:

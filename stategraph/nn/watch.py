@@ -162,7 +162,7 @@ def watch(model: Any, *filters: Filter, states: Filter = ...) -> Callable[..., t
     def watched(*args: Any, **kwargs: Any) -> tuple[Any, Record]:
         if LOCAL.recorder is not None or _jax.current_trace() is not None or _jax.under_disable_jit():
             return body(args, kwargs)
-        return run_cached("watch", (model, *filters, states), (), body, (args, kwargs))  # type: ignore[no-any-return]
+        return run_cached("watch", (), (), lambda: body, (args, kwargs), also=(model, *filters, states))  # type: ignore[no-any-return]
 
     watched.__name__ = "watch"
     return watched

@@ -342,6 +342,9 @@ class Exported:
         }
         return container.pack(header, {**self._blobs, **arrays.blobs})
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (load_exported, (self.to_bytes(),))
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the artefact, with the States as they are now. The file is there whole or not at all."""
         container.write_file(path, self.to_bytes())

@@ -22,7 +22,7 @@ import jax
 from stategraph import _jax
 from stategraph.backends.params import treedef_of
 from stategraph.backends.xla import Executable, SignatureMiss, build, strip_host_effects
-from stategraph.errors import CallError, LoweringError, TraceError, describe
+from stategraph.errors import CallError, LoweringError, PickleError, TraceError, describe
 from stategraph.ir.core import Program
 from stategraph.ir.event_ops import EVENT_OPS
 from stategraph.ir.shards import sharding_text
@@ -80,6 +80,17 @@ class Stage:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.program!r}>"
+
+    def _refuse_to_pickle(self) -> PickleError:
+        kind = type(self).__name__
+        return PickleError(
+            describe(
+                f"{kind} programs cannot be pickled or copied: {self.program.name!r} is one.",
+                why="it is bound to an executable and to live States of this process",
+                fix="keep `.export()` of it (`.save(path)`, `.to_bytes()`), which runs without the model; or pickle the model and "
+                "compile it again; a model may hold stategraph.compile.jit(function), which is pickled with it",
+            )
+        )
 
     def _repr_html_(self) -> str:
         return self.program._repr_html_()
@@ -302,6 +313,9 @@ class Lowered(Stage):
         times = {**self.times, "compile": time.perf_counter() - start}
         return Compiled(self.program, self, compiled, times)
 
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        raise self._refuse_to_pickle()
+
     def as_text(self, dialect: str = "stategraph", *, native: bool = False) -> str:
         """The program as ``stategraph``, ``jaxpr``, ``stablehlo`` or (compiled) ``hlo`` text.
 
@@ -458,6 +472,9 @@ class Compiled(Stage):
         updated = _updated(self.program, executable, values, leaves, new)
         renamed = {keys[known[p]] if known.get(p) is not None else p: value for p, value in updated.items()}  # type: ignore[index]
         return result, {**states, **renamed}
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        raise self._refuse_to_pickle()
 
     def as_text(self, dialect: str = "hlo") -> str:
         """The optimised ``hlo``, or any text of the stages before."""
