@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -80,17 +79,14 @@ class PlanCache:
         if nans or infinities or self.debug_nans:
             return self._watched(function, signature, args, kwargs, infinities)
         parts = split(signature, args, kwargs)
-        with self.lock:
-            plan = self._find(function, parts)
-            plain = signature.plain and parts.key == (len(parts.args), ())
-            self.fast = plan if plain else None
         try:
-            if plan.compiling == math.inf:
-                start = time.perf_counter()
-                with paused_gc():
-                    result = plan(parts.args, parts.kwargs, parts.given)
-                plan.compiling = time.perf_counter() - start
-                return result
+            with self.lock:
+                plan = self._find(function, parts)
+                if plan.compiling == math.inf:
+                    with paused_gc():
+                        plan.compile(parts.args, parts.kwargs, parts.given)
+                plain = signature.plain and parts.key == (len(parts.args), ())
+                self.fast = plan if plain else None
             return plan(parts.args, parts.kwargs, parts.given)
         except SignatureMiss:
             raise CallError(

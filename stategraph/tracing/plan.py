@@ -69,7 +69,7 @@ class Plan:
         self.copying = 0.0
         """Seconds spent on copies of leaves that somebody else may hold."""
         self.compiling = math.inf
-        """Seconds that the first call took, which compiles; endless before."""
+        """Seconds that compiling took; endless before."""
         self.epoch = -1
         self.released = -1
         self.donated: list[Cell] = []
@@ -192,6 +192,21 @@ class Plan:
         not made for.
         """
         return self.run(args, kwargs, given)
+
+    def compile(self, args: Any, kwargs: Any, given: Any = None) -> None:
+        """Compile for a first call at these arguments, without the lock that it will hold, so that calls on other threads go
+        on. JAX keeps what is compiled for the call. Does nothing where that has something to say about State first.
+        """
+        start = time.perf_counter()
+        for cell, sharding in self.placed:
+            place(cell, sharding)
+        with RUNTIME_LOCK:
+            donated, kept = ([c.v for c in cells] for cells in (self.donated, self.kept))
+        if any(type(leaf) is Poisoned for leaf in (*donated, *kept)):
+            return
+        state: Any = donated if given is None else (donated, given)
+        self.jitted.trace(state, [*kept, *self.captured], *args, **kwargs).lower().compile()
+        self.compiling = time.perf_counter() - start
 
     def _runner(self) -> Run:
         """What a call does, with everything that is the same for all calls looked up once."""

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import stategraph as sg
+from stategraph.backends.xla import Executable
 from stategraph.errors import CallError, TraceError
 
 XS = jnp.arange(4, dtype=jnp.float32) + 1
@@ -581,6 +582,56 @@ def test_two_compiled_functions_share_states_on_two_threads() -> None:
         thread.join()
     assert not problems
     assert np.allclose(s.value, 2 * 200 + 2 * 2 * 200) and np.allclose(t.value, 400)
+
+
+def test_compiling_on_one_thread_does_not_stop_calls_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    s, t = sg.State(0.0), sg.State(0.0)
+    quick = sg.compile.jit(lambda: setattr(s, "value", s.value + 1))
+    quick()
+    begun, done, waited = threading.Event(), threading.Event(), []
+    jit_of = Executable.jit.fget  # type: ignore[attr-defined]
+
+    class Slow:
+        """A function for which XLA needs until another thread has made a call."""
+
+        def __init__(self, jitted: Any) -> None:
+            self.jitted = jitted
+            self.compiled = False
+
+        def trace(self, *args: Any, **kwargs: Any) -> Any:
+            self.compile()
+            return self.jitted.trace(*args, **kwargs)
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            self.compile()
+            return self.jitted(*args, **kwargs)
+
+        def compile(self) -> None:
+            if not self.compiled:
+                begun.set()
+                waited.append(done.wait(10))
+                self.compiled = True
+
+    monkeypatch.setattr(Executable, "jit", property(lambda self: Slow(jit_of(self))))
+    slow = sg.compile.jit(lambda: setattr(t, "value", t.value + 2))
+    thread = threading.Thread(target=slow)
+    thread.start()
+    assert begun.wait(60)
+    quick()
+    assert float(s.value) == 2
+    done.set()
+    thread.join()
+    assert waited == [True] and float(t.value) == 2
+
+
+def test_a_first_call_compiles_once(caplog: pytest.LogCaptureFixture) -> None:
+    s = sg.State(jnp.zeros(3))
+    call = sg.compile.jit(lambda x, y: (setattr(s, "value", s.value * x + y), y * 2)[1], donate_argnames="y")
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        for _ in range(3):
+            call(2.0, jnp.ones(3))
+    compilations = [text for text in caplog.messages if "Finished XLA compilation of jit(call)" in text]
+    assert len(compilations) == 1, caplog.messages
 
 
 def test_a_compiled_function_says_when_it_changes_what_it_depends_on() -> None:
