@@ -90,7 +90,8 @@ class PlanCache:
             return plan(parts.args, parts.kwargs, parts.given)
         except SignatureMiss:
             raise CallError(
-                f"{plan.name!r} was compiled for these types and then refused them\n  fix: please report this as a bug of StateGraph"
+                f"{program_name(function)!r} was compiled for these types and then refused them\n"
+                "  fix: please report this as a bug of StateGraph"
             ) from None
 
     def _watched(
