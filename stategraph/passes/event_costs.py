@@ -84,8 +84,10 @@ BRANCH = 300.0
 """Nanoseconds to look at a count and take a branch."""
 
 
-SMALL, MANY = 1 << 18, 64
-"""Elements of a matrix that a core's own memory holds; rows from which on an ordinary product is as fast as it gets."""
+SMALL, LARGE, MANY = 1 << 18, 1 << 20, 64
+"""Elements of a matrix that a core's own memory holds, and that all of them hold; rows from which on an ordinary product is
+as fast as it gets.
+"""
 
 
 def threshold(native: bool, transposed: bool, batch: int, elements: int) -> float:
@@ -97,7 +99,9 @@ def threshold(native: bool, transposed: bool, batch: int, elements: int) -> floa
     small = elements <= SMALL
     if transposed:
         return 0.005 if batch > 1 else 0.08 if small else 0.03
-    return 0.5 if batch == 1 else 0.1 if small or batch < MANY else 0.05
+    if batch < MANY or small:
+        return 0.5 if batch == 1 else 0.1
+    return 0.07 if elements <= LARGE else 0.05
 
 
 def dense_cost(costs: Costs, batch: int, pre: int, post: int) -> float:

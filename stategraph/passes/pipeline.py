@@ -37,6 +37,7 @@ DEFAULT = (
     "licm",
     "batch-loops",  # products that need no carry, once for all steps
     "simplify-loops",  # outputs that licm has shown to be the same on every trip
+    "derive-outputs",  # and those that follow from others
     "dce",
     "accumulate-events",  # after whatever looks for event.csr
     "outline-native",  # last: loops with events in them become kernels

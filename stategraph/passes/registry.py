@@ -50,6 +50,7 @@ BUILTIN = (
     "cse",
     "licm",
     "batch-loops",
+    "derive-outputs",
     "dce",
     "accumulate-events",
     "outline-native",

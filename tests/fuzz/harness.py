@@ -216,6 +216,7 @@ def _tags(lines: list[str]) -> list[str]:
 
 EAGER = {
     "batch-loops": "batch-loops{stack_price=0}",
+    "derive-outputs": "derive-outputs{min_bytes=0}",
     "outline-native": "outline-native{min_ops=1,scope=all}",
     "rewrite-events": "rewrite-events{mode=always}",
 }

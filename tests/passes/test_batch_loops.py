@@ -20,7 +20,8 @@ from tests.support import execute_both, program
 
 ALL = "batch-loops{stack_price=0}"
 """Everything that can be moved is."""
-EVERYWHERE = ",".join(ALL if name == "batch-loops" else name for name in DEFAULT)
+EAGER = {"batch-loops": ALL, "derive-outputs": "derive-outputs{min_bytes=0}"}
+EVERYWHERE = ",".join(EAGER.get(name, name) for name in DEFAULT)
 N = 3
 
 
@@ -98,7 +99,9 @@ def test_random_loops_compute_what_they_did(first: int) -> None:
         function, arguments, label = random_loop(seed)
         before = run_passes(trace_function(function, arguments, {}).program, "inline-calls,cse,licm").program
         outcome = run_passes(before, ALL, instruments=[Verify()], exactness="fast-math")
-        cleaned = run_passes(outcome.program, "simplify-loops,dce", instruments=[Verify()]).program
+        cleaned = run_passes(
+            outcome.program, f"simplify-loops,{EAGER['derive-outputs']},dce", instruments=[Verify()]
+        ).program
         moved += sum(e.numbers.get("products", 0) for e in outcome.explanations)  # type: ignore[misc]
         for after in (outcome.program, cleaned):
             try:
