@@ -77,7 +77,7 @@ class Copies:
             function.__module__,
             function.__doc__,
         )
-        new.__dict__.update(function.__dict__)
+        new.__dict__ = function.__dict__  # assigned in common
         return new
 
     def cell(self, cell: types.CellType) -> types.CellType:

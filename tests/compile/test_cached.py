@@ -267,6 +267,17 @@ def test_numpy_arrays_count_by_what_they_hold() -> None:
     assert run(x) == [13, 14] and counter.runs == 2
 
 
+def test_attributes_that_a_function_gives_itself_stay() -> None:
+    x = jnp.ones(2)
+
+    def body() -> Any:
+        body.traced = True  # type: ignore[attr-defined]
+        return x
+
+    sg.compile.for_loop(body, length=1)
+    assert body.traced  # type: ignore[attr-defined]
+
+
 def test_an_error_of_the_function_itself_is_what_is_raised() -> None:
     x = jnp.ones(2)
     with pytest.raises(ZeroDivisionError):
