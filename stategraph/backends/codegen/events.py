@@ -1,6 +1,7 @@
 """Event products: the rows of active neurons are added up.
 
-The active ones are listed first: 64 bytes of events become a mask, whose bits are taken one after another.
+The active ones are listed first: 64 bytes of events become a mask, and the bits of those that are not 0 are taken one after
+another.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def append(
     """Write the places of active neurons, counted from ``base``, behind the first ``count`` of a list, and count them."""
     f = block.f
     lanes = CHUNK // item_size(dtype)
-    type_, bits = stored_type(dtype), f"i{lanes}"
+    type_, bits, words = stored_type(dtype), f"i{lanes}", f"u{lanes}"
 
     def note(index: str) -> None:
         number = f.load(count, "i64")
@@ -64,22 +65,33 @@ def append(
         f.store(f.let(f"trunc i64 {index} to i32"), listed, "i32", number)
         f.store(f.let(f"add nuw nsw i64 {number}, 1"), count, "i64")
 
-    with f.loop(size // lanes) as chunk:
+    chunks = size // lanes
+    masks, places = block.kernel.allocate(item_size(words) * chunks), block.kernel.allocate(4 * chunks)
+    some = f.variable("i64", "some")
+    f.store("0", some, "i64")
+    with f.loop(chunks) as chunk:  # without a branch that nobody can foresee
         first = f.let(f"mul nuw nsw i64 {chunk}, {lanes}")
         found = f.let(
             f"load <{lanes} x {type_}>, ptr {f.address(events, first, dtype)}, align {item_size(dtype)}"
         )
         mask = f.let(f"bitcast <{lanes} x i1> {_nonzero(block, found, dtype, lanes)} to {bits}")
-        left = f.variable(f"i{lanes}", "left")
-        f.emit(f"store {bits} {mask}, ptr {left}")
-        with f.repeat(lambda: f.let(f"icmp ne {bits} {f.let(f'load {bits}, ptr {left}')}, 0")):
-            now = f.let(f"load {bits}, ptr {left}")
+        number = f.load(some, "i64")
+        f.store(mask, masks, words, number)
+        f.store(f.let(f"trunc i64 {first} to i32"), places, "i32", number)
+        counts = f.let(f"zext i1 {f.let(f'icmp ne {bits} {mask}, 0')} to i64")
+        f.store(f.let(f"add nuw nsw i64 {number}, {counts}"), some, "i64")
+    with f.loop(f.load(some, "i64")) as chunk:
+        first = f.let(f"zext i32 {f.load(places, 'i32', chunk)} to i64")
+        left = f.variable(words, "left")
+        f.store(f.load(masks, words, chunk), left, words)
+        with f.repeat(lambda: f.let(f"icmp ne {bits} {f.load(left, words)}, 0")):
+            now = f.load(left, words)
             f.declarations[f"declare {bits} @llvm.cttz.{bits}({bits}, i1)"] = None
             lowest = f.let(f"call {bits} @llvm.cttz.{bits}({bits} {now}, i1 true)")
             wide = lowest if lanes == 64 else f.let(f"zext {bits} {lowest} to i64")
             note(f.let(f"add nuw nsw i64 {first}, {wide}"))
             less = f.let(f"sub {bits} {now}, 1")
-            f.emit(f"store {bits} {f.let(f'and {bits} {now}, {less}')}, ptr {left}")
+            f.store(f.let(f"and {bits} {now}, {less}"), left, words)
     with f.loop(size, size // lanes * lanes) as rest:
         value = f.let(f"load {type_}, ptr {f.address(events, rest, dtype)}, align {item_size(dtype)}")
         with f.when(_nonzero(block, value, dtype)):
