@@ -132,10 +132,10 @@ def checkpointed_scan(
     _check_base("checkpointed_scan", base)
     _length("checkpointed_scan", (xs,), length)
 
-    def body(start: Any, arrays: Any) -> Any:
-        return _with_bar(pbar, f, start, arrays, trip_count(arrays, length), base)
+    def body_of(f: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+        return lambda start, arrays: _with_bar(pbar, f, start, arrays, trip_count(arrays, length), base)
 
-    return _run("checkpointed_scan", (f,), (length, base, pbar), body, (init, xs))
+    return _run("checkpointed_scan", (f,), (length, base, pbar), body_of, (init, xs))
 
 
 def _with_bar(
@@ -172,13 +172,16 @@ def checkpointed_for_loop(
     _check_base("checkpointed_for_loop", base)
     _length("checkpointed_for_loop", xs, length)
 
-    def body(*arrays: Any) -> Any:
-        def step(carry: None, slices: Any) -> tuple[None, Any]:
-            return None, f(*slices)
+    def body_of(f: Callable[..., Any]) -> Callable[..., Any]:
+        def body(*arrays: Any) -> Any:
+            def step(carry: None, slices: Any) -> tuple[None, Any]:
+                return None, f(*slices)
 
-        return _with_bar(pbar, step, None, arrays, trip_count(arrays, length), base)[1]
+            return _with_bar(pbar, step, None, arrays, trip_count(arrays, length), base)[1]
 
-    return _run("checkpointed_for_loop", (f,), (length, base, pbar), body, xs)
+        return body
+
+    return _run("checkpointed_for_loop", (f,), (length, base, pbar), body_of, xs)
 
 
 def bounded_while_loop(
@@ -216,28 +219,31 @@ def bounded_while_loop(
     if not isinstance(max_steps, int) or isinstance(max_steps, bool) or max_steps < 0:
         raise ValueError(f"max_steps of bounded_while_loop is a number of trips, not {max_steps!r}")
 
-    def body(start: Any) -> Any:
-        def attempt(value: Any) -> Any:
-            going = jnp.asarray(cond_fun(value)).astype(bool)
-            return going, jax.lax.cond(going, body_fun, lambda same: same, value)
+    def body_of(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any]) -> Callable[..., Any]:
+        def body(start: Any) -> Any:
+            def attempt(value: Any) -> Any:
+                going = jnp.asarray(cond_fun(value)).astype(bool)
+                return going, jax.lax.cond(going, body_fun, lambda same: same, value)
 
-        def trip(carry: Any, _: None) -> tuple[Any, None]:
-            return _while_going(attempt, carry), None
+            def trip(carry: Any, _: None) -> tuple[Any, None]:
+                return _while_going(attempt, carry), None
 
-        value = jax.tree.map(jnp.asarray, start)
-        if max_steps == 0:
-            return value
-        return _nested(
-            _once(trip),
-            (jnp.asarray(True), value),
-            None,
-            max_steps,
-            base,
-            _levels(max_steps, base),
-            _while_going,
-        )[0][1]
+            value = jax.tree.map(jnp.asarray, start)
+            if max_steps == 0:
+                return value
+            return _nested(
+                _once(trip),
+                (jnp.asarray(True), value),
+                None,
+                max_steps,
+                base,
+                _levels(max_steps, base),
+                _while_going,
+            )[0][1]
 
-    return _run("bounded_while_loop", (cond_fun, body_fun), (max_steps, base), body, (init_val,))
+        return body
+
+    return _run("bounded_while_loop", (cond_fun, body_fun), (max_steps, base), body_of, (init_val,))
 
 
 def _while_going(then: Callable[[Any], Any], carry: Any) -> Any:

@@ -37,6 +37,15 @@ LOOPS: dict[str, Any] = {
     "while_loop": lambda body, x: sg.compile.while_loop(
         lambda c: c[0] < N, lambda c: (c[0] + 1, c[1] + body(c[0], x)), (0, 0.0)
     ),
+    "checkpointed_for_loop": lambda body, x: sg.compile.checkpointed_for_loop(
+        lambda i: body(i, x), jnp.arange(N)
+    ),
+    "checkpointed_scan": lambda body, x: sg.compile.checkpointed_scan(
+        lambda c, i: (c + body(i, x), c), 0.0, jnp.arange(N)
+    ),
+    "bounded_while_loop": lambda body, x: sg.compile.bounded_while_loop(
+        lambda c: c[0] < N, lambda c: (c[0] + 1, c[1] + body(c[0], x)), (0, 0.0), max_steps=N
+    ),
     "cond": lambda body, x: sg.compile.cond(x[0] > 1, lambda: body(0, x), lambda: x[2]),
     "switch": lambda body, x: sg.compile.switch(1, [lambda: x[0], lambda: body(1, x)]),
     "ifelse": lambda body, x: sg.compile.ifelse([x[0] > 1], [lambda: body(0, x), x[2]]),
