@@ -28,8 +28,8 @@ from stategraph.passes import hooks
 from stategraph.passes.event_costs import TABLE, dense_cost, event_cost
 
 SIZES = (100, 256, 500, 1_000, 4_000)
-BATCHES = (1, 8, 128)
-RATES = (0.0, 0.01, 0.05, 0.2)
+BATCHES = (1, 8, 32, 128)
+RATES = (0.0, 0.01, 0.1, 0.5, 1.0)
 STEPS = 10
 MOST = 5e8
 """Multiplications of one step beyond which a case is left out."""
