@@ -52,9 +52,8 @@ class InlineCalls(Pass):
             return False
         if any(True for _ in op.walk(*STATE_OPS)):
             return True
-        if (
-            transformed
-        ):  # JAX differentiates equal calls once; a selection (jnp.where) hides less than it saves
+        if transformed:
+            # JAX differentiates equal calls once; a selection (jnp.where) hides more than that saves.
             body = op.regions[0].ops
             return len(body) <= SELECTION and not any(inner.regions for inner in body)
         if calls[str(op.attributes["name"])] == 1:
