@@ -63,6 +63,8 @@ class Block:
         """Values of clusters that are kept as the bools that they were made of."""
         self.given: dict[Value, str] = {}
         """Memory for the result of a stage."""
+        self.active: dict[Value, tuple[str, str]] = {}
+        """Where the active neurons of a vector of events are listed already, and how many."""
         self.listed: dict[Value, Op] = {}
         """What a loop stacks for nobody but an op that lists it: the loop lists it itself, row by row."""
         self.goals: dict[Value, Target] = {}

@@ -41,12 +41,21 @@ def _nonzero(block: Block, value: str, dtype: str, lanes: int = 0) -> str:
     return block.f.let(f"{'fcmp une' if is_float(dtype) else 'icmp ne'} {type_} {value}, {zero}")
 
 
-def active(block: Block, events: str, dtype: str, size: int) -> tuple[str, str]:
-    """Lists the active neurons: (memory of i32, a slot with their number, an i64)."""
-    listed = block.kernel.allocate(4 * size)
+def active(block: Block, vector: Value, events: str, dtype: str) -> tuple[str, str]:
+    """Lists the active neurons of a vector, or of one of a batch: (memory of i32, a slot with their number, an i64). All ops
+    of a region that send the events of one vector share its list.
+    """
+    shape = tensor(vector).shape
+    root = block.kernel.aliases.of(vector)
+    root = block.small.get(root, root)
+    if len(shape) == 1 and root in block.active:
+        return block.active[root]
+    listed = block.kernel.allocate(4 * shape[-1])
     count = block.f.variable("i64", "count")
     block.f.store("0", count, "i64")
-    append(block, events, dtype, size, listed, count)
+    append(block, events, dtype, shape[-1], listed, count)
+    if len(shape) == 1:
+        block.active[root] = listed, count
     return listed, count
 
 
@@ -127,9 +136,9 @@ def compact(block: Block, op: Op, targets: Sequence[str]) -> None:
 @contextmanager
 def each_active(
     block: Block,
+    vector: Value,
     events: str,
     dtype: str,
-    size: int,
     announce: Callable[[str], None] | None = None,
     found: tuple[str, str] | None = None,
 ) -> Iterator[tuple[str, str | None]]:
@@ -137,7 +146,7 @@ def each_active(
     soon; ``found`` is the list if there is one already.
     """
     f = block.f
-    listed, count = found or active(block, events, dtype, size)
+    listed, count = found or active(block, vector, events, dtype)
     number = f.load(count, "i64")
     last = f.let(f"sub nsw i64 {number}, 1")
     if announce is not None:
@@ -193,7 +202,7 @@ def csr(block: Block, op: Op, targets: Sequence[str]) -> None:
 
     with lanes(block, op, events, targets[0]) as (given, kept, target):
         if op.attributes["transposed"]:
-            found = active(block, given, kept, type_.shape[-1]) if by_post else None
+            found = active(block, events, given, kept) if by_post else None
             many = "true"
             if found is not None:
                 many = f.let(f"icmp sgt i64 {f.load(found[1], 'i64')}, {type_.shape[-1] // FEW}")
@@ -201,7 +210,7 @@ def csr(block: Block, op: Op, targets: Sequence[str]) -> None:
                     if clear:
                         f.clear(target, width * item_size(dtype))
                     columns, pres, order = (array(block, index) for index in by_post)
-                    with each_active(block, given, kept, type_.shape[-1], found=found) as (column, value):
+                    with each_active(block, events, given, kept, found=found) as (column, value):
                         begin, end = bounds(block, columns, column)
                         with f.loop(end, begin) as synapse:
                             pre = f.let(f"sext i32 {f.load(pres, 'i32', synapse)} to i64")
@@ -223,7 +232,7 @@ def csr(block: Block, op: Op, targets: Sequence[str]) -> None:
             return
         if clear:
             f.clear(target, width * item_size(dtype))
-        with each_active(block, given, kept, type_.shape[-1], announce) as (row, value):
+        with each_active(block, events, given, kept, announce) as (row, value):
             begin, end = bounds(block, starts, row)
             if weights is None:
                 factor = sent("0", value)
@@ -271,13 +280,13 @@ def dense(block: Block, op: Op, targets: Sequence[str]) -> None:
     """``event.dense``."""
     f = block.f
     events, matrix = op.operands
-    type_, dtype, shape = tensor(events), tensor(matrix).dtype, tensor(matrix).shape
+    dtype, shape = tensor(matrix).dtype, tensor(matrix).shape
     real, width = llvm_type(dtype), tensor(op.result).shape[-1]
     numbers = array(block, matrix)
     transposed = op.attributes["transposed"]
     with lanes(block, op, events, targets[0]) as (given, kept, target):
         f.clear(target, width * item_size(dtype))
-        with each_active(block, given, kept, type_.shape[-1]) as (row, value), f.loop(width) as column:
+        with each_active(block, events, given, kept) as (row, value), f.loop(width) as column:
             position = [column, row] if transposed else [row, column]
             sent = f.load(numbers, dtype, block.offset(position, shape))
             if value is not None:

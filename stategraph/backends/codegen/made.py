@@ -43,7 +43,7 @@ def jit(block: Block, op: Op, targets: Sequence[str]) -> None:
                 f.store(f.load(total, dtype), target, dtype, row)
             return
         f.clear(target, post * item_size(dtype))
-        with each_active(block, given, kept, pre) as (row, size):
+        with each_active(block, events, given, kept) as (row, size):
             factor = rows.weighed("0", size) if rows.law == "one" else ""
             with rows.synapses(row) as (place, k):
                 where = f.address(target, place, dtype)

@@ -30,7 +30,7 @@ def outer(block: Block, op: Op, targets: Sequence[str]) -> None:
         if batch:
             sent = moved(block, sent, lane[0], shape[0], sent_as)
             other = moved(block, other, lane[0], shape[1], other_as)
-        with each_active(block, sent, sent_as, shape[0]) as (row, value):
+        with each_active(block, pre, sent, sent_as) as (row, value):
             factor = None if value is None else convert(f, value, sent_as, dtype)
             begin, end = bounds(block, starts, row)
             with f.loop(end, begin) as synapse:
@@ -56,7 +56,7 @@ def ring(block: Block, op: Op, targets: Sequence[str]) -> None:
     first = f.let(f"sext i32 {block.scalar_of(base)} to i64")
     real = llvm_type(dtype)
     with lanes(block, op, events, target) as (given, kept, buffer):
-        with each_active(block, given, kept, tensor(events).shape[-1]) as (row, value):
+        with each_active(block, events, given, kept) as (row, value):
             begin, end = bounds(block, starts, row)
             with f.loop(end, begin) as synapse:
                 sent = f.load(weights, dtype, synapse) if weights is not None else one
@@ -85,7 +85,7 @@ def change(block: Block, op: Op, targets: Sequence[str]) -> None:
     other, other_as = kept_events(block, others)
     given, kept = kept_events(block, events)
     by = block.scalar_of(amount)
-    with each_active(block, given, kept, op.attributes["shape"][0]) as (row, value):
+    with each_active(block, events, given, kept) as (row, value):
         factor = by if value is None else maths.mul(by, value)
         begin, end = bounds(block, starts, row)
         with f.loop(end, begin) as synapse:

@@ -34,10 +34,15 @@ def kernel_of(program: Program) -> Callable[..., list[Any]]:
     return jax.jit(lambda *args: list(jax.ffi.ffi_call(target, results)(*args))[:count])
 
 
+def without_kernels(function: Callable[..., Any], *args: Any) -> Program:
+    """The program of a function after all other passes."""
+    passes = [name for name in DEFAULT if name != "outline-native"]
+    return sg.trace(function, *args).lower(passes=",".join(passes)).program
+
+
 def natively(function: Callable[..., Any], *args: Any) -> list[np.ndarray]:
     """What a function gives as one kernel."""
-    passes = [name for name in DEFAULT if name != "outline-native"]
-    program = sg.trace(function, *args).lower(passes=",".join(passes)).program
+    program = without_kernels(function, *args)
     given = [*jax.tree.leaves(args), *program.captured.values()]
     return [np.asarray(x) for x in kernel_of(program)(*given)]
 

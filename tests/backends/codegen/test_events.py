@@ -10,11 +10,13 @@ import pytest
 from jax import lax
 
 from stategraph import event, init
+from stategraph.backends.codegen.kernel import generate
 from stategraph.backends.events.change_primitive import csr_change
 from stategraph.backends.events.jit_primitive import jit_product
 from stategraph.backends.events.primitives import csr_outer, csr_product, dense_product
 from stategraph.backends.events.ring_primitive import csr_ring
-from tests.backends.codegen.running import natively
+from stategraph.backends.native.frame import frame
+from tests.backends.codegen.running import natively, without_kernels
 
 pytest.importorskip("llvmlite")
 
@@ -57,6 +59,33 @@ def test_sparse_products(transposed: bool, listed: bool) -> None:
             found, [events @ dense[0], values @ dense[0], one, batch @ dense[0], one * 2 + 1], strict=True
         ):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_who_sends_the_same_events_shares_a_list_of_them() -> None:
+    """Also as numbers; another step, and other events, have lists of their own."""
+    again, others = event.CSR.from_dense(MATRIX[:, ::-1]), vectors(50)[1]
+
+    def step(v: Any, _: None) -> tuple[Any, Any]:
+        spikes = v > 0.5
+        numbers = jnp.where(spikes, 1.0, 0.0)
+        a = csr_product(spikes, WEIGHTS, CSR.indptr, CSR.indices, CSR.shape)
+        b = csr_product(numbers, jnp.float32(0.5), again.indptr, again.indices, again.shape)
+        c = csr_product(others, WEIGHTS, CSR.indptr, CSR.indices, CSR.shape)
+        return v[::-1] * 0.9, a + b + c
+
+    def function(v: Any) -> Any:
+        return lax.scan(step, v, None, length=4)[1]
+
+    v = jnp.asarray(RANDOM.random(50), jnp.float32)
+    code = generate(without_kernels(function, v).body, layout=frame(), salt="").text
+    assert code.count("call i64 @llvm.cttz") == 2
+    found, wanted = natively(function, v)[0], []
+    for _ in range(4):
+        spikes = (np.asarray(v) > 0.5).astype(float)
+        sums = spikes @ MATRIX + 0.5 * (spikes @ (MATRIX[:, ::-1] != 0))
+        wanted.append(sums + np.asarray(others) @ MATRIX)
+        v = v[::-1] * 0.9
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_dense_products() -> None:
