@@ -189,6 +189,7 @@ class _Rule(Pattern):
         self._left = left
         self._right = right
         parts = left.operands
+        self._needs_kinds = next((part.kinds for part in parts if isinstance(part, _Name) and part.kinds), ())
         self._needs_number = any(isinstance(part, _Number) for part in parts)
         self._needs_twins = len(parts) == 2 and _names(parts[0]) == _names(parts[1]) != set()
         self._needs_inner = isinstance(parts[0], _Apply) and len(parts) == 1 and parts[0].op
@@ -196,6 +197,8 @@ class _Rule(Pattern):
     def _is_hopeless(self, op: Op) -> bool:
         """A quick look at what most ops fail on."""
         operands = op.operands
+        if self._needs_kinds and not any(_is_kind(v, self._needs_kinds) for v in operands):
+            return True
         if self._needs_number:
             return not any(type(v) is Constant or _makes(v, "jax.broadcast_in_dim") for v in operands)
         if self._needs_twins:
