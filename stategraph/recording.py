@@ -395,9 +395,8 @@ class Recorder:
     def _check_scope(self, token: Token, body: Body) -> None:
         """A State created in a loop body or branch cannot be used outside of it."""
         home = self.born_in.get(token)
-        if (
-            home is None or self.root is None
-        ):  # a derivative rule is run while its function is imported, in its scope
+        if home is None or self.root is None:
+            # A derivative rule is run while its function is imported, in its scope.
             return
         scope: Body | None = body
         while scope is not None:

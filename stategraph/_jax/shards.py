@@ -315,9 +315,8 @@ def _typed_while(eqn: Any, operands: list[Any]) -> Sequence[Any]:
 
 def _typed_cond(eqn: Any, operands: list[Any]) -> Sequence[Any]:
     index, *values = operands
-    if is_batching(
-        core.trace_ctx.trace
-    ):  # JAX's rule casts what it batches, and cannot cast that again inside
+    if is_batching(core.trace_ctx.trace):
+        # JAX's rule casts what it batches, and cannot cast that again inside.
         index, *values = _together(operands)
     branches = [_typed_function(branch) for branch in eqn.params["branches"]]
     axes: list[frozenset[str]] = [varies_over(index)] * len(eqn.outvars)

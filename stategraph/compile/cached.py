@@ -109,9 +109,8 @@ class _Open:
         copies = Copies(self.functions, stand_ins)
         try:
             result = self.body_of(*copies.roots)(*operands)
-        except (
-            Exception
-        ) as error:  # with the values it may go through, and if not, the error is that of the function itself
+        except Exception as error:
+            # With the values it may go through, and if not, the error is that of the function itself.
             raise NeedsValues from error
         if not copies.unchanged():
             raise NeedsValues

@@ -250,9 +250,8 @@ def put_together(
         if row.index >= 0:
             index[row.index] = obj
     arrays = definition.arrays
-    for position in range(
-        len(objects) - 1, -1, -1
-    ):  # what a row holds comes after it, and is whole before it is held
+    for position in reversed(range(len(objects))):
+        # What a row holds comes after it, and is whole before it is held.
         row = table.rows[position]
         items = []
         for field in row.fields:

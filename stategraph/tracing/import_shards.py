@@ -51,9 +51,8 @@ def _shard_map(
     keys: Sequence[Token],
 ) -> Op:
     body = eqn.params["jaxpr"]
-    with _jax.within_mesh(
-        said["mesh"], said["axes"], said["check_vma"]
-    ):  # derivative rules run while importing
+    # Derivative rules run while importing.
+    with _jax.within_mesh(said["mesh"], said["axes"], said["check_vma"]):
         region = importer.region(body, ())
     for position, (token, operand) in enumerate(
         zip(keys, operands[len(operands) - len(keys) :], strict=True)
