@@ -15,6 +15,7 @@ from stategraph.augment.vmap import mesh_axes, vmap
 from stategraph.errors import describe
 from stategraph.nn.collective import OwnWay
 from stategraph.nn.collective_lanes import vmap_init_all_states, vmap_reset_all_states
+from stategraph.nn.listening import LISTENING, heard_in_lanes
 from stategraph.nn.module import Module
 from stategraph.typing import Filter
 from stategraph.util.filter import Any as AnyOf
@@ -76,7 +77,14 @@ class Vmap(Module, OwnWay):
 
     def update(self, *args: Any, **kwargs: Any) -> Any:
         """The results of all lanes."""
-        return self._over_lanes(self.module, self.in_axes, self.out_axes, self.axis_name)(*args, **kwargs)
+        listener = LISTENING.listener
+        if listener is None:
+            return self._over_lanes(self.module, self.in_axes, self.out_axes, self.axis_name)(*args, **kwargs)
+
+        def over_lanes(lane: Callable[..., Any]) -> Any:
+            return self._over_lanes(lane, self.in_axes, (self.out_axes, 0), self.axis_name)(*args, **kwargs)
+
+        return heard_in_lanes(listener, self.module, over_lanes)
 
     def _over_lanes(
         self, function: Callable[..., Any], in_axes: Any, out_axes: Any, axis_name: str | None

@@ -8,13 +8,14 @@ through a State that the listener creates around that body: a branch that is not
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax.numpy as jnp
 
 from stategraph import _jax
 from stategraph.errors import StateAccessError, describe
+from stategraph.graph.walk import nodes
 from stategraph.mixin import Mixin
 from stategraph.recording import LOCAL
 from stategraph.state import State
@@ -34,10 +35,11 @@ class Listener:
 
     Args:
       wanted: the populations (by id) to listen to in inner bodies too.
+      alone: whether the listener around this one hears nothing of it.
     """
 
-    def __init__(self, wanted: Collection[int] = ()) -> None:
-        self.wanted = wanted
+    def __init__(self, wanted: Collection[int] = (), alone: bool = False) -> None:
+        self.wanted, self.alone = wanted, alone
         self.trace, self.recorder = _jax.current_trace(), LOCAL.recorder
         self.heard: dict[int, Any] = {}
         self.held: dict[int, State[Any]] = {}
@@ -53,7 +55,7 @@ class Listener:
 
     def hear(self, population: Any, output: Any) -> None:
         """A population returned something."""
-        if self._outer is not None:
+        if self._outer is not None and not self.alone:
             self._outer.hear(population, output)
         if LOCAL.recorder is not self.recorder:  # a run for types only
             return
@@ -82,6 +84,10 @@ class Listener:
         with _jax.set_trace(self.trace):
             return State(jnp.zeros(aval.shape, aval.dtype), name=f"spikes of {name}")
 
+    def knows(self, population: Any) -> bool:
+        """Whether a population returned something in this step."""
+        return id(population) in self.heard or id(population) in self.held
+
     def spikes_of(self, population: Any) -> Any:
         """What a population returned in this step."""
         found = self.heard.get(id(population))
@@ -100,6 +106,30 @@ class Listener:
                 )
             )
         return found
+
+
+def heard_in_lanes(
+    listener: Listener, module: Any, over_lanes: Callable[[Callable[..., Any]], tuple[Any, dict[str, Any]]]
+) -> Any:
+    """What a module returns in lanes; the listener hears what its populations returned, all lanes together.
+
+    Args:
+      listener: who listens to the step.
+      module: what is called in each lane.
+      over_lanes: calls a function in lanes, and stacks its results.
+    """
+    populations = [node for node in nodes(module).values() if id(node) in listener.wanted]
+
+    def lane(*args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        with Listener(listener.wanted, alone=True) as inner:
+            output = module(*args, **kwargs)
+            called = [(str(k), one) for k, one in enumerate(populations) if inner.knows(one)]
+            return output, {k: inner.spikes_of(one) for k, one in called}
+
+    output, heard = over_lanes(lane)
+    for k, spikes in heard.items():
+        listener.hear(populations[int(k)], spikes)
+    return output
 
 
 class Spiking(Mixin):

@@ -410,6 +410,38 @@ def test_a_batch_of_populations_is_recorded() -> None:
     np.testing.assert_array_equal(np.sort(rec["some"].times), np.sort(rec["spk"].times))
 
 
+@pytest.mark.core
+def test_spikes_of_populations_in_lanes_of_a_module_are_recorded() -> None:
+    """Also in lanes in lanes, in a loop around them, and of one lane with an index."""
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = nn.init_all_states(nn.Vmap(nn.Vmap(nn.LIF(3, tau=10.0), axis_size=2), axis_size=4))
+
+        def update(self, x: Any) -> Any:
+            return sg.compile.for_loop(lambda k: self.cell(x * (k + 1)), jnp.arange(2)).sum(0)
+
+    x = jnp.abs(jnp.asarray(numbers(4, 2, 3)))
+
+    def run() -> Any:
+        net = Twice()
+        spike = net.cell.module.module.spike
+        monitor = {
+            "spk": spike,
+            "out": nn.SpikeMonitor(lambda output: output),
+            "one": (spike, (slice(None), 0)),
+        }
+        return nn.run(net, 5.0, lambda t: x, monitor)
+
+    rec = run()
+    assert rec["spk"].shape == (4, 2, 3) and 0 < len(rec["spk"]) < 10 * 24
+    np.testing.assert_array_equal(rec["spk"].dense, rec["out"].dense)
+    assert set(rec["one"].ids) == {k for k in rec["spk"].ids if k // 3 % 2 == 0}
+    with jax.disable_jit():
+        np.testing.assert_array_equal(run()["spk"].dense, rec["spk"].dense)
+
+
 def test_paths_go_along_attributes_lists_and_dicts() -> None:
     class Layers(nn.Module):
         def __init__(self) -> None:
