@@ -65,7 +65,7 @@ def test_distributions() -> None:
     n = 20_000
     normal = init.Normal(1.0, 2.0, seed=0)(n)
     assert abs(normal.mean() - 1) < 0.05 and abs(normal.std() - 2) < 0.05
-    cut = init.TruncatedNormal(1.0, 2.0, 0.0, 1.5, seed=0)(n)
+    cut = init.TruncatedNormal(1.0, 2.0, lower=0.0, upper=1.5, seed=0)(n)
     assert 0 <= cut.min() < 0.01 and 1.49 < cut.max() <= 1.5
     uniform = init.Uniform(-1.0, 3.0, seed=0)(n)
     assert -1 <= uniform.min() < -0.99 and 2.99 < uniform.max() < 3

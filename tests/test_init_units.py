@@ -43,6 +43,20 @@ def test_the_unit_is_a_setting() -> None:
         init.Constant(2.0 * u.mV, unit=u.mV)(3)
 
 
+def test_the_unit_has_a_place_among_the_arguments() -> None:
+    assert init.Normal(0.5, 0.1, u.mV, 3) == init.Normal(mean=0.5, scale=0.1, unit=u.mV, seed=3)
+    assert init.TruncatedNormal(0.0, 1.0, u.mV, -1.0, 1.5, 3) == init.TruncatedNormal(
+        unit=u.mV, lower=-1.0, upper=1.5, seed=3
+    )
+    assert init.Uniform(0.0, 2.0, 3, u.mV) == init.Uniform(max_val=2.0, seed=3, unit=u.mV)
+    assert init.KaimingNormal(2.0, "fan_in", "normal", -2, -1, 3, u.mS) == init.KaimingNormal(
+        distribution="normal", seed=3, unit=u.mS
+    )
+    assert init.Orthogonal(1.0, 0, 3, u.mS) == init.Orthogonal(axis=0, seed=3, unit=u.mS)
+    assert init.ZeroInit(u.mV) == init.ZeroInit(unit=u.mV)
+    assert init.Identity(2.0, u.mV) == init.Identity(value=2.0, unit=u.mV)
+
+
 def test_modules_take_initialisers_with_units() -> None:
     layer = nn.Linear(2, 3, w_init=init.Normal(unit=u.mS), b_init=None)
     assert u.get_unit(layer(jnp.ones(2))) == u.mS
