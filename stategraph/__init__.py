@@ -42,9 +42,9 @@ from stategraph.state import (
     ShortTermState,
     State,
 )
-from stategraph.state_groups import HiddenGroupState, HiddenTreeState
-from stategraph.state_hooks import clear_state_hooks, list_state_hooks, register_state_hook
-from stategraph.state_new import catch_new_states, check_state_jax_tracer, check_state_value_tree, maybe_state
+from stategraph.state.groups import HiddenGroupState, HiddenTreeState
+from stategraph.state.hooks import clear_state_hooks, list_state_hooks, register_state_hook
+from stategraph.state.new import catch_new_states, check_state_jax_tracer, check_state_value_tree, maybe_state
 from stategraph.tracing.entry import lower, trace
 from stategraph.tracing.export import export, load_exported
 from stategraph.util.managers import StateDictManager

@@ -13,14 +13,11 @@ next call.
 from __future__ import annotations
 
 import copy
-import sys
-import threading
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from stategraph import _jax, units
@@ -28,80 +25,13 @@ from stategraph.errors import CallError, StateAccessError, StateTypeError, descr
 from stategraph.ir.location import Location
 from stategraph.recording import EPOCHS, LOCAL, Recorder, render, same_avals
 from stategraph.sharding import placed, portable, restored
-from stategraph.state_members import Members
-from stategraph.state_operators import Operators
+from stategraph.state.cells import CHECKS, RUNTIME_LOCK, SPECIAL, Cell, Poisoned, Unborn, flatten, unweaken
+from stategraph.state.hosts import from_host, to_host
+from stategraph.state.members import Members
+from stategraph.state.operators import Operators
+from stategraph.state.site import creation_site, location, short
 
 T = TypeVar("T")
-
-RUNTIME_LOCK = threading.RLock()
-"""Held by compiled calls from gathering to scattering State, and by readers that take an owned array."""
-
-
-class Checks(threading.local):
-    """What is checked besides, per thread."""
-
-    same_tree = False
-    """Whether a State may only be given values of the structure that it has."""
-
-
-CHECKS = Checks()
-
-
-class Cell:
-    """One leaf of a State: the array, and whether the runtime owns it."""
-
-    __slots__ = ("owned", "v")
-
-    def __init__(self, v: Any) -> None:
-        self.v = v
-        self.owned = False
-
-
-class Poisoned:
-    """What a cell holds after a compiled call failed and its buffers were already given away."""
-
-    def __init__(self, message: str) -> None:
-        self.message = message
-
-    def __repr__(self) -> str:
-        return "<lost>"
-
-
-_LEAF = jax.tree.structure(0)
-
-
-def _unweaken(leaf: Any) -> Any:
-    """A leaf as a State keeps it: a jax array (or tracer) that is not weakly typed; other objects as they
-    are.
-    """
-    if isinstance(leaf, jax.Array):
-        if getattr(leaf, "weak_type", False):
-            return jax.lax.convert_element_type(leaf, leaf.dtype)
-        return leaf
-    if isinstance(leaf, (bool, int, float, complex)):
-        return jnp.asarray(leaf, dtype=jax.dtypes.canonicalize_dtype(jnp.result_type(leaf)))
-    if isinstance(leaf, (np.ndarray, np.generic)) and leaf.dtype != object and leaf.dtype.kind not in "USOMm":
-        return jnp.array(leaf)
-    return leaf
-
-
-def _make_array_class() -> type:
-    return type(jnp.zeros(()))
-
-
-_ARRAY_IMPL: type | None = None
-
-
-def _flatten(value: Any) -> tuple[list[Any], Any]:
-    """(leaves, treedef); the treedef is None for a single array."""
-    global _ARRAY_IMPL
-    if type(value) is _ARRAY_IMPL:
-        assert isinstance(value, jax.Array)
-        return [value if not value.weak_type else _unweaken(value)], None
-    if _ARRAY_IMPL is None:
-        _ARRAY_IMPL = _make_array_class()
-    leaves, tree = jax.tree.flatten(value)
-    return [_unweaken(leaf) for leaf in leaves], (None if _jax.same_tree(tree, _LEAF) else tree)
 
 
 class State(Members, Operators, Generic[T]):
@@ -142,13 +72,13 @@ class State(Members, Operators, Generic[T]):
     ) -> None:
         if isinstance(value, State):
             value = value.value
-        leaves, tree = _flatten(value)
+        leaves, tree = flatten(value)
         self.name = name
         self.tag = None if tag is None else {tag} if isinstance(tag, str) else set(tag)
         self.metadata = metadata
         self._tree = tree
         self._captured: str | None = None
-        self._source = _creation_site()
+        self._source = creation_site()
         self._home: Any = None
         recorder = LOCAL.recorder
         if tree is not None and units.DECLARED in metadata:
@@ -183,14 +113,14 @@ class State(Members, Operators, Generic[T]):
             if cell.owned:
                 return self._release()[0]  # type: ignore[no-any-return]
             leaf = cell.v
-            if type(leaf) in _SPECIAL:
+            if type(leaf) in SPECIAL:
                 self._refuse(leaf)
             if _jax.current_trace() is not None:
                 self._mark_captured()
             return leaf  # type: ignore[no-any-return]
         leaves = self._release()
         for leaf in leaves:
-            if type(leaf) in _SPECIAL:
+            if type(leaf) in SPECIAL:
                 self._refuse(leaf)
         if _jax.current_trace() is not None:
             self._mark_captured()
@@ -209,7 +139,7 @@ class State(Members, Operators, Generic[T]):
                 )
             )
         recorder = LOCAL.recorder
-        leaves, tree = _flatten(new)
+        leaves, tree = flatten(new)
         if recorder is not None:
             self._traced_write(recorder, leaves, tree)
             return
@@ -227,7 +157,7 @@ class State(Members, Operators, Generic[T]):
     def _in_own_units(self, leaves: list[Any], tree: Any, held: Any) -> tuple[list[Any], Any]:
         """Leaves and structure of a value in the units of this State; see ``units.fitted``."""
         leaves, tree = units.fitted(self, leaves, tree, held, _jax.here())
-        return [_unweaken(leaf) for leaf in leaves], tree
+        return [unweaken(leaf) for leaf in leaves], tree
 
     def _fill(self, leaves: list[Any], tree: Any) -> None:
         cells = self._cells
@@ -252,7 +182,7 @@ class State(Members, Operators, Generic[T]):
         """Hold a value of the code around the JAX trace that created the State."""
         trace = _jax.current_trace()
         self._home = None if trace is None else _jax.weak(trace)
-        self._fill(*_flatten(value))
+        self._fill(*flatten(value))
 
     def _refuse_tree(self, new: Any, old: Any) -> None:
         raise StateTypeError(
@@ -395,7 +325,7 @@ class State(Members, Operators, Generic[T]):
         if recorder is not None and recorder.token(self) is not None:
             return
         for cell in self._cells:
-            if type(cell.v) in _SPECIAL:
+            if type(cell.v) in SPECIAL:
                 self._refuse(cell.v)
         if recorder is None and _jax.current_trace() is not None:
             self._check_foreign_write()
@@ -420,7 +350,7 @@ class State(Members, Operators, Generic[T]):
     @property
     def source_location(self) -> Location:
         """Where the State was created."""
-        return _site_location(self._source)
+        return location(self._source)
 
     @property
     def shape(self) -> Any:
@@ -480,7 +410,7 @@ class State(Members, Operators, Generic[T]):
         return dict(getattr(self, "__dict__", {}))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        value = jax.tree.map(_to_host, self.value)
+        value = jax.tree.map(to_host, self.value)
         metadata = self.metadata
         if "sharding" in metadata:
             metadata = {**metadata, "sharding": portable(metadata["sharding"])}
@@ -495,7 +425,7 @@ class State(Members, Operators, Generic[T]):
         return (
             f"{type(self).__name__} {name!r}"
             if name
-            else f"the {type(self).__name__} created at {_short(self._source)}"
+            else f"the {type(self).__name__} created at {short(self._source)}"
         )
 
     def __repr__(self) -> str:
@@ -509,32 +439,6 @@ class State(Members, Operators, Generic[T]):
         return f"<pre>{html.escape(repr(self))}</pre>"
 
 
-class Unborn:
-    """What a cell holds while its State exists only inside a trace."""
-
-    __slots__ = ("example",)
-
-    def __init__(self, leaf: Any) -> None:
-        self.example = jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype)
-
-
-_SPECIAL = frozenset((Unborn, Poisoned))
-
-
-def _to_host(leaf: Any) -> Any:
-    if _jax.is_key_array(leaf):
-        return _Key(str(jax.random.key_impl(leaf)), np.asarray(jax.random.key_data(leaf)))
-    return np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf
-
-
-class _Key:
-    """A typed PRNG key on its way through pickle."""
-
-    def __init__(self, impl: str, data: np.ndarray) -> None:
-        self.impl = impl
-        self.data = data
-
-
 def _rebuild(
     kind: type[State[Any]],
     value: Any,
@@ -546,86 +450,11 @@ def _rebuild(
     new = object.__new__(kind)
     for key, item in extra.items():
         object.__setattr__(new, key, item)
-    value = jax.tree.map(
-        lambda x: jax.random.wrap_key_data(jnp.asarray(x.data), impl=x.impl) if isinstance(x, _Key) else x,
-        value,
-    )
+    value = jax.tree.map(from_host, value)
     if "sharding" in metadata:
         metadata = {**metadata, "sharding": restored(metadata["sharding"])}
     State.__init__(new, value, name, tag=tag, **metadata)
     return new
-
-
-# ------------------------------------------------------------------------------------------------- where made
-
-_PACKAGE = __file__.rsplit("/", 1)[0]
-
-
-def _creation_site() -> tuple[Any, int]:
-    """(code, line) of the innermost frame outside of this package: the line that made the State."""
-    frame = sys._getframe(2)
-    code, line = frame.f_code, frame.f_lineno
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        frame = frame.f_back  # type: ignore[assignment]
-    if frame is not None:
-        code, line = frame.f_code, frame.f_lineno
-    return (code, line)
-
-
-def _site_location(site: tuple[Any, int]) -> Location:
-    code, line = site
-    return Location.deferred(
-        site, lambda _: (_jax.display_file(code.co_filename), line, code.co_qualname, "")
-    )
-
-
-def _short(site: tuple[Any, int]) -> str:
-    return f"{_jax.display_file(site[0].co_filename)}:{site[1]}"
-
-
-# ------------------------------------------------------------------------------------------------------ kinds
-
-
-class ParamState(State[T]):
-    """A trainable parameter: what gradients are taken with respect to by default."""
-
-    __slots__ = ()
-
-
-class ShortTermState(State[T]):
-    """A value that lasts a moment, such as an activation or a spike count of one trial."""
-
-    __slots__ = ()
-
-
-class LongTermState(State[T]):
-    """A value that outlasts trials, such as running statistics or slow weights."""
-
-    __slots__ = ()
-
-
-class HiddenState(ShortTermState[T]):
-    """The hidden state of a recurrent model, such as a membrane potential."""
-
-    __slots__ = ()
-
-
-class BatchState(LongTermState[T]):
-    """A value with a batch axis, such as batch statistics."""
-
-    __slots__ = ()
-
-
-class DelayState(ShortTermState[T]):
-    """The buffer of a delay."""
-
-    __slots__ = ()
-
-
-class FakeState(State[T]):
-    """A value that looks like a State to the model but is no parameter, such as a constant weight."""
-
-    __slots__ = ()
 
 
 def is_state_type(state: State[Any], tree: Any, leaves: list[Any]) -> bool:

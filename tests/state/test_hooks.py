@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 import stategraph as sg
-from stategraph import state_hooks
-from stategraph.state import State
+from stategraph.state import State, hooks
 
 pytestmark = pytest.mark.core
 PLAIN = State.__dict__["value"], State.__dict__["__init__"]
@@ -117,7 +116,7 @@ def test_wrong_hooks() -> None:
         s.register_hook("init", print)
     with pytest.raises(TypeError, match="a hook is a function"):
         s.register_hook("read", 3)  # type: ignore[arg-type]
-    assert not state_hooks._OF.get(s)
+    assert not hooks._OF.get(s)
 
 
 def test_catching_new_states() -> None:
@@ -153,7 +152,7 @@ def test_checking_the_structure_of_values() -> None:
 def test_other_members() -> None:
     s = sg.ParamState(jnp.ones(3), name="w", tag="x", unit="mV")
     assert float(s.value_call(jnp.sum)) == 3 and s.numel() == 3
-    assert str(s.source_info) == str(s.source_location) and "test_state_hooks" in str(s.source_info)
+    assert str(s.source_info) == str(s.source_location) and "test_hooks" in str(s.source_info)
     other = s.replace(jnp.zeros(3), name="v", tag="y", scale=2)
     assert (other.name, other.tag, other.metadata) == ("v", {"y"}, {"unit": "mV", "scale": 2})
     assert type(other) is sg.ParamState and float(other.value.sum()) == 0 and float(s.value.sum()) == 3

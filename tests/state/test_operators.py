@@ -12,7 +12,7 @@ import pytest
 
 import stategraph as sg
 from stategraph.errors import StateTypeError
-from stategraph.state_operators import BINARY, COMPARISONS, UNARY
+from stategraph.state.operators import BINARY, COMPARISONS, UNARY
 
 pytestmark = pytest.mark.core
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from stategraph.state import CHECKS, State
-from stategraph.state_hooks import HookContext, register_state_hook
+from stategraph.state.hooks import HookContext, register_state_hook
 from stategraph.typing import Filter
 from stategraph.util.filter import to_predicate
 

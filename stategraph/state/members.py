@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from stategraph import state_hooks, units
+from stategraph import units
 from stategraph.errors import CallError, StateAccessError, describe
 from stategraph.recording import MISSING
-from stategraph.state_hooks import Hookable
+from stategraph.state import hooks
+from stategraph.state.hooks import Hookable
 
 
 class Members(Hookable):
@@ -89,7 +90,7 @@ class Members(Hookable):
 
     def restore_value(self: Any, value: Any) -> None:
         """Put a value back that the State had before; the same as an assignment, but for hooks."""
-        state_hooks.restored(self, value)
+        hooks.restored(self, value)
 
     def replace(self: Any, value: Any = MISSING, **metadata: Any) -> Any:
         """A new State of the same kind, with another value or other metadata (``name``, ``tag``, …)."""
