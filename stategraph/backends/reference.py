@@ -7,12 +7,6 @@ and obvious: every other way to run a program is measured against this one.
 
 Vocabulary: a *frame* maps values to arrays (one scope per region that is running), the *store* maps State
 paths to leaves.
-
-Gradients. ``xform.grad`` runs its body under ``jax.vjp``. Its values are then JAX's tracers, which know the
-concrete value underneath: ``bool`` and ``int`` of a condition work as they do in ``jax.grad`` of plain
-Python, so loops and branches are run as always, and nested gradients need nothing more. Functions with
-derivative rules become ``jax.custom_jvp`` and ``jax.custom_vjp`` functions only there; elsewhere their rules
-do not matter.
 """
 
 from __future__ import annotations
@@ -28,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stategraph import _jax
+from stategraph.backends import reference_derivatives
 from stategraph.backends.checks import CheckFailure, failure_of, run_check
 from stategraph.backends.events.generic import MEANINGS
 from stategraph.backends.params import decode
@@ -36,10 +31,10 @@ from stategraph.backends.reference_shards import run_shards
 from stategraph.backends.reference_values import (
     ExecutionError,
     Leaves,
+    Store,
     as_array,
     constant,
     fit,
-    no_tangent,
     nothing_stacked,
     select_going,
     strong,
@@ -51,7 +46,6 @@ from stategraph.ir.event_ops import EVENT_OPS
 from stategraph.ir.printer import Printer
 from stategraph.ir.types import KeyType
 
-Store = dict[str, Leaves]
 Host = Callable[[Op, Sequence[Any], dict[str, Any]], Sequence[Any]]
 """Performs a ``host.*`` op: (op, operands, parameters) -> results."""
 
@@ -143,11 +137,6 @@ def evaluate(op: Op) -> list[np.ndarray] | None:
         ]
     except Exception:
         return None
-
-
-def state_paths(op: Op) -> list[str]:
-    """The States that an ``xform.grad`` differentiates with respect to."""
-    return [str(getattr(symbol, "path", symbol)) for symbol in op.attributes.get("states", ())]
 
 
 # ----------------------------------------------------------------------------------------------- the machine
@@ -326,187 +315,6 @@ class _Machine:
     def call(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
         return self.region(op.regions[0], operands)
 
-    # --------------------------------------------------------------------------------------------- gradients
-
-    def grad(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
-        """The value, its companions, the gradients; State is written as if the body had run once."""
-        paths = state_paths(op)
-        order = list(self.store)
-
-        def body(arguments: Sequence[Any], leaves: Sequence[Leaves]) -> tuple[Any, Any]:
-            store = {**self.store, **dict(zip(paths, leaves, strict=True))}
-            machine = attrs.evolve(self, frame=self.frame.new_child(), store=store, differentiating=True)
-            value, *others = machine.region(op.regions[0], arguments)
-            return value, (others, machine.store)
-
-        wanted = [self.store[path] for path in paths]
-        value, pullback, (others, store) = jax.vjp(body, list(operands), wanted, has_aux=True)
-        gradients, state_gradients = pullback(jnp.ones_like(value))
-        self.store.clear()
-        self.store.update(
-            {path: store[path] for path in [*order, *(path for path in store if path not in order)]}
-        )
-        return [value, *others, *gradients, *(leaf for leaves in state_gradients for leaf in leaves)]
-
-    def product(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
-        """``jvp`` and ``vjp``: the body's results, then tangents or gradients, lane by lane."""
-        (region,) = op.regions
-        seeds, arguments = operands[: -len(region.args) or None], operands[len(operands) - len(region.args) :]
-        paths = state_paths(op)
-        sizes = [len(self.store[path]) for path in paths]
-        flat = [*arguments, *(leaf for path in paths for leaf in self.store[path])]
-        active = [i for i, x in enumerate(flat) if _jax.has_tangent(_jax.typeof(x))]
-        out_active = _active(region.yielded[: op.attributes["outputs"]])
-
-        def body(*moving: Any) -> tuple[Any, Any]:
-            full = list(flat)
-            for i, x in zip(active, moving, strict=True):
-                full[i] = x
-            rest = iter(full[len(arguments) :])
-            leaves = {
-                path: tuple(next(rest) for _ in range(size)) for path, size in zip(paths, sizes, strict=True)
-            }
-            machine = attrs.evolve(
-                self, frame=self.frame.new_child(), store={**self.store, **leaves}, differentiating=True
-            )
-            values = machine.region(region, full[: len(arguments)])
-            return [values[i] for i in out_active], (values, machine.store)
-
-        primals = [flat[i] for i in active]
-        if op.name == "xform.jvp":
-            _, linear, (values, store) = jax.linearize(body, *primals, has_aux=True)
-        else:
-            outputs, pull, (values, store) = jax.vjp(body, *primals, has_aux=True)
-
-            def linear(*cotangents: Any) -> Any:
-                return pull(_jax.cast_like(cotangents, outputs))
-
-        self.store.update(store)
-        lanes = op.attributes["lanes"]
-        if lanes is None:
-            return [*values, *linear(*seeds)]
-        found = [linear(*(seed[lane] for seed in seeds)) for lane in range(lanes)]
-        if not found:
-            return [*values, *(nothing_stacked(result.type) for result in op.results[len(values) :])]
-        return [*values, *(jnp.stack(column) for column in zip(*found, strict=True))]
-
-    def custom_jvp(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
-        if "recursive" in op.attributes:
-            return self.enclosing_rule(op, operands)
-        if not self.differentiating:
-            return self.call(op, operands)
-        call, jvp = op.regions
-        machine = attrs.evolve(self)
-        active, out_active = _active(op.operands), _active(op.results)
-        count = len(op.results)
-
-        @jax.custom_jvp
-        def function(context: _Context, args: Sequence[Any]) -> tuple[list[Any], Store]:
-            return machine.isolated(call, context, args)
-
-        @function.defjvp
-        def rule(primals: Any, tangents: Any) -> Any:
-            context, args = primals
-            given = [tangents[1][i] for i in active]
-            flat, _ = machine.isolated(jvp, context, [*args, *given], function)
-            moved = iter(flat[count:])
-            out = [next(moved) if i in out_active else no_tangent(flat[i]) for i in range(count)]
-            return (flat[:count], context[1]), (out, tangents[0][1])
-
-        return self.with_rule(function, op, operands)
-
-    def custom_vjp(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
-        if "recursive" in op.attributes:
-            return self.enclosing_rule(op, operands)
-        if not self.differentiating:
-            return self.call(op, operands)
-        call, forward, backward = op.regions
-        machine = attrs.evolve(self)
-        active, out_active = _active(op.operands), _active(op.results)
-        count = len(op.results)
-
-        @jax.custom_vjp
-        def function(context: _Context, args: Sequence[Any]) -> tuple[list[Any], Store]:
-            return machine.isolated(call, context, args)
-
-        def fwd(context: _Context, args: Sequence[Any]) -> Any:
-            flat, _ = machine.isolated(forward, context, args, function)
-            return (flat[:count], context[1]), (context, flat[count:])
-
-        def bwd(kept: Any, cotangents: Any) -> Any:
-            context, residuals = kept
-            given = [cotangents[0][i] for i in out_active]
-            moved = iter(machine.isolated(backward, context, [*residuals, *given], function)[0])
-            return (None, cotangents[1]), [
-                next(moved) if i in active else None for i in range(len(op.operands))
-            ]
-
-        function.defvjp(fwd, bwd)
-        return self.with_rule(function, op, operands)
-
-    def with_rule(self, function: Callable[..., Any], op: Op, operands: Sequence[Any]) -> Sequence[Any]:
-        """Call a function that has a rule. What it captures, State included, goes in and out explicitly.
-
-        Under its rule the function itself does not run: State that it would have written stays as it was.
-        """
-        results: list[Any]
-        results, store = function(self.context(op), list(operands))
-        self.store.update(store)
-        return results
-
-    def context(self, op: Op) -> _Context:
-        """What the regions of ``op`` use from outside: values, and State."""
-        inside = [value for region in op.regions for value in _defined(region)]
-        taken = dict.fromkeys(v for inner in op.walk() for v in inner.operands if not isinstance(v, Constant))
-        symbols = dict.fromkeys(inner.symbol for inner in op.walk("state.read", "state.write"))
-        captured = {value: self.frame[value] for value in taken if value not in set(inside)}
-        return _Captured(list(captured.values()), tuple(captured)), {
-            path: self.store[path] for path in symbols if path in self.store
-        }
-
-    def isolated(
-        self, region: Region, context: _Context, args: Sequence[Any], rule: Callable[..., Any] | None = None
-    ) -> tuple[list[Any], Store]:
-        """Run a region that sees nothing but its context and its arguments; ``rule`` is the function whose
-        rule it is."""
-        captured, store = context
-        rules = (
-            self.rules if rule is None else (*self.rules, lambda operands: rule(context, list(operands))[0])
-        )
-        frame = ChainMap(dict(zip(captured.values, captured.arrays, strict=True)))
-        machine = attrs.evolve(self, frame=frame, store=dict(store), rules=rules)
-        return machine.region(region, args), {path: machine.store[path] for path in store}
-
-    def enclosing_rule(self, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
-        """A rule that calls the function it belongs to."""
-        if not self.differentiating or not self.rules:
-            return self.call(op, operands)
-        results: Sequence[Any] = self.rules[-op.attributes["recursive"]](operands)
-        return results
-
-
-@jax.tree_util.register_pytree_node_class
-class _Captured:
-    """Arrays, and the values of the program that they are."""
-
-    def __init__(self, arrays: Sequence[Any], values: tuple[Value, ...]) -> None:
-        self.arrays = arrays
-        self.values = values
-
-    def tree_flatten(self) -> tuple[Sequence[Any], tuple[Value, ...]]:
-        return self.arrays, self.values
-
-    @classmethod
-    def tree_unflatten(cls, values: tuple[Value, ...], arrays: Sequence[Any]) -> _Captured:
-        return cls(list(arrays), values)
-
-    def __len__(self) -> int:
-        return len(self.arrays)
-
-
-_Context = tuple[_Captured, Store]
-"""What a function with a derivative rule uses from outside."""
-
 
 def _event(machine: _Machine, op: Op, operands: Sequence[Any]) -> Sequence[Any]:
     """The dense meaning: every synapse is used, whatever is active."""
@@ -522,15 +330,15 @@ _HANDLERS: dict[str, Callable[[_Machine, Op, list[Any]], Sequence[Any]]] = {
     "flow.while": _Machine.while_,
     "flow.cond": _Machine.cond,
     "flow.call": _Machine.call,
-    "flow.custom_jvp": _Machine.custom_jvp,
-    "flow.custom_vjp": _Machine.custom_vjp,
+    "flow.custom_jvp": reference_derivatives.custom_jvp,
+    "flow.custom_vjp": reference_derivatives.custom_vjp,
     "xform.remat": _Machine.call,
     "native.kernel": _Machine.call,
-    "xform.grad": _Machine.grad,
+    "xform.grad": reference_derivatives.grad,
     "xform.vmap": run_lanes,
     "xform.shard_map": run_shards,
-    "xform.jvp": _Machine.product,
-    "xform.vjp": _Machine.product,
+    "xform.jvp": reference_derivatives.product,
+    "xform.vjp": reference_derivatives.product,
     **{name: _event for name in EVENT_OPS},
 }
 
@@ -562,18 +370,6 @@ def _entry(program: Program, path: str, leaves: Leaves | None) -> Leaves:
 
 def _named(inputs: Sequence[Any], program: Program) -> Iterator[tuple[Any, Value, str]]:
     return zip(inputs, program.body.args, program.argument_names, strict=True)
-
-
-def _active(values: Sequence[Value]) -> list[int]:
-    return [i for i, value in enumerate(values) if _jax.has_tangent(_jax.aval_of(value.type))]
-
-
-def _defined(region: Region) -> Iterator[Value]:
-    yield from region.args
-    for op in region.walk():
-        yield from op.results
-        for nested in op.regions:
-            yield from nested.args
 
 
 def _text(op: Op, program: Program | None) -> str:

@@ -26,8 +26,8 @@ import numpy as np
 from stategraph import _jax
 from stategraph.backends import reference
 from stategraph.backends.checks import CheckFailure
-from stategraph.backends.reference import Store, TooManyTrips
-from stategraph.backends.reference_values import ExecutionError, impl_name, weaken
+from stategraph.backends.reference import TooManyTrips
+from stategraph.backends.reference_values import ExecutionError, Store, impl_name, weaken
 from stategraph.errors import StateGraphError
 from stategraph.ir.core import Op, Program, Value
 from stategraph.ir.types import KeyType, TensorType, Type, numpy_dtype

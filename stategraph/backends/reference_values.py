@@ -21,6 +21,8 @@ from stategraph.ir.types import KeyType, TensorType, Type
 
 Leaves = tuple[Any, ...]
 """The arrays of a State, in order."""
+Store = dict[str, Leaves]
+"""State by path."""
 
 
 class ExecutionError(StateGraphError):

@@ -2,13 +2,11 @@
 a model again.
 """
 
+from stategraph.graph.contexts import merge_context, split_context
 from stategraph.graph.convert import (
-    RefMap,
     clone,
     flatten,
     graphdef,
-    merge_context,
-    split_context,
     treefy_merge,
     treefy_split,
     treefy_states,
@@ -19,6 +17,7 @@ from stategraph.graph.edit import pop_states, update_states
 from stategraph.graph.filters import to_predicate
 from stategraph.graph.kinds import register_graph_node_type
 from stategraph.graph.node import Node
+from stategraph.graph.references import RefMap
 from stategraph.graph.show import show_values
 from stategraph.graph.trees import NodeStates, Static, graph_to_tree, tree_to_graph
 from stategraph.graph.walk import iter_children, iter_leaf, iter_node, nodes, states

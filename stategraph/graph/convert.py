@@ -2,13 +2,11 @@
 putting it together again.
 
 ``treefy_split`` and ``treefy_merge`` are what programs on plain JAX use; ``flatten`` and ``unflatten`` are
-the same for one mapping; ``split_context``
-and ``merge_context`` do several models that share Nodes or States.
+the same for one mapping.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
@@ -50,6 +48,7 @@ from stategraph.graph.kinds import (
     registered,
 )
 from stategraph.graph.node import Node, saw_structure
+from stategraph.graph.references import RefMap
 from stategraph.recording import LOCAL
 from stategraph.state import State
 from stategraph.typing import Filter, PathParts
@@ -57,44 +56,6 @@ from stategraph.util.mapping import FlattedDict, NestedDict, iter_entries, split
 from stategraph.util.treefy import TreefyState, treefy
 
 Found = list[tuple[PathParts, State[Any]]]
-
-
-class RefMap(MutableMapping[Any, Any]):
-    """A mapping whose keys are objects themselves, not what they equal.
-
-    Example:
-
-    >>> import stategraph as sg
-    >>> a, b = [1], [1]
-    >>> refs = sg.graph.RefMap([(a, "a")])
-    >>> a in refs, b in refs
-    (True, False)
-    """
-
-    def __init__(self, mapping: Mapping[Any, Any] | Iterable[tuple[Any, Any]] = ()) -> None:
-        self._items: dict[int, tuple[Any, Any]] = {}
-        self.update(mapping)
-
-    def __getitem__(self, key: Any) -> Any:
-        return self._items[id(key)][1]
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self._items[id(key)] = (key, value)
-
-    def __delitem__(self, key: Any) -> None:
-        del self._items[id(key)]
-
-    def __contains__(self, key: object) -> bool:
-        return id(key) in self._items
-
-    def __iter__(self) -> Iterator[Any]:
-        return (key for key, _ in self._items.values())
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __repr__(self) -> str:
-        return f"RefMap({[(type(key).__name__, value) for key, value in self._items.values()]})"
 
 
 # --------------------------------------------------------------------------------------------- taking apart
@@ -419,10 +380,10 @@ def treefy_split(node: Any, *filters: Filter) -> Any:
     Array(2., dtype=float32)
     """
     definition, found = take_apart(node, RefMap())
-    return (definition, *_grouped(found, filters))
+    return (definition, *grouped(found, filters))
 
 
-def _grouped(found: Found, filters: tuple[Filter, ...]) -> list[NestedDict]:
+def grouped(found: Found, filters: tuple[Filter, ...]) -> list[NestedDict]:
     if not filters:
         return [NestedDict.from_flat({path: treefy(state) for path, state in found})]
     groups = split_entries(FlattedDict(found), filters, exhaustive=True)
@@ -438,10 +399,10 @@ def treefy_merge(graphdef: NodeDef | NodeRef, *state_mappings: Mapping[Any, Any]
     Raises:
       ValueError: when a State has no value, or a value no State.
     """
-    return put_together(graphdef, _merged(graphdef, state_mappings), {}, {})
+    return put_together(graphdef, merged(graphdef, state_mappings), {}, {})
 
 
-def _merged(definition: NodeDef | NodeRef, mappings: Iterable[Mapping[Any, Any]]) -> Mapping[Any, Any]:
+def merged(definition: NodeDef | NodeRef, mappings: Iterable[Mapping[Any, Any]]) -> Mapping[Any, Any]:
     given = [as_mapping(one) for one in mappings]
     if len(given) == 1:
         return given[0]
@@ -491,76 +452,3 @@ def clone(node: Any) -> Any:
     copies = FlattedDict((path, state.copy()) for path, state in found)
     arrays = [array.copy() if isinstance(array, np.ndarray) else array for array in definition.arrays]
     return put_together(NodeDef(definition.table, arrays), copies, {}, {})
-
-
-# ------------------------------------------------------------------------------------------------- contexts
-
-
-class SplitContext:
-    """Takes apart several models that may share Nodes and States; see ``split_context``."""
-
-    def __init__(self) -> None:
-        self.ref_index = RefMap()
-
-    def treefy_split(self, node: Any, *filters: Filter) -> Any:
-        """Like ``stategraph.graph.treefy_split``; what an earlier split of this context holds is referred
-        to, not repeated.
-        """
-        definition, found = take_apart(node, self.ref_index)
-        return (definition, *_grouped(found, filters))
-
-    def flatten(self, node: Any) -> tuple[NodeDef | NodeRef, NestedDict]:
-        """Like ``stategraph.graph.flatten``; what an earlier one of this context holds is referred to, not
-        repeated.
-        """
-        return flatten(node, self.ref_index)
-
-
-class MergeContext:
-    """Puts together several models that may share Nodes and States; see ``merge_context``."""
-
-    def __init__(self) -> None:
-        self.index_ref: dict[int, Any] = {}
-
-    def treefy_merge(self, graphdef: NodeDef | NodeRef, *state_mappings: Mapping[Any, Any]) -> Any:
-        """Like ``stategraph.graph.treefy_merge``; what was made before in this context is used again."""
-        return put_together(graphdef, _merged(graphdef, state_mappings), self.index_ref, {})
-
-    def unflatten(self, graphdef: NodeDef | NodeRef, state_mapping: Mapping[Any, Any]) -> Any:
-        """Like ``stategraph.graph.unflatten``; what was made before in this context is used again."""
-        return unflatten(graphdef, state_mapping, self.index_ref)
-
-
-@contextlib.contextmanager
-def split_context() -> Iterator[SplitContext]:
-    """Take apart several models, such that what they share stays shared.
-
-    Example:
-
-    >>> import stategraph as sg
-    >>> class Net(sg.graph.Node):
-    ...     def __init__(self, weight):
-    ...         self.weight = weight
-    >>> shared = sg.ParamState(1.0)
-    >>> with sg.graph.split_context() as context:
-    ...     first, second = context.treefy_split(Net(shared)), context.treefy_split(Net(shared))
-    >>> with sg.graph.merge_context() as context:
-    ...     one, two = context.treefy_merge(*first), context.treefy_merge(*second)
-    >>> one.weight is two.weight
-    True
-    """
-    context = SplitContext()
-    try:
-        yield context
-    finally:
-        context.ref_index.clear()
-
-
-@contextlib.contextmanager
-def merge_context() -> Iterator[MergeContext]:
-    """Put together several models that were taken apart in one ``split_context``, in the same order."""
-    context = MergeContext()
-    try:
-        yield context
-    finally:
-        context.index_ref.clear()

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from stategraph.errors import describe
-from stategraph.graph.convert import MergeContext, SplitContext
+from stategraph.graph.contexts import MergeContext, SplitContext
 from stategraph.graph.definition import NodeDef, NodeRef
 from stategraph.graph.kinds import is_node
 from stategraph.graph.walk import states
