@@ -1,7 +1,8 @@
 """A NIR graph as a module: its nodes in the order of a step, and its edges.
 
 A step goes through the nodes once, each with the sum of what arrives. An edge that closes a cycle is *delayed*: it brings
-the output of the step before, which a State holds. A ``Delay`` of at least one step breaks a cycle by itself: it gives its
+the output of the step before, which a State holds; in the first step that is what the node gives when its neurons are as they
+begin and nothing arrived yet, such as the bias of an ``Affine``. A ``Delay`` of at least one step breaks a cycle by itself: it gives its
 output first, and takes its input at the end of the step.
 
 Which edges are delayed is a choice where several could be. Without one, it is those that lead from a node of a cycle to one
@@ -31,6 +32,7 @@ class Input(NIRModule):
     """Where a graph is given what it is called with."""
 
     KIND = "Input"
+    RESTS = True
 
     def __init__(self, node: str, shape: tuple[int, ...]) -> None:
         super().__init__(node, shape, shape)
@@ -44,6 +46,7 @@ class Output(Input):
     """What a graph gives."""
 
     KIND = "Output"
+    RESTS = False
 
 
 def closing(names: Iterable[str], inputs: Iterable[str], edges: list[Edge]) -> tuple[Edge, ...]:
@@ -98,6 +101,7 @@ class Graph(NIRModule):
     """
 
     KIND = "NIRGraph"
+    RESTS = True
 
     def __init__(
         self,
@@ -123,6 +127,25 @@ class Graph(NIRModule):
     def _remembered(self) -> list[str]:
         return list(dict.fromkeys(a for a, _ in self.delayed_edges))
 
+    def at_rest(self) -> jax.Array:
+        """What it gives before the first step, without a batch."""
+        return self._at_rest(self.outputs[0], {})
+
+    def _at_rest(self, name: str, found: dict[str, jax.Array]) -> jax.Array:
+        """What a node gives before the first step; what others give is kept in ``found``."""
+        module = self.parts[name]
+        if name not in found:
+            found[name] = module.at_rest()
+            if not module.RESTS:
+                parts = [self._at_rest(a, found) for a, b in self.edges if b == name]
+                found[name] = module.update(sum(parts[1:], start=parts[0]))
+        return found[name]
+
+    def _beginning(self, name: str, batch: tuple[int, ...]) -> jax.Array:
+        """What a delayed edge brings in the first step."""
+        shape = (*batch, *self.parts[name].shape_out)
+        return jnp.broadcast_to(self._at_rest(name, {}), shape).astype(environ.dftype())
+
     def init_state(self, batch_size: int | None = None) -> None:
         """Make the State of delayed edges; ``stategraph.nn.init_all_states`` makes that of the nodes as well.
 
@@ -132,7 +155,7 @@ class Graph(NIRModule):
         batch = () if batch_size is None else (batch_size,)
         self.previous = {
             name: ShortTermState(
-                jnp.zeros((*batch, *self.parts[name].shape_out), environ.dftype()),
+                self._beginning(name, batch),
                 attributes={
                     "nir": "edge",
                     "delay_steps": 1,
@@ -143,11 +166,12 @@ class Graph(NIRModule):
         }
 
     def reset_state(self, batch_size: int | None = None) -> None:
-        """Put the State of delayed edges back to zeros."""
+        """Put the State of delayed edges back to where ``init_state`` left it."""
         for name, state in self.previous.items():
-            shape = self.parts[name].shape_out
-            kept = state.shape[: len(state.shape) - len(shape)]
-            state.value = jnp.zeros((*(kept if batch_size is None else (batch_size,)), *shape), state.dtype)
+            kept = state.shape[: len(state.shape) - len(self.parts[name].shape_out)]
+            state.value = self._beginning(name, kept if batch_size is None else (batch_size,)).astype(
+                state.dtype
+            )
 
     # ------------------------------------------------------------------------------------------------------- step
 

@@ -201,6 +201,7 @@ class Delay(NIRModule):
     """
 
     KIND = "Delay"
+    RESTS = True
 
     history: DelayState[Any]
     place: ShortTermState[jax.Array]

@@ -33,12 +33,18 @@ class NIRModule(Module):
 
     KIND: ClassVar[str] = ""
     """The class of the node in NIR."""
+    RESTS: ClassVar[bool] = False
+    """Whether its output before the first step is ``at_rest()``, not that of ``update`` for what its inputs give then."""
 
     def __init__(self, node: str, shape_in: tuple[int, ...], shape_out: tuple[int, ...]) -> None:
         super().__init__(node)
         self.node = node
         self.shape_in = self.in_size = shape_in
         self.shape_out = self.out_size = shape_out
+
+    def at_rest(self) -> jax.Array:
+        """What it gives before the first step, without a batch."""
+        return jnp.zeros(self.shape_out, environ.dftype())
 
     def checked(self, x: Any) -> jax.Array:
         """An input, which has to end with ``shape_in``."""
@@ -65,6 +71,7 @@ class NIRNeuron(NIRModule):
 
     STATES: ClassVar[tuple[str, ...]] = ("v",)
     SPIKES: ClassVar[bool] = False
+    RESTS = True
 
     v: HiddenState[Any]
 
@@ -120,6 +127,9 @@ class NIRNeuron(NIRModule):
         """What a State holds at first: the potential is at ``v_leak``, all else is 0."""
         value = self.arrays.get("v_leak", 0.0) if name == "v" else 0.0
         return jnp.broadcast_to(jnp.asarray(value, environ.dftype()), (*batch, *self.shape_in))
+
+    def at_rest(self) -> jax.Array:
+        return super().at_rest() if self.SPIKES else self._first("v", ())
 
     def init_state(self, batch_size: int | None = None) -> None:
         """Make the State, with a batch axis of the length ``batch_size`` if that is not None."""

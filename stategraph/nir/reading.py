@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -32,9 +33,29 @@ def read(path: str | os.PathLike[str], **options: Any) -> Graph:
       **options: those of ``from_nir``.
 
     Raises:
-      NIRError: for a graph that cannot become a module as it is.
+      NIRError: for a file that is none, and a graph that cannot become a module as it is.
+      OSError: for a file that cannot be opened.
     """
-    return from_nir(package("stategraph.nir.read").read(os.fspath(path), type_check=False), **options)
+    library = package("stategraph.nir.read")
+    try:
+        graph = library.read(os.fspath(path), type_check=False)
+    except OSError as error:
+        if error.errno is not None:  # h5py raises OSErrors of its own for files that are no HDF5
+            raise
+        raise _unreadable(path, error) from error
+    except Exception as error:
+        raise _unreadable(path, error) from error
+    return from_nir(graph, **options)
+
+
+def _unreadable(path: str | os.PathLike[str], error: Exception) -> NIRError:
+    return NIRError(
+        describe(
+            f"{os.fspath(path)!r} is not a NIR file.",
+            why=f"the package nir cannot read it: {type(error).__name__}: {error}",
+            fix="write it again with nir.write(path, graph); a write that failed leaves half a file",
+        )
+    )
 
 
 def from_nir(
@@ -45,6 +66,7 @@ def from_nir(
     reset: str | None = None,
     spikes: str | None = None,
     delayed_edges: Iterable[Edge] | None = None,
+    batch_axes: int = 0,
     spk_fun: Spike = ReluGrad(),  # noqa: B008 -- immutable
 ) -> Graph:
     """The module for a NIR graph. What is not said here is what the graph's metadata records, if ``to_nir`` wrote it.
@@ -57,6 +79,8 @@ def from_nir(
       spikes: ``"above"`` the threshold (default), or also ``"at"`` it.
       delayed_edges: which edges bring the output of the step before: any, but at least one in each cycle; see ``stategraph.nir.graph``
         for those that do when nobody says.
+      batch_axes: how many axes at the front of the shapes of ``Input`` and ``Output`` nodes belong to a batch or to time. Tools that
+        export a network by running it on sample data may write these axes.
       spk_fun: what makes spikes of the distance from the threshold: a surrogate.
 
     Returns:
@@ -88,7 +112,21 @@ def from_nir(
     said = {name: value for name, value in named.items() if value is not None}
     choices = chosen(graph.metadata, Choices(**said), said)  # type: ignore[arg-type]
     edges = None if delayed_edges is None else tuple((str(a), str(b)) for a, b in delayed_edges)
-    return _Reader(said, spk_fun).graph(graph, choices, "graph", edges)
+    ends = (
+        {name: _without_axes(node, batch_axes) for name, node in graph.nodes.items()} if batch_axes else None
+    )
+    return _Reader(said, spk_fun).graph(graph, choices, "graph", edges, ends)
+
+
+def _without_axes(node: Any, axes: int) -> Any:
+    """An ``Input`` or ``Output`` node without its first axes; others as they are."""
+    if type(node).__name__ not in ("Input", "Output"):
+        return node
+    new = copy.copy(node)
+    for kind in ("input_type", "output_type"):
+        types = getattr(node, kind) or {}
+        setattr(new, kind, {key: None if shape is None else shape[axes:] for key, shape in types.items()})
+    return new
 
 
 class _Reader:
@@ -100,13 +138,21 @@ class _Reader:
 
     # ------------------------------------------------------------------------------------------------------ graphs
 
-    def graph(self, graph: Any, choices: Choices, label: str, delayed: tuple[Edge, ...] | None) -> Graph:
-        names = list(graph.nodes)
+    def graph(
+        self,
+        graph: Any,
+        choices: Choices,
+        label: str,
+        delayed: tuple[Edge, ...] | None,
+        given: Mapping[str, Any] | None = None,
+    ) -> Graph:
+        given = graph.nodes if given is None else given
+        names = list(given)
         edges = _edges(graph, label)
-        kinds = {name: type(node).__name__ for name, node in graph.nodes.items()}
+        kinds = {name: type(node).__name__ for name, node in given.items()}
         inputs = [name for name in names if kinds[name] == "Input"]
         _check_ends(label, kinds, edges)
-        late = [name for name in names if kinds[name] == "Delay" and _is_late(graph.nodes[name], choices)]
+        late = [name for name in names if kinds[name] == "Delay" and _is_late(given[name], choices)]
         direct = [(a, b) for a, b in edges if b not in late]
         if delayed is None:
             text = recorded(graph.metadata).get("delayed_edges")
@@ -129,7 +175,7 @@ class _Reader:
                         why="what arrives is added",
                     )
                 )
-            nodes[name] = self.node(name, graph.nodes[name], choices, next(iter(arriving), None))
+            nodes[name] = self.node(name, given[name], choices, next(iter(arriving), None))
         _check_shapes(nodes, edges)
         return Graph({name: nodes[name] for name in names}, edges, order, delayed, choices.dt, label)
 
@@ -162,20 +208,26 @@ class _Reader:
         own = chosen(node.metadata, choices, self.said)
         if make is not None:
             return make(name, node, own, shape, self.spk_fun)
-        parameters = {field: np.asarray(getattr(node, field)) for field in _arrays(node)}
-        shapes = {value.shape for value in parameters.values()}
-        if len(shapes) > 1:
-            raise NIRError(
-                f"the parameters of the node {name!r} have the shapes {sorted(shapes)}; they have to be equal"
-            )
-        return NEURONS[kind](name, parameters, own, self.spk_fun)
+        return NEURONS[kind](name, _parameters(name, node, shape), own, self.spk_fun)
 
 
 _COMMON = {"input_type", "output_type", "metadata"}
 
 
-def _arrays(node: Any) -> list[str]:
-    return [field.name for field in fields(node) if field.name not in _COMMON]
+def _parameters(name: str, node: Any, arriving: tuple[int, ...] | None) -> dict[str, np.ndarray]:
+    """The arrays of a node that works element by element. Those without an axis are one number for all elements."""
+    found = {
+        field.name: np.asarray(getattr(node, field.name))
+        for field in fields(node)
+        if field.name not in _COMMON
+    }
+    shapes = {value.shape for value in found.values() if value.ndim}
+    if len(shapes) > 1:
+        raise NIRError(
+            f"the parameters of the node {name!r} have the shapes {sorted(shapes)}; they have to be equal"
+        )
+    shape = next(iter(shapes)) if shapes else _shape(name, None, arriving)
+    return {field: np.broadcast_to(value, shape) for field, value in found.items()}
 
 
 _KNOWN: dict[str, set[str]] = {
@@ -258,16 +310,21 @@ def _is_late(node: Any, choices: Choices) -> bool:
 
 def _check_shapes(nodes: Mapping[str, NIRModule], edges: tuple[Edge, ...]) -> None:
     for a, b in edges:
-        if nodes[a].shape_out != nodes[b].shape_in:
-            raise NIRError(
-                describe(
-                    f"The node {a!r} gives {nodes[a].shape_out}, and {b!r} takes {nodes[b].shape_in}.",
-                    why="stategraph.nir repeats or reshapes nothing by itself",
-                    fix=f"write the parameters of {b!r} in the shape {nodes[a].shape_out}"
-                    if nodes[b].KIND in NEURONS
-                    else "",
-                )
+        gives, takes = nodes[a].shape_out, nodes[b].shape_in
+        if gives == takes:
+            continue
+        fix = f"write the parameters of {b!r} in the shape {gives}" if nodes[b].KIND in NEURONS else ""
+        for end, long, short in ((a, gives, takes), (b, takes, gives)):
+            axes = len(long) - len(short)
+            if nodes[end].KIND in ("Input", "Output") and axes > 0 and long[axes:] == short:
+                fix = f"stategraph.nir.from_nir(graph, batch_axes={axes}, ...), if {long[:axes]} are axes of a batch or of time"
+        raise NIRError(
+            describe(
+                f"The node {a!r} gives {gives}, and {b!r} takes {takes}.",
+                why="stategraph.nir repeats or reshapes nothing by itself",
+                fix=fix,
             )
+        )
 
 
 # ------------------------------------------------------------------------------------------------------------- makers
@@ -282,7 +339,7 @@ def _shape(name: str, value: Any, arriving: tuple[int, ...] | None) -> tuple[int
             describe(
                 f"The shape of the input of the node {name!r} is not known.",
                 why="the graph does not say it, and what arrives comes from a step before",
-                fix="give the node its input_type (or input_shape)",
+                fix="give the node its input_type (or input_shape), or parameters of that shape",
             )
         )
     return arriving
@@ -346,14 +403,16 @@ _MAKERS: dict[str, _Maker] = {
     "Output": _output,
     "Linear": lambda name, node, *_: Linear(name, np.asarray(node.weight)),
     "Affine": lambda name, node, *_: Affine(name, np.asarray(node.weight), np.asarray(node.bias)),
-    "Scale": lambda name, node, *_: Scale(name, np.asarray(node.scale)),
+    "Scale": lambda name, node, choices, shape, _: Scale(name, **_parameters(name, node, shape)),
     "Conv1d": _convolution,
     "Conv2d": _convolution,
     "SumPool2d": _pool,
     "AvgPool2d": _pool,
     "Flatten": _flatten,
-    "Delay": lambda name, node, choices, *_: Delay(name, np.asarray(node.delay), choices),
-    "Threshold": lambda name, node, choices, _, spk_fun: Threshold(
-        name, np.asarray(node.threshold), choices, spk_fun
+    "Delay": lambda name, node, choices, shape, _: Delay(
+        name, choices=choices, **_parameters(name, node, shape)
+    ),
+    "Threshold": lambda name, node, choices, shape, spk_fun: Threshold(
+        name, choices=choices, spk_fun=spk_fun, **_parameters(name, node, shape)
     ),
 }

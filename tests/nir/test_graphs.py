@@ -67,10 +67,125 @@ def test_a_recurrent_graph_is_a_loop_with_a_delay_of_one_step():
 
 def test_any_edge_can_be_delayed():
     direct, late = (
-        made(nir.NIRGraph.from_list(nir.Affine(W_IN, ONE), lif()), dt=DT, delayed_edges=edges)
-        for edges in ([], [("affine", "lif")])
+        made(nir.NIRGraph.from_list(nir.Linear(W_IN), lif()), dt=DT, delayed_edges=edges)
+        for edges in ([], [("linear", "lif")])
     )
     np.testing.assert_array_equal(run(late), np.concatenate([np.zeros((1, 4)), run(direct)[:-1]]))
+
+
+def with_bias():
+    """A recurrent layer as snnTorch exports it: the recurrent weights have a bias."""
+    nodes = {
+        "input": nir.Input(np.array([2])), "0": nir.Affine(W_IN, 0.1 * ONE), "1.lif": lif(),
+        "1.w_rec": nir.Affine(W_REC, 0.2 * ONE), "output": nir.Output(np.array([4])),
+    }  # fmt: skip
+    edges = [("1.lif", "1.w_rec"), ("1.w_rec", "1.lif"), ("input", "0"), ("0", "1.lif"), ("1.lif", "output")]
+    return nir.NIRGraph(nodes, edges)
+
+
+@pytest.mark.parametrize("delayed", [("1.w_rec", "1.lif"), ("1.lif", "1.w_rec")])
+def test_the_bias_of_recurrent_weights_is_there_from_the_first_step_on(delayed):
+    v, z, expected = np.zeros(4), np.zeros(4), []
+    for x in X.astype(float):
+        v = v + DT / 5e-3 * (W_IN @ x + 0.1 + W_REC @ z + 0.2 - v)
+        z = (v > 0.5).astype(float)
+        v = np.where(z > 0, 0.0, v)
+        expected.append(z)
+    net = made(with_bias(), dt=DT, integrator="euler", delayed_edges=[delayed])
+    np.testing.assert_array_equal(run(net), expected)
+    nn.reset_all_states(net)
+    np.testing.assert_array_equal(run(net), expected)
+    assert made(with_bias(), dt=DT).delayed_edges == (("1.w_rec", "1.lif"),)
+
+
+def test_a_delayed_edge_begins_with_what_a_node_gives_at_rest():
+    nodes = {
+        "in": nir.Input(np.array([4])), "li": nir.LI(5e-3 * ONE, ONE, 3 * ONE), "scale": nir.Scale(2 * ONE),
+        "late": nir.Delay(DT * ONE), "out": nir.Output(np.array([4])), "through": nir.Output(np.array([4])),
+    }  # fmt: skip
+    edges = [("in", "li"), ("li", "scale"), ("scale", "out"), ("scale", "late"), ("late", "through")]
+    net = made(nir.NIRGraph(nodes, edges), dt=DT, delayed_edges=[("scale", "out"), ("late", "through")])
+    found = net(np.zeros(4, "f"))
+    np.testing.assert_allclose(found["out"], 6 * ONE)
+    np.testing.assert_array_equal(found["through"], 0 * ONE)
+    batch = nn.init_all_states(net, batch_size=3)(np.zeros((3, 4), "f"))
+    np.testing.assert_allclose(batch["out"], np.full((3, 4), 6.0))
+
+
+def test_parameters_without_an_axis_are_the_same_for_all_elements():
+    one = np.float32(1.0)
+    number, vector = (
+        nir.NIRGraph(
+            {
+                "input": nir.Input(np.array([2])), "0": nir.Affine(W_IN, 0.1 * ONE),
+                "1": nir.LIF(tau=one * 5e-3 * size, r=one * size, v_leak=one * 0 * size, v_threshold=one * 0.5 * size),
+                "2": nir.Scale(one * 3 * size), "3": nir.Delay(one * 2 * DT * size), "4": nir.Threshold(one * 2 * size),
+                "output": nir.Output(np.array([4])),
+            },
+            [("input", "0"), ("0", "1"), ("1", "2"), ("2", "3"), ("3", "4"), ("4", "output")],
+            type_check=False,
+        )
+        for size in (np.float32(1.0), ONE)
+    )  # fmt: skip
+    expected = run(made(vector, dt=DT))
+    net = made(number, dt=DT)
+    assert 0 < expected.mean() < 1 and net.parts["1"].v.shape == (4,)
+    np.testing.assert_array_equal(run(net), expected)
+    np.testing.assert_array_equal(run(made(sg.nir.to_nir(net))), expected)
+
+
+def with_batch():
+    """A graph as Norse and sinabs export it: with the axes of the sample data."""
+    nodes = {
+        "input": nir.Input(np.array([80, 2])), "0": nir.Affine(W_IN, 0.1 * ONE), "1": lif(), "output": nir.Output(np.array([80, 4])),
+    }  # fmt: skip
+    return nir.NIRGraph(nodes, [("input", "0"), ("0", "1"), ("1", "output")], type_check=False)
+
+
+def test_the_axes_of_sample_data_can_be_left_out():
+    with pytest.raises(
+        NIRError, match=r"gives \(80, 2\), and '0' takes \(2,\)[\s\S]*batch_axes=1, \.\.\.\), if \(80,\) are"
+    ):
+        sg.nir.from_nir(with_batch(), dt=DT)
+    net = made(with_batch(), dt=DT, batch_axes=1)
+    np.testing.assert_array_equal(
+        run(net), run(made(nir.NIRGraph.from_list(nir.Affine(W_IN, 0.1 * ONE), lif()), dt=DT))
+    )
+    assert (net.shape_in, net.shape_out) == ((2,), (4,))
+
+
+def test_numbers_of_other_kinds_are_read_as_they_are_meant():
+    """As snnTorch exports a convolutional network: sizes are NumPy integers, tuples and plain numbers."""
+    nodes = {
+        "input": nir.Input(np.array([1, 6, 6])),
+        "0": nir.Conv2d(
+            (np.int64(6), np.int64(6)), RNG.normal(size=(2, 1, 3, 3)), (1, 1), (1, 1), (1, 1), 1, np.zeros(2)
+        ),
+        "1": nir.AvgPool2d(2, 2, (0, 0)),
+        "2": nir.Flatten({"input": np.array([2, 3, 3])}, 0, -1),
+        "output": nir.Output(np.array([18])),
+    }
+    edges = [("2", "output"), ("1", "2"), ("input", "0"), ("0", "1")]
+    image = RNG.normal(size=(1, 6, 6)).astype("f")
+    padded = np.pad(image[0], 1)
+    patches = np.array([[padded[i : i + 3, j : j + 3] for j in range(6)] for i in range(6)])
+    maps = np.einsum("ijkl,ckl->cij", patches, nodes["0"].weight[:, 0])
+    expected = maps.reshape(2, 3, 2, 3, 2).mean((2, 4)).reshape(-1)
+    net = sg.nir.from_nir(nir.NIRGraph(nodes, edges, type_check=False))
+    np.testing.assert_allclose(net(image), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_file_that_is_none_is_an_error_that_says_so(tmp_path):
+    (tmp_path / "text.nir").write_text("nothing")
+    with pytest.raises(NIRError, match=r"text.nir' is not a NIR file[\s\S]*why:"):
+        sg.nir.read(tmp_path / "text.nir")
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "half.nir", "w") as file:
+        file.create_group("node")
+    with pytest.raises(NIRError, match=r"half.nir' is not a NIR file[\s\S]*KeyError"):
+        sg.nir.read(tmp_path / "half.nir")
+    with pytest.raises(FileNotFoundError):
+        sg.nir.read(tmp_path / "none.nir")
 
 
 @pytest.mark.parametrize("late", [1, 3])
