@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from stategraph.errors import StateAccessError, describe
 from stategraph.event.connections import Connections, Sparse
 from stategraph.event.csr import CSR
 from stategraph.init import Initial, param
-from stategraph.nn.units import TIME, number, step
+from stategraph.nn.units import parameter, step
 from stategraph.state import DelayState, ShortTermState, State
 
 
@@ -51,6 +52,8 @@ class Delayed(Connections):
     [0. 1.]
     """
 
+    UNITS: ClassVar[Mapping[str, str]] = {"delay": "ms"}
+
     buffer: DelayState[Any]
     slot: ShortTermState[jax.Array]
     """The slot of the next call."""
@@ -67,7 +70,7 @@ class Delayed(Connections):
         super().__init__(connections.in_size or (), connections.out_size or (), name)
         csr = connections.connections
         self.connections = connections
-        self.steps = _steps(delay, csr.size)
+        self.steps = _steps(parameter(self, "delay", delay), csr.size)
         """The delay of each synapse in steps, ``(synapses,)``."""
         pre, post = csr.shape
         self.slots = int(self.steps.max(initial=0)) + 1
@@ -151,7 +154,7 @@ class Delayed(Connections):
 
 def _steps(delay: Initial, synapses: int) -> np.ndarray:
     """Delays in steps, rounded up; what is within rounding of a whole number is that."""
-    times = np.asarray(param(number(delay, TIME, "A delay"), (synapses,), allow_none=False), np.float64)
+    times = np.asarray(param(delay, (synapses,), allow_none=False), np.float64)
     steps = np.ceil(np.round(times / step(), 6)).astype(np.int64)
     if steps.min(initial=0) < 0:
         raise ValueError(f"a delay is not negative, but {times.min()} is")

@@ -18,6 +18,7 @@ from stategraph.init import Constant, Normal, Uniform
 from stategraph.nn.units import separated
 from stategraph.state import ParamState, State
 from stategraph.typing import Size
+from stategraph.units import quantity
 
 
 class JITConn(Connections):
@@ -109,13 +110,14 @@ class JITConn(Connections):
 
 def _law(weight: Any) -> tuple[str, Any]:
     """(name of the law, its parameters)."""
-    if isinstance(weight, Constant):
-        return "one", weight.value
-    if isinstance(weight, Normal):
-        return "normal", jnp.array([weight.mean, weight.scale], jnp.result_type(float))
-    if isinstance(weight, Uniform):
-        return "uniform", jnp.array([weight.min_val, weight.max_val - weight.min_val], jnp.result_type(float))
-    given = separated(weight)[0] if not isinstance(weight, State) else weight.value
+    given, unit = (weight.value, None) if isinstance(weight, State) else separated(weight)
+    if isinstance(given, Constant):
+        return "one", quantity(given.value, unit)
+    if isinstance(given, Normal):
+        return "normal", quantity(jnp.array([given.mean, given.scale], jnp.result_type(float)), unit)
+    if isinstance(given, Uniform):
+        law = jnp.array([given.min_val, given.max_val - given.min_val], jnp.result_type(float))
+        return "uniform", quantity(law, unit)
     if not callable(given) and np.shape(given) == ():
         return "one", weight
     raise ValueError(

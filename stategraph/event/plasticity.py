@@ -6,17 +6,18 @@ neuron's column, which the connectivity lists as well (``CSR.by_post``).
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stategraph import environ
 from stategraph.backends.events.change_primitive import csr_change
 from stategraph.errors import StateAccessError, describe
 from stategraph.event.connections import Sparse
 from stategraph.nn.module import Module
+from stategraph.nn.units import in_units_of, parameter, step
 from stategraph.state import HiddenState
 
 
@@ -43,7 +44,7 @@ class STDP(Module):
         what changes.
       tau_plus, tau_minus: the time constants of the traces of pre and of post spikes (ms).
       A_plus, A_minus: the largest changes by one pair, as shares of ``w_max - w_min``.
-      w_min, w_max: the bounds of the weights.
+      w_min, w_max: the bounds of the weights, in their unit if they have one.
       mu: how changes depend on the weight: 0 not at all, 1 linearly.
       name: a name for messages and listings.
 
@@ -65,6 +66,8 @@ class STDP(Module):
     >>> layer.weight.value.round(4)
     Array([0.5951], dtype=float32)
     """
+
+    UNITS: ClassVar[Mapping[str, str]] = {"tau_plus": "ms", "tau_minus": "ms"}
 
     x: HiddenState[Any]
     y: HiddenState[Any]
@@ -92,6 +95,9 @@ class STDP(Module):
                     fix="for example event.FixedProb(pre, post, 0.1, init.Constant(0.5))",
                 )
             )
+        tau_plus, tau_minus = parameter(self, "tau_plus", tau_plus), parameter(self, "tau_minus", tau_minus)
+        w_min = in_units_of(connections.weight, w_min, "w_min of STDP")
+        w_max = in_units_of(connections.weight, w_max, "w_max of STDP")
         for what, number in (
             ("tau_plus", tau_plus),
             ("tau_minus", tau_minus),
@@ -139,7 +145,7 @@ class STDP(Module):
                     fix="stategraph.nn.init_all_states(model) before the first step",
                 )
             )
-        weight, dt = self.connections.weight, environ.get_dt()
+        weight, dt = self.connections.weight, step()
         sent, received = self._spikes(pre, 0), self._spikes(post, 1)
         x = self.x.value * np.exp(-dt / self.tau_plus)
         y = self.y.value * np.exp(-dt / self.tau_minus)

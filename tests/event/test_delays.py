@@ -162,3 +162,14 @@ def test_what_arrives_is_in_the_unit_of_the_weight() -> None:
     arrived = connections(EVENTS[0])
     assert arrived.unit == u.mS
     np.testing.assert_allclose(arrived.mantissa, EVENTS[0] @ np.asarray(layer.todense()), rtol=1e-6)
+
+
+def test_delays_of_an_initialiser_have_its_unit() -> None:
+    u = pytest.importorskip("saiunit")
+    layer = event.FixedProb(PRE, POST, 0.5, 2.0, seed=0)
+    with sg.environ.context(dt=DT):
+        plain = event.Delayed(layer, init.Uniform(0.1, 3.0, seed=1))
+        measured = event.Delayed(layer, init.Uniform(100.0, 3000.0, seed=1, unit=u.us))
+        with pytest.raises(sg.errors.UnitError, match=r"Delayed\(delay=...\) is given a quantity in mV"):
+            event.Delayed(layer, init.Uniform(0.1, 1.0, unit=u.mV))
+    np.testing.assert_array_equal(measured.steps, plain.steps)

@@ -179,3 +179,18 @@ def test_a_weight_can_be_a_quantity() -> None:
     arrived = np.ones(SIZES[0], bool) @ connections("one", weight=0.5 * u.mS)
     assert arrived.unit == u.mS
     np.testing.assert_allclose(arrived.mantissa, np.ones(SIZES[0], bool) @ connections("one"))
+
+
+def test_a_law_of_weights_can_have_a_unit() -> None:
+    u = pytest.importorskip("saiunit")
+    sent = np.ones(SIZES[0], bool)
+    for plain, *measured in (
+        (init.Normal(2.0, 0.1), init.Normal(2.0, 0.1, unit=u.mS), init.Normal(2.0 * u.mS, 0.1 * u.mS)),
+        (init.Uniform(2.0, 3.0), init.Uniform(2.0, 3.0, unit=u.mS), init.Uniform(2.0 * u.mS, 3000.0 * u.uS)),
+        (init.Constant(2.0), init.Constant(2.0 * u.mS)),
+    ):
+        expected = sent @ connections("one", weight=plain)
+        for law in measured:
+            arrived = sent @ connections("one", weight=law)
+            assert arrived.unit == u.mS
+            np.testing.assert_allclose(arrived.mantissa, expected, rtol=1e-6)

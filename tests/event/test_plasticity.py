@@ -153,3 +153,28 @@ def test_traces_are_made_before_the_first_step() -> None:
     layer = event.FixedProb(PRE, POST, 0.4, init.Constant(0.5), seed=0)
     with pytest.raises(sg.errors.StateAccessError, match="no traces yet"):
         event.STDP(layer)(SENT[0], RECEIVED[0])
+
+
+def test_times_and_bounds_can_be_quantities() -> None:
+    u = pytest.importorskip("saiunit")
+
+    def learned(layer: Any, dt: Any, **options: Any) -> Any:
+        stdp = event.STDP(layer, **options)
+        nn.init_all_states(stdp)
+        with sg.environ.context(dt=dt):
+            sg.compile.for_loop(stdp, SENT, RECEIVED)
+        return layer.weight.value
+
+    options = {"A_plus": 0.1, "A_minus": 0.08}
+    plain = event.FixedProb(PRE, POST, 0.4, init.Constant(0.5), seed=0)
+    expected = learned(plain, DT, tau_plus=5.0, tau_minus=7.0, w_max=0.75, **options)
+    assert len(np.unique(expected)) > 5
+    for dt in (DT, DT * u.ms):
+        layer = event.FixedProb(PRE, POST, 0.4, init.Constant(0.5 * u.nS), seed=0)
+        bounds = {"w_min": 0.0 * u.nS, "w_max": 0.75e-3 * u.uS}
+        found = learned(layer, dt, tau_plus=5000.0 * u.us, tau_minus=7.0 * u.ms, **bounds, **options)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+    with pytest.raises(sg.errors.UnitError, match=r"STDP\(tau_plus=...\) is given a quantity in mV"):
+        event.STDP(plain, tau_plus=5.0 * u.mV)
+    with pytest.raises(sg.errors.UnitError, match="w_max of STDP is given a quantity in mV"):
+        event.STDP(layer, w_max=1.0 * u.mV)
