@@ -36,7 +36,7 @@ from stategraph.random import sampler
 from stategraph.tracing import tracer
 from tests.support import roundtrip, verify
 
-jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])  # also where JAX was imported before
 jax.config.update("jax_enable_compilation_cache", False)
 # Eager draws are compiled like all else here: their bits are compared with those of plain JAX.
 sampler.ON_CPUS["xla_backend_optimization_level"] = 0

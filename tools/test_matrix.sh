@@ -7,7 +7,7 @@ set -u
 cd "$(dirname "$0")/.." || exit 1
 unset PYTHONDONTWRITEBYTECODE  # modules are compiled when they are first imported, not in every process again
 
-pairs=("3.11 0.10.2" "3.12 newest" "3.13 newest")
+pairs=("3.11 0.10.2" "3.12 0.11.2" "3.12 newest" "3.13 newest")
 which=${1:-all}
 [ $# -eq 0 ] || shift
 case $which in

@@ -3,7 +3,7 @@
 Everything that reads or builds a jaxpr, looks at JAX's current trace, or imports ``jax._src`` is here, behind
 names that mean the same on every supported JAX (0.10.2 to 0.12.x). What differs between versions:
 
-- 0.12 folded ``ClosedJaxpr`` into ``Jaxpr`` (which then carries its constants): ``body_parts`` and
+- 0.11 folded ``ClosedJaxpr`` into ``Jaxpr`` (which then carries its constants): ``body_parts`` and
   ``make_body``;
 - 0.12 describes the arguments of ``scan`` by tree structures instead of counts: ``scan_counts`` and
   ``scan_params``.

@@ -7,8 +7,8 @@ from typing import Any
 from jax._src import core
 from jax.extend.source_info_util import register_exclusion as register_exclusion
 
-FOLDED = not hasattr(core, "ClosedJaxpr")
-"""Whether this JAX keeps constants inside ``Jaxpr`` (0.12 and later)."""
+FOLDED = getattr(core, "ClosedJaxpr", core.Jaxpr) is core.Jaxpr
+"""Whether this JAX keeps constants inside ``Jaxpr`` (0.11 and later, first with the old name for the same class)."""
 Jaxpr = Any
 Tracer = core.Tracer
 Var = core.Var
