@@ -13,9 +13,11 @@ Array([0.72766423, 0.78786755], dtype=float32)
 
 from stategraph.random.arrays import RandomState
 from stategraph.random.keys import SeedOrKey
+from stategraph.tracing.binding import COMMON
 
 DEFAULT = RandomState.deferred("DEFAULT")
 """What the functions of this module draw from."""
+COMMON["DEFAULT"] = DEFAULT
 
 # keys
 seed = DEFAULT.seed

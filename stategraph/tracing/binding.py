@@ -18,6 +18,9 @@ from stategraph.graph.walk import path_text, walk
 from stategraph.ir.core import Program, StateSymbol
 from stategraph.state import Cell, State
 
+COMMON: dict[str, State[Any]] = {}
+"""States that belong to no model, by path, which programs find without being given them: the default random State."""
+
 
 def available_states(given: Any) -> dict[str, Any]:
     """States or values by path text: from a model, or from a mapping whose keys are paths (texts or tuples)."""
@@ -49,7 +52,7 @@ def states_for(program: Program, given: Any) -> dict[str, State[Any]]:
     found: dict[str, State[Any]] = {}
     for path, symbol in program.states.items():
         name = find(path, available)
-        value = None if name is None else available[name]
+        value = COMMON.get(path) if name is None else available[name]
         if value is None and symbol.initial is not None:
             value = jax.tree.unflatten(
                 treedef_of(symbol.tree), [jax.numpy.asarray(leaf) for leaf in symbol.initial]

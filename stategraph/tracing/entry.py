@@ -159,7 +159,7 @@ def lower(
     Args:
       program: as from ``stategraph.ir.parse`` or ``traced.program.copy()``.
       states: a model (States are found by path), a mapping of paths to States or values, or nothing: then
-        ``initial`` values of the symbols are used.
+        ``initial`` values of the symbols are used. The default random State is found by itself.
 
     Raises ``CallError`` naming States that are missing or of another type.
     """

@@ -50,23 +50,21 @@ def export(
     strip_host_effects: bool = False,
     **kwargs: Any,
 ) -> Exported:
-    """Export a model or function: StableHLO, a State signature and the States' present values, in one
-    artefact.
+    """Export a model or function: StableHLO, a State signature and the States' present values, in one artefact.
 
     Args:
       model: a model or function, or one of its stages (``Traced``, ``Lowered``, ``Compiled``).
       *args, **kwargs: what it is traced at: arrays or ``jax.ShapeDtypeStruct``s. Not for stages.
       path: a file to write the artefact to.
-      platforms: what it is to run on: any of ``cpu``, ``cuda``, ``rocm``, ``tpu``; this machine's if not
-      given. strip_host_effects: leave out debug prints and callbacks, which no artefact can hold;
-      ``Exported.stripped`` lists them.
+      platforms: what it is to run on: any of ``cpu``, ``cuda``, ``rocm``, ``tpu``; this machine's if not given.
+      strip_host_effects: leave out debug prints and callbacks, which no artefact can hold; ``Exported.stripped`` lists them.
 
     Returns:
       ``Exported``: callable, with ``states``, ``functional``, ``signature``, ``program`` and ``save``.
 
     Raises:
       ExportError: the program calls Python (naming op and line), or takes, gives or holds objects of classes
-      that could not be rebuilt.
+        that could not be rebuilt.
 
     Example:
 

@@ -149,6 +149,30 @@ def test_an_edited_or_parsed_program_is_lowered_against_a_model_a_mapping_or_not
     assert len(list(program.walk("jax.mul"))) == 1
 
 
+def test_a_parsed_program_draws_from_the_default_random_state() -> None:
+    net = Net()
+
+    def noisy() -> jax.Array:
+        net.h.value = jax.tree.map(lambda leaf: leaf + 1, net.h.value)
+        return sg.random.rand(3)
+
+    parsed = sg.ir.parse(str(sg.trace(noisy).program))
+    assert "DEFAULT" in parsed.states
+    sg.random.seed(7)
+    expected = sg.random.rand(3), sg.random.rand(3)
+    for states in (net, {"h": net.h}):
+        compiled = sg.lower(parsed, states=states).compile()
+        sg.random.seed(7)
+        assert np.array_equal(compiled(), expected[0]) and np.array_equal(compiled(), expected[1])
+    own = sg.random.RandomState(7)
+    compiled = sg.lower(parsed, states={"h": net.h, "DEFAULT": own}).compile()
+    sg.random.seed(0)
+    before = sg.random.DEFAULT.value
+    assert np.array_equal(compiled(), expected[0]) and np.array_equal(
+        jax.random.key_data(before), jax.random.key_data(sg.random.DEFAULT.value)
+    )
+
+
 def test_lower_refuses_states_of_another_type() -> None:
     net = Net()
     program = sg.trace(net, X).program
