@@ -7,6 +7,7 @@
 ``event.csr_ring``   the same, added to a ring buffer: each target is counted from the number ``base``, which comes last; what lies
                      there then moves to the end of the buffer
 ``event.csr_outer``  for each synapse, the product of a pre and a post value: the cotangent of ``event.csr``'s weights
+``event.csr_outer_add`` the same, added to a sum that comes first
 ``event.csr_change`` weights, those of the synapses of active neurons changed by ``event * amount * other``, times a power ``mu`` of
                      their distance from the bound that they go to (``up`` says which), and kept between ``low`` and ``high``;
                      ``order`` after the connectivity: synapse ``s`` has the weight ``order[s]``
@@ -32,6 +33,7 @@ EVENT_OPS = (
     "event.csr",
     "event.csr_add",
     "event.csr_outer",
+    "event.csr_outer_add",
     "event.csr_change",
     "event.dense",
     "event.jit",
@@ -133,8 +135,20 @@ def _product(op: Op, types: list[TensorType]) -> str | None:
 
 def _verify_outer(op: Op) -> str | None:
     types = _tensors(op, 4)
+    return types if isinstance(types, str) else _outer(op, types)
+
+
+def _verify_outer_add(op: Op) -> str | None:
+    types = _tensors(op, 5)
     if isinstance(types, str):
         return types
+    total, result = types[0], types[-1]
+    if (total.shape, total.dtype) != (result.shape, result.dtype):
+        return f"the sum is {total}, and its result is {result}"
+    return _outer(op, types[1:])
+
+
+def _outer(op: Op, types: list[TensorType]) -> str | None:
     pre, post, indptr, indices, result = types
     problem = _connectivity(op, indptr, indices)
     if problem is None:
@@ -274,6 +288,12 @@ register_op(
     summary="for each synapse, the product of its pre and its post value",
     effects=no_effects,
     verify=_verify_outer,
+)
+register_op(
+    "event.csr_outer_add",
+    summary="a sum for each synapse, and the product of its pre and its post value",
+    effects=no_effects,
+    verify=_verify_outer_add,
 )
 register_op(
     "event.csr_change",

@@ -84,24 +84,24 @@ BRANCH = 300.0
 """Nanoseconds to look at a count and take a branch."""
 
 
-SMALL, LARGE, MANY = 1 << 18, 1 << 20, 64
-"""Elements of a matrix that a core's own memory holds, and that all of them hold; rows from which on an ordinary product is
-as fast as it gets.
+SMALL, LARGE, HUGE, MANY = 1 << 18, 1 << 20, 1 << 24, 64
+"""Elements of a matrix that a core's own memory holds, that all of them hold, and that no cache holds; rows from which on an
+ordinary product is as fast as it gets.
 """
 
 
 def threshold(native: bool, transposed: bool, batch: int, elements: int) -> float:
     """Share of active events above which a kernel of event products leaves the product to XLA: measured on matrices of
-    256 × 256 to 4,096 × 4,096 elements and batches of 1, 8, 32 and 128.
+    256 × 256 to 8,192 × 8,192 elements and batches of 1 to 512.
     """
     if not native:
         return 0.1 if batch == 1 else 0.01
     small = elements <= SMALL
     if transposed:
-        return 0.005 if batch > 1 else 0.08 if small else 0.03
+        return 0.005 if batch > 1 else 0.08 if small else 0.03 if elements <= HUGE else 0.02
     if batch < MANY or small:
         return 0.5 if batch == 1 else 0.1
-    return 0.07 if elements <= LARGE else 0.05
+    return 0.07 if elements <= LARGE else 0.04
 
 
 def dense_cost(costs: Costs, batch: int, pre: int, post: int) -> float:

@@ -86,7 +86,8 @@ class Product:
 
     def worst(self, costs: Costs) -> float:
         """Nanoseconds of an event product if nearly everything is active."""
-        return worst_cost(costs, self.batch, self.pre, self.post)
+        turning = TURN * self.pre * self.post / self.steps if self.turned is not None else 0.0
+        return worst_cost(costs, self.batch, self.pre, self.post) + turning
 
     def guard(self, native: bool) -> None:
         """Nobody has said how many events there are: a batch of many becomes an ordinary product, in kernels too."""

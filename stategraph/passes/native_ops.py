@@ -115,9 +115,19 @@ INLINED = frozenset(("flow.custom_jvp", "flow.custom_vjp", "flow.call", "xform.r
 """Ops that run their first region once."""
 CONTROL = frozenset(("flow.scan", "flow.while", "flow.cond"))
 EVENTS = frozenset(
-    f"event.{name}" for name in ("csr", "csr_add", "csr_ring", "csr_outer", "csr_change", "dense", "jit")
+    f"event.{name}"
+    for name in (
+        "csr",
+        "csr_add",
+        "csr_ring",
+        "csr_outer",
+        "csr_outer_add",
+        "csr_change",
+        "dense",
+        "jit",
+    )
 )
-IN_PLACE = frozenset(("event.csr_add", "event.csr_ring", "event.csr_change"))
+IN_PLACE = frozenset(("event.csr_add", "event.csr_ring", "event.csr_outer_add", "event.csr_change"))
 """Event ops whose result is their first operand with something added or changed."""
 COMPACT = "event.compact"
 """Lists events: with the loop that stacks them, no stack is made."""

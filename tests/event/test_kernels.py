@@ -131,8 +131,11 @@ def test_products_from_post_to_pre_by_listed_columns(
 
 
 @pytest.mark.parametrize("kind", ["native", "loop", "parallel"])
-@pytest.mark.parametrize(("dtype", "batch"), [("bool", ()), ("float32", (3,))])
-def test_outer_kernels(kind: str, dtype: str, batch: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "batch", "added"),
+    [("bool", (), False), ("float32", (3,), False), ("float32", (), True), ("bool", (3,), True)],
+)
+def test_outer_kernels(kind: str, dtype: str, batch: tuple[int, ...], added: bool) -> None:
     rng = np.random.default_rng(0)
     shape, indptr, indices = drawn(1)
     rows = np.repeat(np.arange(shape[0]), np.diff(indptr))
@@ -140,9 +143,11 @@ def test_outer_kernels(kind: str, dtype: str, batch: tuple[int, ...]) -> None:
     run: Any = None
     for rate in (0.0, 0.1, 1.0):
         pre = events_of(rng, rate, dtype, (*batch, shape[0]))
-        operands = [*map(jnp.asarray, (pre, post, indptr, indices))]
-        run = run or kernel(kind, "event.csr_outer", operands, shape=shape)
+        sums = [rng.normal(size=rows.size).astype(np.float32)] if added else []
+        operands = [*map(jnp.asarray, (*sums, pre, post, indptr, indices))]
+        run = run or kernel(kind, f"event.csr_outer{'_add' * added}", operands, shape=shape)
         expected = (pre[..., rows].astype(np.float64) * post[..., indices]).reshape(-1, rows.size).sum(0)
+        expected += sums[0] if added else 0
         np.testing.assert_allclose(run(*operands), expected, rtol=1e-5, atol=1e-5)
 
 

@@ -12,6 +12,7 @@ import pytest
 import stategraph as sg
 from stategraph import event, ir
 from stategraph.backends.events.primitives import csr_outer, csr_product, dense_product
+from stategraph.passes.pipeline import DEFAULT
 
 pytestmark = pytest.mark.core
 
@@ -161,6 +162,36 @@ def test_products_are_ops_of_a_program() -> None:
     np.testing.assert_allclose(lowered.compile()(spikes), spikes @ csr.todense(weight.value) @ matrix)
     gradient = sg.trace(sg.augment.grad(lambda s: step(s).sum(), weight), jnp.zeros(3, bool)).lower()
     assert "event.csr_outer" in str(gradient.program)
+
+
+@pytest.mark.parametrize("passes", ["default", "default without kernels"])
+@pytest.mark.parametrize("batch", [(), (3,)])
+def test_gradients_to_weights_are_collected_in_place_over_the_steps_of_a_loop(
+    batch: tuple[int, ...], passes: str
+) -> None:
+    rng = np.random.default_rng(0)
+    matrix = (rng.random((20, 20)) < 0.3) * rng.normal(size=(20, 20))
+    csr = event.CSR.from_dense(matrix)
+    weight = sg.ParamState(jnp.asarray(matrix[matrix != 0], jnp.float32))
+    xs = jnp.asarray(rng.normal(size=(4, *batch, 20)), jnp.float32)
+
+    def last(xs: Any, send: Any) -> Any:
+        def step(v: Any, x: Any) -> Any:
+            return 0.7 * v + x + send(sg.surrogate.sigmoid(v - 0.5)), None
+
+        return (jax.lax.scan(step, jnp.zeros_like(xs[0]), xs)[0] ** 2).sum()
+
+    def loss(xs: Any) -> Any:
+        return last(xs, lambda spikes: event.product(spikes, weight.value, csr))
+
+    chosen = ",".join(name for name in DEFAULT if name != "outline-native") if "without" in passes else passes
+    gradient = sg.compile.jit(sg.augment.grad(loss, weight), passes=chosen)
+    program = gradient.lower(xs).program
+    assert [op.name for op in program.walk("event.csr_outer", "event.csr_outer_add")] == [
+        "event.csr_outer_add"
+    ]
+    wanted = jax.grad(lambda m: last(xs, lambda spikes: spikes @ m))(jnp.asarray(matrix, jnp.float32))
+    np.testing.assert_allclose(gradient(xs), wanted[np.nonzero(matrix)], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(

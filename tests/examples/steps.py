@@ -97,7 +97,7 @@ def snn(load: Load, code: str) -> Step:
 def autoencoder(load: Load) -> Step:
     of = load("autoencoder").Training(0)
     of.model.train()
-    return of.step, (jnp.ones((3, 64)),)
+    return lambda images: of.step(images), (jnp.ones((3, 64)),)  # a compiled method does not keep its object
 
 
 def convolutional_blocks(load: Load, name: str) -> Step:

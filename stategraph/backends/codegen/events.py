@@ -274,22 +274,3 @@ def lanes(block: Block, op: Op, vector: Value, target: str) -> Iterator[tuple[st
             kept,
             moved(block, target, lane, result.shape[1], result.dtype),
         )
-
-
-def dense(block: Block, op: Op, targets: Sequence[str]) -> None:
-    """``event.dense``."""
-    f = block.f
-    events, matrix = op.operands
-    dtype, shape = tensor(matrix).dtype, tensor(matrix).shape
-    real, width = llvm_type(dtype), tensor(op.result).shape[-1]
-    numbers = array(block, matrix)
-    transposed = op.attributes["transposed"]
-    with lanes(block, op, events, targets[0]) as (given, kept, target):
-        f.clear(target, width * item_size(dtype))
-        with each_active(block, events, given, kept) as (row, value), f.loop(width) as column:
-            position = [column, row] if transposed else [row, column]
-            sent = f.load(numbers, dtype, block.offset(position, shape))
-            if value is not None:
-                sent = f.let(f"fmul {f.contract}{real} {sent}, {value}")
-            total = f.let(f"fadd {f.contract}{real} {f.load(target, dtype, column)}, {sent}")
-            f.store(total, target, dtype, column)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from stategraph.backends.codegen.arithmetic import convert
 from stategraph.backends.codegen.clusters import accumulate, identity
-from stategraph.backends.codegen.events import Listing, compact, csr, dense
+from stategraph.backends.codegen.events import Listing, compact, csr
 from stategraph.backends.codegen.llvm import is_float, item_size, literal, llvm_type
 from stategraph.backends.codegen.made import jit
+from stategraph.backends.codegen.matrices import dense
 from stategraph.backends.codegen.places import Memory, Scalar, Target
 from stategraph.backends.codegen.schedule import tensor
 from stategraph.backends.codegen.synapses import change, outer, ring
@@ -305,6 +306,7 @@ STAGES: dict[str, Stage] = {
     "event.csr_add": csr,
     "event.csr_ring": ring,
     "event.csr_outer": outer,
+    "event.csr_outer_add": outer,
     "event.csr_change": change,
     "event.dense": dense,
     "event.compact": compact,

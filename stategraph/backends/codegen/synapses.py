@@ -17,14 +17,17 @@ if TYPE_CHECKING:
 
 
 def outer(block: Block, op: Op, targets: Sequence[str]) -> None:
-    """``event.csr_outer``."""
+    """``event.csr_outer``, and ``event.csr_outer_add``, which begins with a sum that comes first."""
     f = block.f
-    pre, post, indptr, indices = op.operands
+    *total, pre, post, indptr, indices = op.operands
     dtype, shape = tensor(op.result).dtype, op.attributes["shape"]
     starts, ends = array(block, indptr), array(block, indices)
     sent, sent_as = kept_events(block, pre)
     other, other_as = kept_events(block, post)
-    f.clear(targets[0], tensor(op.result).size * item_size(dtype))
+    if total:
+        block.fill(targets[0], op.result, block.place(total[0]))
+    else:
+        f.clear(targets[0], tensor(op.result).size * item_size(dtype))
     batch = tensor(pre).shape[:-1]
     with f.nest(batch) as lane:
         if batch:
@@ -39,8 +42,8 @@ def outer(block: Block, op: Op, targets: Sequence[str]) -> None:
                 if factor is not None:
                     found = f.let(f"fmul {f.contract}{llvm_type(dtype)} {found}, {factor}")
                 where = f.address(targets[0], synapse, dtype)
-                total = f.let(f"fadd {f.contract}{llvm_type(dtype)} {f.load(where, dtype)}, {found}")
-                f.store(total, where, dtype)
+                arrived = f.let(f"fadd {f.contract}{llvm_type(dtype)} {f.load(where, dtype)}, {found}")
+                f.store(arrived, where, dtype)
 
 
 def ring(block: Block, op: Op, targets: Sequence[str]) -> None:

@@ -69,6 +69,11 @@ TABLE: tuple[Row, ...] = (
     Row("event.csr_outer", "cpu", True, "native: list, rows", native.csr_outer),
     Row("event.csr_outer", "cpu", False, "loop over active rows", _always(generic.outer_by_rows)),
     Row("event.csr_outer", None, False, "all synapses", _always(generic.outer_by_synapses)),
+    Row("event.csr_outer_add", "cpu", True, "native: list, rows, in place", native.csr_outer_add),
+    Row("event.csr_outer_add", "cpu", False, "loop over active rows", _always(generic.outer_add_by_rows)),
+    Row(
+        "event.csr_outer_add", None, False, "all synapses", _always(generic.added(generic.outer_by_synapses))
+    ),
     Row("event.csr_change", "cpu", True, "native: list, rows, in place", changes.change_native),
     Row("event.csr_change", "cpu", False, "loop over active rows", _always(changes.change_by_rows)),
     Row("event.csr_change", None, False, "all synapses", _always(changes.change_by_synapses)),

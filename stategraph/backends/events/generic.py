@@ -64,12 +64,13 @@ def outer_by_synapses(pre: Any, post: Any, indptr: Any, indices: Any, *, shape: 
 
 
 def dense_whole(events: Any, matrix: Any, *, transposed: bool, threshold: float | None) -> Any:
-    """``event.dense`` as an ordinary product."""
-    return events.astype(matrix.dtype) @ (matrix.T if transposed else matrix)
+    """``event.dense`` as an ordinary product, which takes the matrix as it lies: in a branch XLA would transpose it first."""
+    contracted = ((events.ndim - 1,), (1 if transposed else 0,))
+    return lax.dot_general(events.astype(matrix.dtype), matrix, (contracted, ((), ())))
 
 
 def added(product: Callable[..., Any]) -> Callable[..., Any]:
-    """``event.csr_add`` by a kernel of ``event.csr``."""
+    """``event.csr_add`` by a kernel of ``event.csr``, and ``event.csr_outer_add`` by one of ``event.csr_outer``."""
     return lambda total, *operands, **params: total + product(*operands, **params)
 
 
@@ -84,6 +85,7 @@ MEANINGS: dict[str, Callable[..., Any]] = {
     "event.csr": csr_by_synapses,
     "event.csr_add": added(csr_by_synapses),
     "event.csr_outer": outer_by_synapses,
+    "event.csr_outer_add": added(outer_by_synapses),
     "event.dense": dense_whole,
     "event.compact": places,
     "event.declare": lambda x, *, rate, use: x,
@@ -149,6 +151,15 @@ def outer_by_rows(pre: Any, post: Any, indptr: Any, indices: Any, *, shape: tupl
     """``event.csr_outer`` over the synapses of active rows."""
     if not indices.shape[0] or post.dtype == jnp.bool_:
         return outer_by_synapses(pre, post, indptr, indices, shape=shape)
+    return outer_add_by_rows(jnp.zeros(indices.shape, post.dtype), pre, post, indptr, indices, shape=shape)
+
+
+def outer_add_by_rows(
+    total: Any, pre: Any, post: Any, indptr: Any, indices: Any, *, shape: tuple[int, int]
+) -> Any:
+    """``event.csr_outer_add`` over the synapses of active rows."""
+    if not indices.shape[0] or post.dtype == jnp.bool_:
+        return total + outer_by_synapses(pre, post, indptr, indices, shape=shape)
     windows = Windows(indptr, indices)
 
     def lane(pre: Any, post: Any, total: Any) -> Any:
@@ -164,10 +175,9 @@ def outer_by_rows(pre: Any, post: Any, indptr: Any, indices: Any, *, shape: tupl
 
         return over_active(pre, add, total)
 
-    nothing = jnp.zeros(indices.shape, post.dtype)
     if pre.ndim == 1:
-        return lane(pre, post, nothing)
-    return lax.fori_loop(0, pre.shape[0], lambda b, total: lane(pre[b], post[b], total), nothing)
+        return lane(pre, post, total)
+    return lax.fori_loop(0, pre.shape[0], lambda b, total: lane(pre[b], post[b], total), total)
 
 
 def dense_by_rows(events: Any, matrix: Any, *, transposed: bool, threshold: float | None) -> Any:

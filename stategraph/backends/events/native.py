@@ -110,6 +110,17 @@ def event_outer_batch(pre, post, indptr, indices, out):
         add_outer(ids, count, pre[b], post[b], indptr, indices, out)
 
 
+def event_outer_add(ids, count, pre, post, indptr, indices, total, out):
+    add_outer(ids, count[()], pre, post, indptr, indices, out)
+
+
+def event_outer_batch_add(pre, post, indptr, indices, total, out):
+    ids = np.empty(pre.shape[1], np.int32)
+    for b in range(pre.shape[0]):
+        count = compact(pre[b], ids)
+        add_outer(ids, count, pre[b], post[b], indptr, indices, out)
+
+
 def event_dense(ids, count, events, matrix, out):
     out[:] = 0
     add_dense(ids, count[()], events, matrix, out)
@@ -183,14 +194,29 @@ def _csr(avals: Any, total: Any, arrived: int, transposed: bool) -> Compute | No
 
 def csr_outer(avals: Any, *, shape: tuple[int, int]) -> Compute | None:
     """``event.csr_outer`` by kernels, None when there are none for these types."""
+    return _outer(avals, None)
+
+
+def csr_outer_add(avals: Any, *, shape: tuple[int, int]) -> Compute | None:
+    """``event.csr_outer_add`` by kernels that add in place, None when there are none for these types."""
+    total, *others = avals
+    compute = _outer(others, total)
+    return compute and (lambda total, *operands, **params: compute(*operands, total))
+
+
+def _outer(avals: Any, total: Any) -> Compute | None:
+    """The products; the sum that they are added to is the last operand."""
     pre, post, _, indices = avals
     if post.dtype == jnp.bool_ or not _supported(pre, post):
         return None
-    if pre.ndim == 2:
-        kernel = _kernel("event_outer_batch", avals, [_like(post, 1)])
-        return kernel and (lambda *given, **params: kernel(*given, shapes=[indices.shape])[0])
-    through = _through_list("event_outer", pre, avals, _like(post, 1))
-    return through and (lambda pre, *others, **params: through(pre, *others, size=indices.shape[0]))
+    adds = total is not None
+    given, suffix, out = [*avals, *([total] if adds else [])], "_add" if adds else "", _like(post, 1)
+    if pre.ndim == 1:
+        through = _through_list("event_outer" + suffix, pre, given, out, aliased=adds)
+        return through and (lambda pre, *others, **params: through(pre, *others, size=indices.shape[0]))
+    aliases = [(len(avals), 0)] if adds else []
+    kernel = bind(_SOURCE, "event_outer_batch" + suffix, list(map(_tensor, given)), [out], aliases)
+    return kernel and (lambda *operands, **params: kernel(*operands, shapes=[indices.shape])[0])
 
 
 def places(avals: Any) -> Compute | None:

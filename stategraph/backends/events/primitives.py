@@ -58,6 +58,11 @@ def csr_outer(pre: Any, post: Any, indptr: Any, indices: Any, shape: tuple[int, 
     return csr_outer_p.bind(pre, post, indptr, indices, shape=shape)
 
 
+def csr_outer_add(total: Any, pre: Any, post: Any, indptr: Any, indices: Any, shape: tuple[int, int]) -> Any:
+    """``event.csr_outer_add``: the sum and the products, in the memory of the sum where nobody else needs it."""
+    return csr_outer_add_p.bind(total, pre, post, indptr, indices, shape=shape)
+
+
 def dense_product(events: Any, matrix: Any, transposed: bool = False, threshold: float | None = None) -> Any:
     """``event.dense`` of events ``(k,)`` or ``(batch, k)``; ``threshold`` is the share of active events above which the
     product is an ordinary one, None for the platform's own.
@@ -137,6 +142,14 @@ def _outer_lanes(operands: Sequence[Any], axes: Sequence[int | None], *, shape: 
     return one_by_one(csr_outer_p, operands, axes, shape=shape)
 
 
+def _outer_add_aval(total: Any, *operands: Any, shape: Any) -> Any:
+    return _outer_aval(*operands, shape=shape)
+
+
+def _outer_add_apart(total: Any, *operands: Any, **params: Any) -> Any:
+    return total + csr_outer_p.bind(*operands, **params)
+
+
 # --------------------------------------------------------------------------------------------------- event.dense
 
 
@@ -196,9 +209,10 @@ csr_add_p = _jax.new_operation("event.csr_add", _csr_add_aval, apart=_csr_add_ap
 csr_outer_p = _jax.new_operation(
     "event.csr_outer", _outer_aval, linear=(0, 1), on_transpose=_outer_transpose, on_batch=_outer_lanes
 )
+csr_outer_add_p = _jax.new_operation("event.csr_outer_add", _outer_add_aval, apart=_outer_add_apart)
 dense_p = _jax.new_operation(
     "event.dense", _dense_aval, linear=(0, 1), on_transpose=_dense_transpose, on_batch=_dense_lanes
 )
 
-for _primitive in (csr_p, csr_add_p, csr_outer_p, dense_p):
+for _primitive in (csr_p, csr_add_p, csr_outer_p, csr_outer_add_p, dense_p):
     _jax.lower_by(_primitive, choose)

@@ -223,16 +223,21 @@ def add_outer(ids: Any, count: Any, pre: Any, post: Any, indptr: Any, indices: A
 
 @njit
 def add_dense(ids: Any, count: Any, events: Any, matrix: Any, out: Any) -> None:
-    """The rows of active neurons, four at a time."""
+    """The rows of active neurons, eight at a time."""
     size = out.size
-    fours = count // 4
-    for k in range(fours):
-        a, b, c, d = ids[4 * k], ids[4 * k + 1], ids[4 * k + 2], ids[4 * k + 3]
+    eights = count // 8
+    for k in range(eights):
+        a, b, c, d = ids[8 * k], ids[8 * k + 1], ids[8 * k + 2], ids[8 * k + 3]
+        e, f, g, h = ids[8 * k + 4], ids[8 * k + 5], ids[8 * k + 6], ids[8 * k + 7]
         first, second, third, fourth = matrix[a], matrix[b], matrix[c], matrix[d]
+        fifth, sixth, seventh, eighth = matrix[e], matrix[f], matrix[g], matrix[h]
         for j in range(size):
             left = times(first[j], events[a]) + times(second[j], events[b])
-            out[j] += left + (times(third[j], events[c]) + times(fourth[j], events[d]))
-    for k in range(4 * fours, count):
+            left += times(third[j], events[c]) + times(fourth[j], events[d])
+            right = times(fifth[j], events[e]) + times(sixth[j], events[f])
+            right += times(seventh[j], events[g]) + times(eighth[j], events[h])
+            out[j] += left + right
+    for k in range(8 * eights, count):
         i = ids[k]
         row = matrix[i]
         for j in range(size):

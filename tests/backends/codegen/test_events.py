@@ -13,7 +13,7 @@ from stategraph import event, init
 from stategraph.backends.codegen.kernel import generate
 from stategraph.backends.events.change_primitive import csr_change
 from stategraph.backends.events.jit_primitive import jit_product
-from stategraph.backends.events.primitives import csr_outer, csr_product, dense_product
+from stategraph.backends.events.primitives import csr_outer, csr_outer_add, csr_product, dense_product
 from stategraph.backends.events.ring_primitive import csr_ring
 from stategraph.backends.native.frame import frame
 from tests.backends.codegen.running import natively, without_kernels
@@ -89,20 +89,35 @@ def test_who_sends_the_same_events_shares_a_list_of_them() -> None:
 
 
 def test_dense_products() -> None:
+    """Zeros of either sign are no events; where few are active, rows of silent neurons may hold anything."""
     matrix = jnp.asarray(MATRIX, jnp.float32)
 
-    def function(events: Any, values: Any, back: Any, batch: Any) -> Any:
+    def function(events: Any, values: Any, back: Any, batch: Any, numbers: Any) -> Any:
         return [
             dense_product(events, matrix), dense_product(values, matrix), dense_product(back, matrix, transposed=True),
-            dense_product(batch, matrix),
+            dense_product(batch, matrix), dense_product(numbers, matrix, transposed=True),
         ]  # fmt: skip
 
     for events, back, batch in zip(vectors(50), vectors(33), vectors(50, 4), strict=True):
-        values = events * 1.5
-        found = natively(function, events, values, back, batch)
-        wanted = [events @ matrix, values @ matrix, matrix @ back, batch @ matrix]
+        values, numbers = jnp.where(events, 1.5, -0.0), jnp.where(back, -2.5, -0.0)
+        found = natively(function, events, values, back, batch, numbers)
+        wanted = [events @ matrix, values @ matrix, matrix @ back, batch @ matrix, matrix @ numbers]
         for a, b in zip(found, wanted, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_numbers_that_are_not_finite_count_where_there_are_events(transposed: bool) -> None:
+    size = 40
+    matrix = jnp.asarray(RANDOM.normal(size=(size, size)), jnp.float32)
+    silent, sent = (3, 5), (7, 9)
+    matrix = matrix.at[silent[::-1] if transposed else silent].set(jnp.nan)
+    matrix = matrix.at[sent[::-1] if transposed else sent].set(jnp.inf)
+    events = jnp.zeros(size).at[7].set(2.0).at[11].set(jnp.nan)
+    (found,) = natively(lambda e, m: [dense_product(e, m, transposed)], events, matrix)
+    assert np.isnan(found).all(), "an event that is no number reaches everybody"
+    (found,) = natively(lambda e, m: [dense_product(e, m, transposed)], events.at[11].set(0.0), matrix)
+    assert np.flatnonzero(~np.isfinite(found)).tolist() == [9], "only what was sent"
 
 
 def test_products_that_are_added_in_place() -> None:
@@ -182,6 +197,40 @@ def test_products_for_each_synapse() -> None:
         wanted += [values[rows] * (posts[0] > 0)[columns], (batch[:, rows] * posts[:, columns]).sum(0)]
         for a, b in zip(found, wanted, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_products_for_each_synapse_are_added_in_place() -> None:
+    """Also where the old sum is needed elsewhere, and to what the step has just computed."""
+    csr = drawn_csr(2)
+    rows, columns = np.asarray(csr.rows), np.asarray(csr.indices)
+
+    def body(carry: Any, given: Any) -> Any:
+        g, h, k = carry
+        pre, post = given
+        new_g = csr_outer_add(g, pre, post, csr.indptr, csr.indices, csr.shape)
+        new_h = csr_outer_add(h * 0.5, pre > 0, post, csr.indptr, csr.indices, csr.shape)
+        new_k = csr_outer_add(g, pre, post * 2, csr.indptr, csr.indices, csr.shape)
+        return (new_g, new_h, new_k), (g[::-1].sum(), k[0])
+
+    pre = jnp.asarray(RANDOM.normal(size=(5, 50)) * (RANDOM.random((5, 50)) < 0.3), jnp.float32)
+    post = jnp.asarray(RANDOM.normal(size=(5, 33)), jnp.float32)
+    start = jnp.asarray(RANDOM.normal(size=rows.size), jnp.float32)
+
+    def function(x: Any, pre: Any, post: Any) -> Any:
+        return lax.scan(body, (x, x, x), (pre, post))
+
+    found = natively(function, start, pre, post)
+    g = h = k = np.asarray(start, np.float64)
+    seen = []
+    for a, b in zip(np.asarray(pre), np.asarray(post), strict=True):
+        seen.append((g.sum(), k[0]))
+        g, h, k = (
+            g + a[rows] * b[columns],
+            h * 0.5 + (a > 0)[rows] * b[columns],
+            g + 2 * a[rows] * b[columns],
+        )
+    for one, other in zip(found, [g, h, k, *np.transpose(seen)], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("mu", [0.0, 1.0, 0.4])
