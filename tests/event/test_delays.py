@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import pytest
 
 import stategraph as sg
 from stategraph import event, init, nn
-from stategraph.backends.events import ring
+from stategraph.backends.events import pallas, ring
 from tests.oracle import agree
 
 PRE, POST, STEPS, DT = 11, 7, 15, 0.1
@@ -81,7 +82,8 @@ def test_every_kernel_adds_to_the_ring(several: bool) -> None:
     if not several:
         events, total = events[0], total[0]
     given = (weight, csr.indptr, csr.indices)
-    kernels = [ring.ring_by_rows, ring.ring_by_synapses]
+    on_gpu = functools.partial(pallas.csr_ring, interpret=jax.default_backend() != "gpu")
+    kernels = [ring.ring_by_rows, ring.ring_by_synapses, on_gpu]
     native = ring.ring_native(
         [jax.typeof(jnp.asarray(x)) for x in (total, events, *given, np.int32(0))], shape=csr.shape
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import pytest
 
 import stategraph as sg
 from stategraph import event, init
-from stategraph.backends.events import jit_generic
+from stategraph.backends.events import jit_generic, pallas_jit
 from tests.oracle import agree
 
 LAWS = {"one": 0.5, "uniform": init.Uniform(-1.0, 3.0), "normal": init.Normal(0.5, 0.25)}
@@ -45,19 +46,21 @@ def test_the_weights_have_their_law() -> None:
 
 
 @pytest.mark.core
-@pytest.mark.parametrize(("law", "transposed"), [("one", False), ("normal", True)])
+@pytest.mark.parametrize(("law", "transposed"), [("one", False), ("normal", True), ("uniform", False)])
 def test_every_kernel_is_the_product_with_the_matrix(law: str, transposed: bool) -> None:
     layer = connections(law, include_self=False)
     matrix = np.asarray(layer.todense())
     matrix = matrix.T if transposed else matrix
     params = {**layer._connectivity(), "transposed": transposed}
     weight, seed = layer.weight.value, layer.seed
+    on_gpu = functools.partial(pallas_jit.jit, interpret=jax.default_backend() != "gpu")
 
     @jax.jit
     def every(events: Any, values: Any) -> Any:
         found = [layer._send(events, transposed), layer._send(values[0], transposed)[None]]
         for kernel in (jit_generic.jit_by_rows, jit_generic.jit_by_synapses):
             found += [kernel(events, weight, seed, **params)]
+        found += [on_gpu(given, weight, seed, **params) for given in (events, values[:1])]
         return [*found, jit_generic.jit_by_rows(values[0], weight, seed, **params)[None]]
 
     rng = np.random.default_rng(0)
@@ -65,7 +68,7 @@ def test_every_kernel_is_the_product_with_the_matrix(law: str, transposed: bool)
         events = rng.random((2, matrix.shape[0])) < rate
         values = (events * rng.normal(size=events.shape)).astype(np.float32)
         wanted = events @ matrix, values[:1] @ matrix
-        for arrived, which in zip(every(events, values), (0, 1, 0, 0, 1), strict=True):
+        for arrived, which in zip(every(events, values), (0, 1, 0, 0, 0, 1, 1), strict=True):
             np.testing.assert_allclose(arrived, wanted[which], rtol=1e-5, atol=1e-5)
 
 

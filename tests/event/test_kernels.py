@@ -18,7 +18,7 @@ import pytest
 
 import stategraph as sg
 from stategraph import event
-from stategraph.backends.events import dispatch
+from stategraph.backends.events import dispatch, pallas
 from stategraph.backends.events.primitives import csr_product, dense_product
 from stategraph.backends.native import binding
 from tests.support import ROOT
@@ -32,14 +32,18 @@ ROWS = {
 """Kinds of kernels; together they are the whole table."""
 
 
+@pytest.fixture(autouse=True)
+def several_neurons_of_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs for GPUs get tiles of several neurons, as they do in large networks."""
+    monkeypatch.setattr(pallas, "PROGRAMS", 8)
+
+
 def kernel(kind: str, op: str, operands: list[Any], **params: Any) -> Callable[..., Any]:
     """The kernel of a kind for these operands, compiled."""
-    if kind == "native" and not binding.available():
-        pytest.skip("numba is not installed")
+    if kind == "native" and (jax.default_backend() != "cpu" or not binding.available()):
+        pytest.skip("they are of numba, for CPUs")
     (row,) = (row for row in dispatch.TABLE if row.op == op and ROWS[kind](row))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STATEGRAPH_PALLAS", "1")
-        function = row.build([jax.typeof(x) for x in operands], **params)
+    function = row.build([jax.typeof(x) for x in operands], **params)
     assert function is not None
     if kind == "pallas":
         params = {**params, "interpret": jax.default_backend() != "gpu"}
@@ -84,8 +88,6 @@ LISTED = [
 @pytest.mark.parametrize("kind", ROWS)
 @pytest.mark.parametrize(("op", "dtype", "one", "batch", "transposed"), CASES)
 def test_sparse_kernels(kind: str, op: str, dtype: str, one: bool, batch: Any, transposed: bool) -> None:
-    if kind == "pallas" and transposed:
-        pytest.skip("from post to pre there is none")
     for seed in (0, 1, 2) if kind == "native" else (1,):  # a kernel of XLA is compiled for each size
         rng = np.random.default_rng(seed)
         shape, indptr, indices = drawn(seed)
@@ -107,7 +109,7 @@ def test_sparse_kernels(kind: str, op: str, dtype: str, one: bool, batch: Any, t
             np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("kind", ["native", "loop", "parallel"])
+@pytest.mark.parametrize("kind", ROWS)
 @pytest.mark.parametrize(("op", "dtype", "one", "batch"), LISTED)
 def test_products_from_post_to_pre_by_listed_columns(
     kind: str, op: str, dtype: str, one: bool, batch: Any
@@ -130,7 +132,7 @@ def test_products_from_post_to_pre_by_listed_columns(
         np.testing.assert_allclose(run(*operands), expected, rtol=1e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("kind", ["native", "loop", "parallel"])
+@pytest.mark.parametrize("kind", ROWS)
 @pytest.mark.parametrize(
     ("dtype", "batch", "added"),
     [("bool", (), False), ("float32", (3,), False), ("float32", (), True), ("bool", (3,), True)],
@@ -151,7 +153,7 @@ def test_outer_kernels(kind: str, dtype: str, batch: tuple[int, ...], added: boo
         np.testing.assert_allclose(run(*operands), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["native", "loop", "parallel"])
+@pytest.mark.parametrize("kind", ROWS)
 @pytest.mark.parametrize(
     ("dtype", "up", "mu"), [("bool", False, 0.0), ("float32", True, 1.0), ("bool", True, 0.4)]
 )
@@ -227,6 +229,27 @@ def test_every_op_has_a_kernel_for_every_platform_and_small_matrices_are_multipl
         assert name == "matrix product"
     with pytest.raises(LookupError, match="no kernel"):
         dispatch.choose("event.other", "cpu", False, [], {})
+
+
+def test_kernels_of_gpus_are_for_gpus_and_sums_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, indptr, indices = drawn(1)
+    operands = [jnp.zeros(60, bool), jnp.float32(0.5), jnp.asarray(indptr), jnp.asarray(indices)]
+    avals, params = [jax.typeof(x) for x in operands], {"shape": (60, 40), "transposed": False}
+
+    def name(*changes: Any) -> str:
+        given = {0: "cuda", 1: True, 2: avals, 3: params} | dict(changes)
+        return dispatch.choose("event.csr", *(given[i] for i in range(4)))[0]
+
+    monkeypatch.setattr(dispatch, "on_gpu", lambda: False)  # a program lowered for another machine
+    assert name() == "all synapses"
+    monkeypatch.setattr(dispatch, "on_gpu", lambda: True)
+    assert name() == "Pallas: rows of active neurons"
+    half = [avals[0], jax.typeof(jnp.zeros((), jnp.float16)), *avals[2:]]
+    empty = [*avals[:3], jax.typeof(jnp.zeros(0, jnp.int32))]
+    for change in ((1, False), (2, half), (2, empty)):
+        assert name(change) == "all synapses"
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")
+    assert name() == "all synapses"
 
 
 def products(spikes: Any, first: event.CSR, second: event.CSR) -> Any:

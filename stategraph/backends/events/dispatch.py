@@ -2,23 +2,28 @@
 
 A kernel is a function of the operands; a row's ``build`` gives it for operand types and parameters, or None when it
 has none for them. Native kernels belong to one process, so programs that are exported, or lowered for several
-platforms, take the generic ones. The kernels in Pallas have only run in its interpreter and been compiled for GPUs, not
-measured on one: they are taken where the environment says ``STATEGRAPH_PALLAS=1``.
+platforms, take the generic ones. So do kernels in Pallas: they are compiled for the GPU that this process has.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
+import jax
 
 from stategraph.backends.events import changes, generic, jit_generic, jit_native, native, ring
 
 Compute = Callable[..., Any]
 SMALL = 4096
 """Elements of a matrix below which an ordinary product is always faster."""
+
+
+ORDERED = ("xla_gpu_deterministic_ops=true", "xla_gpu_exclude_nondeterministic_ops=true")
+"""Flags of XLA that ask for sums in a fixed order."""
 
 
 @attrs.frozen
@@ -42,15 +47,18 @@ def _if_small(avals: Any, *, transposed: bool, threshold: float | None) -> Compu
     return generic.dense_whole if threshold is None and avals[1].size <= SMALL else None
 
 
-def _pallas(name: str) -> Callable[..., Compute | None]:
-    """A kernel of ``pallas.py``, where ``STATEGRAPH_PALLAS=1`` asks for them."""
+def _pallas(module: str, name: str, ordered: bool = True) -> Callable[..., Compute | None]:
+    """A kernel in Pallas; ``ordered``: whether its sums are made in a fixed order."""
 
-    def build(avals: Any, *, shape: tuple[int, int], transposed: bool) -> Compute | None:
-        if transposed or os.environ.get("STATEGRAPH_PALLAS") != "1":
+    def build(avals: Any, *, shape: tuple[int, int], prob: float = 1.0, **params: Any) -> Compute | None:
+        floats = {aval.dtype.name for aval in avals if aval.dtype.kind not in "biu"}
+        if floats not in ({"float32"}, {"float64"}):
             return None
-        from stategraph.backends.events import pallas  # imports much of JAX
-
-        compute: Compute = getattr(pallas, name)
+        if not (all(shape) and prob and all(aval.size for aval in avals)):
+            return None
+        if not ordered and any(flag in os.environ.get("XLA_FLAGS", "") for flag in ORDERED):
+            return None
+        compute: Compute = getattr(importlib.import_module(f"stategraph.backends.events.{module}"), name)
         return compute
 
     return build
@@ -59,25 +67,31 @@ def _pallas(name: str) -> Callable[..., Compute | None]:
 TABLE: tuple[Row, ...] = (
     # op               platform process kernel                  build
     Row("event.csr", "cpu", True, "native: list, rows", native.csr),
-    Row("event.csr", "cuda", True, "Pallas: a program for each neuron", _pallas("csr")),
+    Row("event.csr", "cuda", True, "Pallas: rows of active neurons", _pallas("pallas", "csr", False)),
     Row("event.csr", "cpu", False, "loop over active rows", _always(generic.csr_by_rows)),
     Row("event.csr", None, False, "all synapses", _always(generic.csr_by_synapses)),
     Row("event.csr_add", "cpu", True, "native: list, rows, in place", native.csr_add),
-    Row("event.csr_add", "cuda", True, "Pallas: a program for each neuron, in place", _pallas("csr_add")),
+    Row("event.csr_add", "cuda", True, "Pallas: rows of active neurons", _pallas("pallas", "csr_add", False)),
     Row("event.csr_add", "cpu", False, "loop over active rows", _always(generic.added(generic.csr_by_rows))),
     Row("event.csr_add", None, False, "all synapses", _always(generic.added(generic.csr_by_synapses))),
     Row("event.csr_outer", "cpu", True, "native: list, rows", native.csr_outer),
+    Row("event.csr_outer", "cuda", True, "Pallas: rows side by side", _pallas("pallas", "csr_outer")),
     Row("event.csr_outer", "cpu", False, "loop over active rows", _always(generic.outer_by_rows)),
     Row("event.csr_outer", None, False, "all synapses", _always(generic.outer_by_synapses)),
     Row("event.csr_outer_add", "cpu", True, "native: list, rows, in place", native.csr_outer_add),
+    Row("event.csr_outer_add", "cuda", True, "Pallas: rows of active neurons", _pallas("pallas", "csr_outer_add", False)),
     Row("event.csr_outer_add", "cpu", False, "loop over active rows", _always(generic.outer_add_by_rows)),
     Row(
         "event.csr_outer_add", None, False, "all synapses", _always(generic.added(generic.outer_by_synapses))
     ),
     Row("event.csr_change", "cpu", True, "native: list, rows, in place", changes.change_native),
+    Row("event.csr_change", "cuda", True, "Pallas: rows of active neurons", _pallas("pallas", "csr_change")),
     Row("event.csr_change", "cpu", False, "loop over active rows", _always(changes.change_by_rows)),
     Row("event.csr_change", None, False, "all synapses", _always(changes.change_by_synapses)),
     Row("event.csr_ring", "cpu", True, "native: list, rows, in place", ring.ring_native),
+    Row(
+        "event.csr_ring", "cuda", True, "Pallas: rows of active neurons", _pallas("pallas", "csr_ring", False)
+    ),
     Row("event.csr_ring", "cpu", False, "loop over active rows", _always(ring.ring_by_rows)),
     Row("event.csr_ring", None, False, "all synapses", _always(ring.ring_by_synapses)),
     Row("event.compact", "cpu", True, "native: list", native.places),
@@ -87,9 +101,17 @@ TABLE: tuple[Row, ...] = (
     Row("event.dense", "cpu", False, "loop over active rows", _always(generic.dense_by_rows)),
     Row("event.dense", None, False, "matrix product", _always(generic.dense_whole)),
     Row("event.jit", "cpu", True, "native: list, rows made of the seed", jit_native.jit),
+    Row("event.jit", "cuda", True, "Pallas: rows made of the seed", _pallas("pallas_jit", "jit", False)),
     Row("event.jit", "cpu", False, "loop over active rows", _always(jit_generic.jit_by_rows)),
     Row("event.jit", None, False, "all synapses", _always(jit_generic.jit_by_synapses)),
 )
+
+
+def on_gpu() -> bool:
+    """Whether this process runs programs on a GPU, unless somebody says otherwise."""
+    device = jax.config.jax_default_device
+    platform = jax.default_backend() if device is None else getattr(device, "platform", device)
+    return platform in ("gpu", "cuda")
 
 
 def choose(
@@ -106,6 +128,8 @@ def choose(
     """
     for row in TABLE:
         if row.op == op and row.platform in (platform, None) and (in_process or not row.process):
+            if row.platform == "cuda" and not on_gpu():
+                continue
             found = row.build(avals, **params)
             if found is not None:
                 return row.kernel, found
