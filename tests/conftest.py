@@ -38,6 +38,10 @@ from tests.support import roundtrip, verify
 
 jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])  # also where JAX was imported before
 jax.config.update("jax_enable_compilation_cache", False)
+ON_CPU = os.environ["JAX_PLATFORMS"].startswith("cpu")
+"""Whether programs run on a CPU; ``JAX_PLATFORMS=cuda,cpu`` runs the tests on a GPU."""
+if not ON_CPU:
+    jax.config.update("jax_default_matmul_precision", "highest")
 # Eager draws are compiled like all else here: their bits are compared with those of plain JAX.
 sampler.ON_CPUS["xla_backend_optimization_level"] = 0
 
@@ -88,6 +92,12 @@ class ProgramChecker:
 CHECKER = ProgramChecker()
 tracer._assemble = CHECKER.watch(tracer._assemble, "tracing")
 PassManager.run = CHECKER.watch(PassManager.run, "a pipeline")  # type: ignore[method-assign]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if not ON_CPU and item.path.parent.name in ("native", "codegen"):
+            item.add_marker(pytest.mark.skip(reason="machine code for CPUs"))
 
 
 def pytest_collection_finish() -> None:

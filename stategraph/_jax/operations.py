@@ -8,6 +8,7 @@ operand can be transposed, and the caller says how.
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -137,7 +138,10 @@ def _rule(primitive: Any, choose: Choose, platform: str | None) -> Callable[...,
         chosen = platform or (module.platforms[0] if len(module.platforms) == 1 else "")
         _, function = choose(primitive.name, chosen, in_process, context.avals_in, params)
         lower = mlir.lower_fun(lambda *given: function(*given, **params), multiple_results=False)
-        return lower(context, *operands)
+        with warnings.catch_warnings():
+            # JAX 0.11 and later say so whenever a kernel for GPUs is compiled.
+            warnings.filterwarnings("ignore", "The Pallas Triton backend is deprecated", DeprecationWarning)
+            return lower(context, *operands)
 
     return rule
 

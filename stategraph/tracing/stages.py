@@ -61,6 +61,10 @@ def _machine() -> str:
 hooks.install(platform=_machine)
 
 
+HERE = {"lowering_platforms": None}
+"""An option of JAX's lowering: for this machine. XLA compiles no program that is for several platforms."""
+
+
 class Explanations(list[Explanation]):
     """Records of what was decided about States and ops; prints one a line."""
 
@@ -270,16 +274,16 @@ class Lowered(Stage):
 
     def _lower(self, options: dict[str, Any]) -> Any:
         if self.platforms:
-            options = {**options, "lowering_platforms": self.platforms}
+            options = {"lowering_platforms": self.platforms, **options}
         with paused_gc():
             donated, kept, args, kwargs = self._example()
             return self.executable.jit.trace(donated, kept, *args, **kwargs).lower(**options)
 
-    def _for_text(self, native: bool) -> Any:
+    def _for_text(self, native: bool, options: dict[str, Any] | None = None) -> Any:
         """JAX's lowering; without ``native``, one that names no function of this process."""
-        if native or next(self.program.walk(*EVENT_OPS), None) is None:
-            return self.jax_lowered
-        return self._lower(_jax.lowering_without_foreign_calls())
+        if not native and next(self.program.walk(*EVENT_OPS), None) is not None:
+            options = {**(options or {}), **_jax.lowering_without_foreign_calls()}
+        return self.jax_lowered if options is None else self._lower(options)
 
     @property
     def states(self) -> dict[str, State[Any]]:
@@ -307,7 +311,7 @@ class Lowered(Stage):
                 f"the program was lowered for {', '.join(self.platforms)}, and this machine runs {jax.default_backend()}; "
                 "use .as_text('stablehlo') or export it"
             )
-        lowered = self.jax_lowered
+        lowered = self.jax_lowered if len(self.platforms) < 2 else self._lower(HERE)
         start = time.perf_counter()
         compiled = lowered.compile()
         times = {**self.times, "compile": time.perf_counter() - start}
@@ -329,7 +333,7 @@ class Lowered(Stage):
         if dialect == "stablehlo":
             return str(self._for_text(native).as_text())
         if dialect == "hlo":
-            lowered = self._for_text(native)
+            lowered = self._for_text(native, HERE if len(self.platforms) > 1 else None)
             if lowered is not self._lowered:
                 return str(lowered.compile().as_text())
             return self.compile().as_text("hlo")

@@ -31,6 +31,8 @@ def assert_lists(found: Any, dense: Any) -> None:
 def test_kernels_list_in_order(native: bool) -> None:
     if native:
         pytest.importorskip("numba")
+        if jax.default_backend() != "cpu":
+            pytest.skip("it is for CPUs")
     rng = np.random.default_rng(0)
     for shape in [(0,), (3, 73)]:
         aval = jax.ShapeDtypeStruct(shape, bool)
@@ -60,6 +62,8 @@ def test_a_list_is_an_op_of_a_program_and_has_lanes() -> None:
 @pytest.mark.parametrize("size", [1, 150])
 def test_a_loop_that_is_a_kernel_lists_what_it_would_stack(size: int) -> None:
     pytest.importorskip("llvmlite")
+    if jax.default_backend() != "cpu":
+        pytest.skip("it is for CPUs")
     from tests.backends.codegen.running import natively
 
     square = event.CSR.from_dense(np.eye(size)[::-1])

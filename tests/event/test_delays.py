@@ -87,7 +87,7 @@ def test_every_kernel_adds_to_the_ring(several: bool) -> None:
     native = ring.ring_native(
         [jax.typeof(jnp.asarray(x)) for x in (total, events, *given, np.int32(0))], shape=csr.shape
     )
-    kernels += [] if native is None else [native]
+    kernels += [] if native is None or jax.default_backend() != "cpu" else [native]
     for base in (0, POST, size - POST):
         expected = total.copy()
         expected[..., :size] += np.roll(events @ np.asarray(csr.todense(weight)), base, -1)

@@ -228,10 +228,15 @@ def test_explain_has_a_record_for_every_state_with_place_and_reason() -> None:
 
 def test_cross_platform_lowering_works_without_the_device_and_refuses_host_effects() -> None:
     net = Net()
-    lowered = sg.trace(net, X).lower(platforms=("cuda", "tpu"))
+    away = {"cpu": ("cuda", "tpu"), "gpu": ("cpu", "tpu")}[jax.default_backend()]
+    lowered = sg.trace(net, X).lower(platforms=away)
     assert "stablehlo" in lowered.as_text("stablehlo")
     with pytest.raises(LoweringError, match="lowered for"):
         lowered.compile()
+
+    both = sg.trace(net, X).lower(platforms=("cpu", "cuda"))
+    assert "HloModule" in both.as_text("hlo")
+    np.testing.assert_array_equal(both.compile()(X)["y"], net(X)["y"])
 
     def printing(x: Any) -> Any:
         jax.debug.print("x {}", x)

@@ -109,7 +109,7 @@ TABLE: tuple[Row, ...] = (
 
 def on_gpu() -> bool:
     """Whether this process runs programs on a GPU, unless somebody says otherwise."""
-    device = jax.config.jax_default_device
+    device = getattr(jax.config, "jax_default_device")  # noqa: B009, mypy does not know it
     platform = jax.default_backend() if device is None else getattr(device, "platform", device)
     return platform in ("gpu", "cuda")
 
