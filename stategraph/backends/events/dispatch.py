@@ -79,7 +79,13 @@ TABLE: tuple[Row, ...] = (
     Row("event.csr_outer", "cpu", False, "loop over active rows", _always(generic.outer_by_rows)),
     Row("event.csr_outer", None, False, "all synapses", _always(generic.outer_by_synapses)),
     Row("event.csr_outer_add", "cpu", True, "native: list, rows, in place", native.csr_outer_add),
-    Row("event.csr_outer_add", "cuda", True, "Pallas: rows of active neurons", _pallas("pallas", "csr_outer_add", False)),
+    Row(
+        "event.csr_outer_add",
+        "cuda",
+        True,
+        "Pallas: rows of active neurons",
+        _pallas("pallas", "csr_outer_add", False),
+    ),
     Row("event.csr_outer_add", "cpu", False, "loop over active rows", _always(generic.outer_add_by_rows)),
     Row(
         "event.csr_outer_add", None, False, "all synapses", _always(generic.added(generic.outer_by_synapses))
