@@ -20,6 +20,7 @@ import numpy as np
 
 from stategraph import _jax, environ
 from stategraph.errors import describe
+from stategraph.graph.node import Node
 from stategraph.graph.walk import nodes, states
 from stategraph.nn.listening import Listener, Spiking
 from stategraph.nn.module_views import dotted
@@ -153,6 +154,18 @@ def _kind(name: str, target: Any) -> tuple[str, Any]:
         return "state", target
     if _is_spike(target):
         return "spike", target.__self__
+    if isinstance(target, Node):
+        held = [dotted(where) for where in states(target)]
+        held += ["spike"] * isinstance(target, Spiking)
+        raise TypeError(
+            describe(
+                f"The monitor {name!r} is a {type(target).__name__} itself.",
+                why="calling it would make another step of it",
+                fix=f"monitor={{{name!r}: {type(target).__name__.lower()}.{held[0]}}}"
+                if held
+                else f"monitor={{{name!r}: lambda: ...}}, a function that reads its State",
+            )
+        )
     if callable(target):
         return ("function of output" if _takes_one(target) else "function"), target
     raise TypeError(

@@ -121,11 +121,22 @@ def _steps(duration: Any, dt: float) -> int:
     """How many steps a run makes."""
     if any(map(_jax.is_tracer, jax.tree.leaves(duration))):
         raise TypeError("the duration of a run has to be known: it is traced")
-    length = float(number(duration, TIME, "The duration of a run"))
+    given = number(duration, TIME, "The duration of a run")
+    if np.ndim(given) or not isinstance(given, (int, float, np.number, np.ndarray, jax.Array)):
+        raise TypeError(f"the duration of a run is a number of ms, or a quantity, not {duration!r}")
+    length = float(given)
     ratio = length / dt
     if not (math.isfinite(ratio) and ratio >= 0):
         raise ValueError(f"a run has a duration of 0 ms or more, not {duration!r}")
     steps = round(ratio)
+    if steps >= 2**31:
+        raise ValueError(
+            describe(
+                f"A run of {length:g} ms has {steps} steps of dt={dt:g} ms.",
+                why="the clock of a model counts them with 32 bits",
+                fix="a larger dt, or a shorter run",
+            )
+        )
     if abs(ratio - steps) > max(1e-4, 1e-7 * ratio):
         low, high = math.floor(ratio), math.ceil(ratio)
         raise ValueError(
@@ -293,8 +304,10 @@ class Loop:
 
     def _sizes(self, steps: int, listed: bool) -> tuple[float, int]:
         """What a step records: bytes, and how many places its spikes take at most where they are listed."""
+        if not steps:
+            return 0.0, 0
         unknown = [entry.name for entry in self.monitor.entries if _is_function(entry)]
-        found = self._sizes_of_functions(unknown) if unknown and steps else {}
+        found = self._sizes_of_functions(unknown) if unknown else {}
         nbytes, places = 0.0, 0
         for entry in self.monitor.entries:
             size, itself = found[entry.name] if entry.name in found else sizes_of(entry)

@@ -28,6 +28,8 @@ DICT = "dict"
 """{'a': f32[3], 'n': (i32, bool)}"""
 KEY = "key"
 """A typed PRNG key."""
+RNG = "rng"
+"""A ``RandomState``."""
 PAIR = "pair"
 """(f32, f32[3])"""
 FIELDS = {DICT: {V: "['a']", I: "['n'][0]", B: "['n'][1]"}, PAIR: {F: "[0]", V: "[1]"}}
@@ -42,7 +44,11 @@ import numpy as np
 import stategraph as sg
 import stategraph.augment
 import stategraph.compile
-from stategraph import ParamState, State
+from stategraph import ParamState, State, event
+from stategraph.backends.events.change_primitive import csr_change
+from stategraph.backends.events.compact_primitive import compact
+from stategraph.backends.events.jit_primitive import jit_product
+from stategraph.backends.events.ring_primitive import csr_ring
 
 LOG = []
 FLOAT = jax.ShapeDtypeStruct((), jnp.float32)
@@ -80,6 +86,43 @@ def clip(x):
 
 
 clip.defvjp(lambda x: (clip(x), x), lambda x, g: (jnp.where(x < 2.0, g, 0.0),))
+
+LINKS = event.CSR([0, 2, 3, 5], [0, 2, 1, 0, 2], (3, 3))
+LATE = event.CSR([0, 2, 3, 5], [0, 5, 4, 3, 2], (3, 6))
+
+
+def each(x):
+    return jnp.concatenate([x, x[1:]])
+
+
+def send(events, weight, back=False):
+    return event.product(events, weight, LINKS, transpose=back)
+
+
+def made(events, weight, law, back=False):
+    given = weight[0] if law == "one" else weight[:2]
+    options = dict(shape=(3, 3), prob=0.5, law=law, include_self=True, transposed=back)
+    return jit_product(events, given, jnp.array([3, 5], jnp.uint32), **options)
+
+
+def late(events, weight, waiting, slot):
+    buffer = jnp.concatenate([waiting, waiting * 0.5, waiting])
+    return csr_ring(buffer, events, each(weight), LATE.indptr, LATE.indices, 3 * (abs(slot) % 2), LATE.shape)[3:6]
+
+
+def learned(weight, events, others, up, mu):
+    law = dict(shape=(3, 3), low=-2.0, high=2.0, up=up, mu=mu)
+    given = jnp.clip(each(weight), -2.0, 2.0)
+    return csr_change(given, events, others, jnp.float32(0.1), LINKS.indptr, LINKS.indices, **law)[1:4]
+
+
+class Runner(sg.nn.Module):
+    def __init__(self, step, clock):
+        super().__init__()
+        self.step, self.clock = step, clock
+
+    def update(self, x):
+        return self.step(x)
 
 
 '''
@@ -226,6 +269,13 @@ class Generator:
                     lambda e: f"({e(M)}[:, :2] @ {e(M)})[0]",
                     lambda e: f"jnp.cumsum({e(V)})",
                     lambda e: f"({e(V)} @ jnp.full((3, 3), 0.3))",
+                    lambda e: f"send({self.events(e)}, {e(F)}, {self.chance(0.4)})",
+                    lambda e: f"send({self.events(e)}, each({e(V)}), {self.chance(0.4)})",
+                    lambda e: f"made({self.events(e)}, {e(V)}, {self.law()}, {self.chance(0.4)})",
+                    lambda e: f"late({self.events(e)}, {e(V)}, {e(V)}, {e(I)})",
+                    lambda e: (
+                        f"learned({e(V)}, {self.events(e)}, {e(V)}, {self.chance(0.5)}, {self.rng.choice((0.0, 1.0))})"
+                    ),
                 ]
         elif t == M:
             found += [
@@ -240,6 +290,7 @@ class Generator:
                 lambda e: f"jnp.minimum({e(I)}, {e(I)})",
                 lambda e: f"jnp.where({e(B)}, {e(I)}, {e(I)})",
                 lambda e: f"jnp.asarray({e(B)}, jnp.int32)",
+                lambda e: f"compact((jnp.arange(3) + {e(I)}) % 2 == 0)[{self.rng.choice((0, 0, 1))}]",
                 *([lambda e: f"jnp.argmax({e(V)}).astype(jnp.int32)"] if self.exact else []),
             ]
         elif t == B:
@@ -261,6 +312,13 @@ class Generator:
         active = f"(jnp.arange({size}) + {e(I)}) % 2 == 0"
         return self.rng.choice((f"({active}).astype(jnp.float32)", f"jnp.where({active}, 1.0, 0.0)"))
 
+    def events(self, e: Callable[[str], str]) -> str:
+        """Three events: numbers, spikes, or bools."""
+        return self.rng.choice((self.spikes(3, e), e(V), f"((jnp.arange(3) + {e(I)}) % 2 == 0)"))
+
+    def law(self) -> str:
+        return self.rng.choice(('"one"', '"normal"', '"uniform"'))
+
     def type(self, *among: str) -> str:
         return self.rng.choice(among or (F, F, V, V, M, I, B))
 
@@ -275,6 +333,7 @@ class Generator:
         options: list[tuple[float, Callable[[Scope], None]]] = [(3, self.assign)]
         if writable(scope) and not scope.pure:
             options += [(5, self.write), (1, self.swap), (0.5, self.alias), (0.7, self.random_draw)]
+            options += [(0.7, self.stream_draw)]
             if scope.straight and not scope.smooth:
                 options += [(0.7, self.change_type)]
         if not scope.pure:
@@ -291,6 +350,8 @@ class Generator:
             options += [(0.5, self.compiled_loop), (0.5, self.compiled_cond)]
             options += [(0.5, self.compiled_scan), (0.5, self.compiled_ifelse), (0.4, self.own_rule)]
             options += [(1.2, self.lanes)]
+            if not scope.pure and not scope.frozen:
+                options += [(0.7, self.recorded)]
             if self.gradients and scope.depth < 2 and not scope.pure:
                 options += [(1.5, self.gradient)]
         weights, functions = zip(*options, strict=True)
@@ -525,6 +586,41 @@ class Generator:
         self.put(f"{name} = jax.random.uniform({subkey}, (3,))")
         scope.names.append((name, V))
 
+    def stream_draw(self, scope: Scope) -> None:
+        """Numbers of a ``RandomState``; lanes draw their own."""
+        streams = [name for name, type in scope.states if type == RNG]
+        if not streams:
+            return self.assign(scope)
+        stream, name = self.rng.choice(streams), self.fresh("v")
+        draws = ["rand(3)", "uniform(-1.0, 1.0, (3,))", "randint(0, 4, (3,))", "bernoulli(0.4, (3,))"]
+        if not self.exact:
+            draws += ["randn(3)", "poisson(1.5, (3,))", "exponential(0.5, (3,))"]
+        self.put(f"{name} = jnp.asarray({stream}.{self.rng.choice(draws)}, jnp.float32)")
+        scope.names.append((name, V))
+
+    def recorded(self, scope: Scope) -> None:
+        """A run of a module that records what it returns and what States hold."""
+        type, x, rec, out = self.type(F, V), self.fresh("x"), self.fresh("rec"), self.fresh("v")
+        name = self.function("step", [(x, F)], [type], scope.inner())
+        inputs = self.rng.choice(("0.5", "k[:3]", "lambda t: k[1] - t", self.expr(F, scope, 1)))
+        monitors = ['"out": lambda out: jnp.asarray(out, jnp.float32)']
+        looked = [n for n, t in scope.states if t in (F, V) and not self.shadowed(n)]
+        if looked:
+            state = self.rng.choice(looked)
+            monitors.append(f'"state": ({state}, None, {self.rng.choice((1, 2))})')
+        self.put(
+            f"{rec} = sg.nn.run(Runner({name}, clock), 0.3, {inputs}, {{{', '.join(monitors)}}}, dt=0.1)"
+        )
+        self.put(f'{out} = jnp.asarray({rec}["out"][-1])')
+        scope.names.append((out, type))
+        if looked:
+            self.put(f'{out}s = jnp.max(jnp.asarray({rec}["state"]))')
+            scope.names.append((f"{out}s", F))
+
+    def shadowed(self, name: str) -> bool:
+        """Whether a State may be one of this trace, which a recording cannot name."""
+        return self.aliases.get(name, name)[0] not in "sw"
+
     def change_type(self, scope: Scope) -> None:
         """Straight-line code may give a State another type; here it gets its own back."""
         names = [name for name, type in writable(scope) if type == F]
@@ -643,10 +739,11 @@ class Generator:
         self.put("def make():")
         self.indent = 1
         kinds = [F, V, I, B, *self.rng.choices([F, V, M, I, DICT, PAIR], k=self.rng.randrange(1, 4))]
-        kinds += [KEY] * (self.rng.random() < 0.5)
+        kinds += [KEY] * (self.rng.random() < 0.5) + [RNG] * (self.rng.random() < 0.5)
         for type in kinds:
             name = self.fresh("s")
-            self.put(f"{name} = State({self.initial(type)})")
+            initial = self.initial(type)
+            self.put(f"{name} = {initial if type == RNG else f'State({initial})'}")
             scope.states.append((name, type))
         for type in self.rng.choices([F, V, M], k=self.rng.randrange(1, 3)):
             name = self.fresh("w")
@@ -654,6 +751,7 @@ class Generator:
             scope.states.append((name, type))
         given = dict(scope.states)
         self.put("k = jnp.array([0.5, -0.25, 1.5, 2.0, -1.0, 0.1])")
+        self.put("clock = sg.nn.Clock()")
         self.put("")
         self.put("def program(x, y, n):")
         self.indent = 2
@@ -663,7 +761,8 @@ class Generator:
         self.put(f"return {results}")
         self.indent = 1
         self.put("")
-        self.put(f"states = {{{', '.join(f'{n!r}: {n}' for n in given)}}}")
+        clock = ["'clock.i': clock.i", "'clock.dt': clock.dt"]
+        self.put(f"states = {{{', '.join([*(f'{n!r}: {n}' for n in given), *clock])}}}")
         number = self.rng.choice((0.5, -1.25, 2.0))
         self.put(f"x, y = jnp.float32({number}), jnp.array([1.0, {number}, -0.5])")
         self.put(f"return program, (x, y, jnp.int32({self.rng.randrange(4)})), states")
@@ -676,6 +775,8 @@ class Generator:
             return "(jnp.float32(0.75), jnp.array([1.0, 2.0, -0.5]))"
         if type == KEY:
             return f"jax.random.key({self.rng.randrange(100)})"
+        if type == RNG:
+            return f"sg.random.RandomState({self.rng.randrange(100)})"
         number = self.rng.choice((0.3, -1.1, 0.0, 1.7))
         if type in (V, M):
             return f"jnp.linspace({number}, 1.0, {3 if type == V else 6}).reshape({SHAPES[type]})"
@@ -683,7 +784,9 @@ class Generator:
 
 
 def writable(scope: Scope) -> list[tuple[str, str]]:
-    return [(name, type) for name, type in scope.states if type != KEY and name not in scope.frozen]
+    return [
+        (name, type) for name, type in scope.states if type not in (KEY, RNG) and name not in scope.frozen
+    ]
 
 
 def generate(seed: int, *, gradients: bool = True) -> str:

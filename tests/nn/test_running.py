@@ -569,6 +569,9 @@ def test_without_monitors_only_the_time_is_known() -> None:
         (dict(duration=1.3), ValueError, "2 steps are 1 ms, 3 steps 1.5 ms"),
         (dict(duration=-1.0), ValueError, "0 ms or more"),
         (dict(duration=1.0, dt=0.0), ValueError, "positive"),
+        (dict(duration=2e9), ValueError, "has 4000000000 steps"),
+        (dict(duration=None), TypeError, "a number of ms, or a quantity, not None"),
+        (dict(duration="x"), TypeError, "a number of ms, or a quantity, not 'x'"),
         (dict(duration=5.0, inputs=np.zeros(7)), ValueError, "7 rows, and the run has 10 steps"),
         (dict(duration=5.0, inputs="x"), TypeError, "inputs of a run are a str"),
         (dict(duration=5.0, monitor={"V": "E.W"}), KeyError, "'E.V'"),
@@ -587,6 +590,27 @@ def test_without_monitors_only_the_time_is_known() -> None:
 def test_what_does_not_fit_is_an_error(arguments: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         nn.run(make(), **arguments)
+
+
+@pytest.mark.parametrize("jitted", [False, True])
+def test_a_run_of_no_steps_records_nothing(jitted: bool) -> None:
+    net = make()
+    monitor = {
+        "V": net.E.V, "late": (net.E.V, slice(2), 3), "spk": net.E.spike, "mean": lambda: net.E.V.value.mean(), "out": lambda x: x,
+    }  # fmt: skip
+    nn.clock(net)
+    go = lambda: nn.run(net, 0.0, 1.0, monitor)
+    rec = sg.compile.jit(go)() if jitted else go()
+    shapes = {name: rec[name].shape for name in ("V", "late", "mean", "out")}
+    assert shapes == {"V": (0, 4), "late": (0, 2), "mean": (0,), "out": (0,)}
+    assert rec["spk"].dense.shape == (0, 4) and len(rec.t) == 0 and int(net.clock.i.value) == 0
+
+
+def test_what_would_make_another_step_is_no_monitor() -> None:
+    net = make()
+    for target, fix in ((net.E, "lifref.V"), (net, "net.E.V")):
+        with pytest.raises(TypeError, match=rf"is a .* itself[\s\S]*another step[\s\S]*{fix}"):
+            nn.run(net, 1.0, monitor={"x": target})
 
 
 def test_a_missing_step_is_an_error() -> None:
