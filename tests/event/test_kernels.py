@@ -220,6 +220,25 @@ def test_dtypes_of_weights(dtype: str) -> None:
         np.testing.assert_array_equal(np.asarray(found, np.float64), events @ matrix)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_sums_of_short_floats_are_those_of_ordinary_products(dtype: str) -> None:
+    """Not so ``1 + 1 + ...`` in such a type itself: the sum stays at 2,048 and at 256."""
+    size = 5000
+    spikes = np.arange(size) % 2 == 0
+    ones = event.CSR(np.arange(size + 1), np.zeros(size, int), (size, 1))
+    columns = event.CSR([0, size], np.arange(size), (1, size))
+    for jitted in (lambda f: f, jax.jit):
+        for found in (
+            jitted(lambda s: csr_product(s, jnp.ones((), dtype), ones.indptr, ones.indices, ones.shape))(spikes),
+            jitted(lambda s: csr_product(s * jnp.ones((), dtype), jnp.ones(size, dtype), ones.indptr, ones.indices, ones.shape))(spikes),
+            jitted(lambda s: event.product(s, jnp.ones((), dtype), columns, transpose=True))(spikes),
+            jitted(lambda s: dense_product(s, jnp.ones((size, 1), dtype), threshold=0.9))(spikes),
+            jitted(lambda s: dense_product(s, jnp.ones((1, size), dtype), True, 0.9))(spikes),
+        ):  # fmt: skip
+            assert found.dtype == dtype
+            np.testing.assert_allclose(np.asarray(found, np.float64), [size // 2], rtol=4e-3)
+
+
 def test_every_op_has_a_kernel_for_every_platform_and_small_matrices_are_multiplied() -> None:
     bools, floats = jax.typeof(jnp.zeros(4, bool)), jax.typeof(jnp.zeros((4, 4)))
     for platform in ("cpu", "cuda", "tpu"):

@@ -30,6 +30,13 @@ def rows_of(indptr: Any, synapses: int) -> Any:
     return jnp.repeat(jnp.arange(pre, dtype=jnp.int32), jnp.diff(indptr), total_repeat_length=synapses)
 
 
+def of_sums(dtype: Any) -> Any:
+    """The type in which numbers of a type are added up: as in ordinary products, 16-bit floats are 32-bit floats until their sum is
+    complete.
+    """
+    return jnp.promote_types(dtype, jnp.float32) if jnp.issubdtype(dtype, jnp.floating) else dtype
+
+
 # ----------------------------------------------------------------------------------------------------- by synapses
 
 
@@ -47,10 +54,13 @@ def csr_by_synapses(
         return _nothing(events, weight.dtype, shape[0] if transposed else shape[1])
     rows = rows_of(indptr, indices.shape[0])
     sources, targets = (indices, rows) if transposed else (rows, indices)
-    sent = events.astype(weight.dtype)[..., sources] * weight
-    arrived = jnp.zeros((*events.shape[:-1], shape[0] if transposed else shape[1]), weight.dtype)
-    return arrived.at[..., targets].add(
-        sent, mode="promise_in_bounds", indices_are_sorted=transposed and events.ndim == 1
+    sums = of_sums(weight.dtype)
+    sent = events.astype(sums)[..., sources] * weight.astype(sums)
+    arrived = jnp.zeros((*events.shape[:-1], shape[0] if transposed else shape[1]), sums)
+    return (
+        arrived.at[..., targets]
+        .add(sent, mode="promise_in_bounds", indices_are_sorted=transposed and events.ndim == 1)
+        .astype(weight.dtype)
     )
 
 
@@ -127,7 +137,7 @@ def csr_by_rows(
 
 def _rows_added(events: Any, weight: Any, indptr: Any, indices: Any, order: Any, size: int) -> Any:
     """The sum of active rows, in which synapse ``s`` has the weight ``order[s]``."""
-    windows = Windows(indptr, indices)
+    windows, sums = Windows(indptr, indices), of_sums(weight.dtype)
 
     def add(row: Any, value: Any, total: Any) -> Any:
         def window(begin: Any, own: Any, total: Any) -> Any:
@@ -136,15 +146,16 @@ def _rows_added(events: Any, weight: Any, indptr: Any, indices: Any, order: Any,
                 sent = weight
             else:
                 sent = windows.at(weight, begin) if order is None else weight[windows.at(order, begin)]
+            sent = sent.astype(sums)
             if value.dtype != jnp.bool_:
-                sent = sent * value
+                sent = sent * value.astype(sums)
             return total.at[columns].add(sent, mode="promise_in_bounds")
 
         return windows.over(row, window, total)
 
     # the last element takes what is no synapse of the row
-    total = over_active(events, add, jnp.zeros(size + 1, weight.dtype))
-    return total[:size]
+    total = over_active(events, add, jnp.zeros(size + 1, sums))
+    return total[:size].astype(weight.dtype)
 
 
 def outer_by_rows(pre: Any, post: Any, indptr: Any, indices: Any, *, shape: tuple[int, int]) -> Any:
@@ -187,6 +198,7 @@ def dense_by_rows(events: Any, matrix: Any, *, transposed: bool, threshold: floa
         threshold = default_threshold(False, transposed, batch, matrix.size)
     if not events.size or not matrix.size:
         return dense_whole(events, matrix, transposed=transposed, threshold=None)
+    sums = of_sums(matrix.dtype)
 
     def whole(events: Any) -> Any:
         return dense_whole(events, matrix, transposed=transposed, threshold=None)
@@ -196,10 +208,11 @@ def dense_by_rows(events: Any, matrix: Any, *, transposed: bool, threshold: floa
             return lax.map(rows, events)
 
         def add(row: Any, value: Any, total: Any) -> Any:
-            sent = lax.dynamic_index_in_dim(matrix, row, 1 if transposed else 0, keepdims=False)
-            return total + (sent if value.dtype == jnp.bool_ else sent * value)
+            sent = lax.dynamic_index_in_dim(matrix, row, 1 if transposed else 0, keepdims=False).astype(sums)
+            return total + (sent if value.dtype == jnp.bool_ else sent * value.astype(sums))
 
-        return over_active(events, add, jnp.zeros(matrix.shape[0 if transposed else 1], matrix.dtype))
+        total = jnp.zeros(matrix.shape[0 if transposed else 1], sums)
+        return over_active(events, add, total).astype(matrix.dtype)
 
     if threshold >= 1.0:
         return rows(events)
