@@ -13,6 +13,7 @@ from stategraph.backends.events.ring_primitive import csr_ring
 from stategraph.errors import StateAccessError, describe
 from stategraph.event.connections import Connections, Sparse
 from stategraph.event.csr import CSR
+from stategraph.event.product import as_events
 from stategraph.init import Initial, param
 from stategraph.nn.units import parameter, step
 from stategraph.state import DelayState, ShortTermState, State
@@ -120,8 +121,7 @@ class Delayed(Connections):
                     fix="stategraph.nn.init_all_states(model, batch_size=...)",
                 )
             )
-        if given.dtype not in (jnp.bool_, weight.dtype):
-            given = given.astype(weight.dtype)
+        given = as_events(given, weight.dtype)
         post, slot, csr = self.shape[1], self.slot.value, self.targets
         self.buffer.value = csr_ring(buffer, given, weight, csr.indptr, csr.indices, slot * post, csr.shape)
         self.slot.value = (slot + 1) % self.slots

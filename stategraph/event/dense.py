@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 from stategraph.backends.events.primitives import dense_product
 from stategraph.errors import describe
 from stategraph.event.connections import Connections, ParamType
+from stategraph.event.product import as_events
 from stategraph.init import Initial
 from stategraph.state import ParamState, State
 from stategraph.typing import Size
@@ -71,11 +73,9 @@ class Linear(Connections):
         return weight
 
     def _sent(self, events: Any, side: int) -> jax.Array:
-        given, kind = self._checked(events, side), self.weight.value.dtype
-        if given.dtype == jnp.bool_:
-            return given
-        sent = given.astype(kind)
-        if self.float_as_event:
+        kind = self.weight.value.dtype
+        sent = as_events(self._checked(events, side), kind)
+        if self.float_as_event and sent.dtype != jnp.bool_:
             return sent + jax.lax.stop_gradient((sent != 0).astype(kind) - sent)
         return sent
 
@@ -86,7 +86,7 @@ class Linear(Connections):
 
 
 def _product(sent: jax.Array, weight: jax.Array, transposed: bool) -> jax.Array:
-    given = sent.reshape(-1, sent.shape[-1]) if sent.ndim > 2 else sent
+    given = sent.reshape(math.prod(sent.shape[:-1]), sent.shape[-1]) if sent.ndim > 2 else sent
     arrived: jax.Array = dense_product(given, weight, transposed)
     return arrived.reshape(*sent.shape[:-1], arrived.shape[-1])
 
@@ -176,7 +176,7 @@ class OneToOne(Connections):
     def update(self, events: Any) -> jax.Array:
         """What arrives at the post neurons, of the shape of the events."""
         weight = self.weight.value
-        arrived: jax.Array = self._checked(events, 0).astype(weight.dtype) * weight
+        arrived: jax.Array = as_events(self._checked(events, 0), weight.dtype) * weight
         return arrived
 
     def back(self, events: Any) -> jax.Array:

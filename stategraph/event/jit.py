@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from stategraph.backends.events.jit_generic import jit_matrix
 from stategraph.backends.events.jit_primitive import jit_product
 from stategraph.errors import describe
 from stategraph.event.connections import Connections, ParamType
+from stategraph.event.product import as_events
 from stategraph.event.sampling import too_many, words
 from stategraph.init import Constant, Normal, Uniform
 from stategraph.nn.units import separated
@@ -100,9 +102,8 @@ class JITConn(Connections):
 
     def _send(self, given: jax.Array, transposed: bool) -> jax.Array:
         weight = self.weight.value
-        if given.dtype not in (jnp.bool_, weight.dtype):
-            given = given.astype(weight.dtype)
-        flat = given.reshape(-1, given.shape[-1]) if given.ndim > 2 else given
+        given = as_events(given, weight.dtype)
+        flat = given.reshape(math.prod(given.shape[:-1]), given.shape[-1]) if given.ndim > 2 else given
         sent = jit_product(flat, weight, self.seed, transposed=transposed, **self._connectivity())
         arrived: jax.Array = sent.reshape(*given.shape[:-1], sent.shape[-1])
         return arrived

@@ -6,6 +6,7 @@ in a program as ops ``event.csr``.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -17,6 +18,25 @@ from stategraph.event.csr import CSR
 
 SMALL = 1024
 """Synapses of which all are looked at as fast as those of active neurons are found."""
+
+
+def as_events(given: jax.Array, dtype: Any) -> jax.Array:
+    """Events as they are multiplied with weights of a dtype: as bools, or in that dtype.
+
+    Raises:
+      TypeError: for complex events and real weights.
+    """
+    if given.dtype in (jnp.bool_, dtype):
+        return given
+    if jnp.issubdtype(given.dtype, jnp.complexfloating) and not jnp.issubdtype(dtype, jnp.complexfloating):
+        raise TypeError(
+            describe(
+                f"Events are {given.dtype}, and the weights {dtype}.",
+                why="what arrives has the dtype of the weights, which holds no imaginary part",
+                fix="give complex weights, or events.real",
+            )
+        )
+    return given.astype(dtype)
 
 
 def product(events: Any, weight: Any, csr: CSR, *, transpose: bool = False) -> jax.Array:
@@ -62,10 +82,8 @@ def product(events: Any, weight: Any, csr: CSR, *, transpose: bool = False) -> j
                 why=f"there is one weight for all synapses, (), or one for each, {(csr.size,)}",
             )
         )
-    if given.dtype != weights.dtype and given.dtype != jnp.bool_:
-        given = given.astype(weights.dtype)
-
-    flat = given if given.ndim == 1 else given.reshape(-1, senders)
+    given = as_events(given, weights.dtype)
+    flat = given if given.ndim == 1 else given.reshape(math.prod(given.shape[:-1]), senders)
     by_post: tuple[Any, Any, Any] | tuple[()] = ()
     if transpose and csr.size >= SMALL:
         columns, order = csr.by_post

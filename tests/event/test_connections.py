@@ -219,3 +219,51 @@ def test_a_weight_is_a_state_that_several_connections_share() -> None:
 def test_what_does_not_fit_is_an_error_at_construction(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+LAYERS = {
+    "fixed probability": lambda pre, post: event.FixedProb(pre, post, 0.5, 2.0, seed=0),
+    "linear": lambda pre, post: event.Linear(pre, post, nn.init.Constant(2.0)),
+    "made of a seed": lambda pre, post: event.JITConn(pre, post, 0.5, 2.0, seed=0),
+}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize(
+    ("pre", "post", "batch"), [(0, 3, (2,)), (3, 0, (2, 2)), (3, 4, (0,)), (0, 3, (2, 2)), (0, 0, ())]
+)
+def test_nobody_sends_nothing(kind: str, pre: int, post: int, batch: tuple[int, ...]) -> None:
+    layer = LAYERS[kind](pre, post)
+    for dtype in (bool, "float32"):
+        events = np.ones((*batch, pre), dtype)
+        for arrived in (
+            layer(events),
+            jax.jit(lambda e: layer(e))(events),
+            jax.vmap(layer)(events) if batch else layer(events),
+        ):
+            assert arrived.shape == (*batch, post) and arrived.dtype == jnp.float32
+            if not pre:
+                np.testing.assert_array_equal(arrived, 0)
+
+
+@pytest.mark.parametrize("kind", [*LAYERS, "one to one", "delayed"])
+def test_complex_events_do_not_lose_their_imaginary_part(kind: str) -> None:
+    with sg.environ.context(dt=0.1):
+        layer = {
+            **LAYERS,
+            "one to one": lambda pre, post: event.OneToOne(3, 2.0),
+            "delayed": lambda pre, post: nn.init_all_states(
+                event.Delayed(event.FixedProb(3, 3, 0.5, 2.0, seed=0), 0.1)
+            ),
+        }[kind](3, 3)
+    with pytest.raises(
+        TypeError, match=r"Events are complex64, and the weights float32[\s\S]*fix:   give complex weights"
+    ):
+        layer(jnp.ones(3) * 1j)
+
+
+def test_complex_weights_take_events_of_any_kind() -> None:
+    layer = event.FixedProb(4, 3, 0.7, 2j, seed=0)
+    dense = np.asarray(layer.todense())
+    for events in (np.array([1, 0, 1, 1], bool), np.array([1.0, 0, 2, 3], "f"), np.array([1j, 0, 2, 3], "F")):
+        np.testing.assert_allclose(layer(events), events @ dense, rtol=1e-6)

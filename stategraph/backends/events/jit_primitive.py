@@ -7,6 +7,7 @@ With ``J(e, w)`` for the product, a cotangent ``y`` of its result and ``T`` for 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,13 +51,18 @@ def _transpose(index: int, cotangent: Any, operands: Sequence[Any], aval: Any, *
     return jnp.stack(found).reshape(aval.shape)
 
 
+def _flat(events: Any) -> Any:
+    """Events with one batch axis."""
+    return events.reshape(math.prod(events.shape[:-1]), events.shape[-1])
+
+
 def _lanes(operands: Sequence[Any], axes: Sequence[int | None], **params: Any) -> tuple[Any, int]:
     events, weight, seed = operands
     if axes[2] is not None:
         return one_by_one(jit_p, operands, axes, **params)
     if axes[1] is None:
         events = jnp.moveaxis(events, axes[0] or 0, 0)
-        sent = jit_product(events.reshape(-1, events.shape[-1]), weight, seed, **params)
+        sent = jit_product(_flat(events), weight, seed, **params)
         return sent.reshape(*events.shape[:-1], sent.shape[-1]), 0
     weights = jnp.moveaxis(weight, axes[1], 0)
     weights = weights.reshape(weights.shape[0], -1)
@@ -64,7 +70,7 @@ def _lanes(operands: Sequence[Any], axes: Sequence[int | None], **params: Any) -
         parts = [part[None] for part in _parts(events, seed, weight.dtype, params)]
     else:
         events = jnp.moveaxis(events, axes[0], 0)
-        flat = events.reshape(-1, events.shape[-1])
+        flat = _flat(events)
         parts = [
             part.reshape(*events.shape[:-1], part.shape[-1])
             for part in _parts(flat, seed, weight.dtype, params)

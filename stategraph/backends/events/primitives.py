@@ -13,6 +13,7 @@ that are linear in events of which none is zero are ordinary products where the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -108,7 +109,7 @@ def _csr_lanes(operands: Sequence[Any], axes: Sequence[int | None], *, shape: An
             sent, _ = _csr_lanes(given, alone, shape=shape, transposed=transposed)
         return sent * weight.reshape(-1, *[1] * (sent.ndim - 1)), 0
     events = jnp.moveaxis(events, axes[0] or 0, 0)
-    flat = events.reshape(-1, events.shape[-1])
+    flat = events.reshape(math.prod(events.shape[:-1]), events.shape[-1])
     sent = csr_p.bind(flat, weight, *connectivity, shape=shape, transposed=transposed)
     return sent.reshape(*events.shape[:-1], sent.shape[-1]), 0
 
@@ -182,7 +183,7 @@ def _dense_lanes(operands: Sequence[Any], axes: Sequence[int | None], **params: 
     if axes[1] is not None:
         return one_by_one(dense_p, operands, axes, **params)
     events = jnp.moveaxis(events, axes[0] or 0, 0)
-    sent = dense_p.bind(events.reshape(-1, events.shape[-1]), matrix, **params)
+    sent = dense_p.bind(events.reshape(math.prod(events.shape[:-1]), events.shape[-1]), matrix, **params)
     return sent.reshape(*events.shape[:-1], sent.shape[-1]), 0
 
 
