@@ -1,10 +1,10 @@
 """What a GPU makes of event products, networks and training, and what its kernels gain over XLA's own code.
 
-    python -m benchmarks.gpu [products|operations|networks|training|calls ...]
+    python -m benchmarks.gpu [products|matrices|operations|networks|training|calls ...]
 
 Needs a GPU. Products and operations run in compiled loops over random spikes, as they do in a network, so that the time to
 start a kernel counts; a loop whose body is one addition is the floor. *XLA* is the generic form, which looks at every
-synapse. Networks are COBA and CUBA with their spikes recorded, simulated as a user does, with and without the kernels.
+synapse. Networks are COBA and CUBA with their spikes recorded, simulated as a user does; without the kernels the host looks for the spikes.
 """
 
 from __future__ import annotations
@@ -78,13 +78,14 @@ def steps_of(n: int) -> int:
 def without_kernels() -> Iterator[None]:
     """Let the dispatch take what XLA makes of the generic forms."""
     from stategraph.backends.events import dispatch
+    from stategraph.nn import running
 
-    before = dispatch.on_gpu
-    dispatch.on_gpu = lambda: False
+    before = dispatch.on_gpu, running.can_list
+    dispatch.on_gpu = running.can_list = lambda: False
     try:
         yield
     finally:
-        dispatch.on_gpu = before
+        dispatch.on_gpu, running.can_list = before
 
 
 def both(bind: Callable[..., Any], *operands: Any, steps: int) -> dict[str, float]:
@@ -132,6 +133,28 @@ def products() -> Records:
             if matrix is not None:
                 dense = looped(lambda total, own, matrix: total + own.astype(jnp.float32) @ matrix)
                 seconds["dense"] = timed(dense, nothing, own, matrix)
+            records.append(
+                {"neurons": n, "rate": rate, **{name: 1e6 * s / steps for name, s in seconds.items()}}
+            )
+    return records
+
+
+def matrices() -> Records:
+    """``g + spikes @ W`` with a dense matrix: its active rows, or the ordinary product."""
+    from stategraph.backends.events.primitives import dense_product
+
+    records = []
+    for n in (1_000, 4_000, DENSE):
+        steps = steps_of(n)
+        matrix = jax.random.normal(jax.random.key(2), (n, n))
+        ours = looped(lambda total, own, matrix: total + dense_product(own, matrix))
+        whole = looped(lambda total, own, matrix: total + own.astype(jnp.float32) @ matrix)
+        for rate in (*RATES, 1.0):
+            own = jax.random.uniform(jax.random.key(3), (steps, n)) < rate
+            seconds = {
+                "kernels": timed(ours, jnp.zeros(n), own, matrix),
+                "XLA": timed(whole, jnp.zeros(n), own, matrix),
+            }
             records.append(
                 {"neurons": n, "rate": rate, **{name: 1e6 * s / steps for name, s in seconds.items()}}
             )
@@ -218,21 +241,12 @@ def networks() -> Records:
     records = []
     for kind in ("coba", "cuba"):
         for size, duration in NETWORKS:
-            seconds, hertz = simulated(kind, size, duration)
-            with without_kernels():
-                jax.clear_caches()
-                generic, _ = simulated(kind, size, duration)
-            jax.clear_caches()
             step = 1e6 / (duration / 0.1)
-            records.append(
-                {
-                    "network": kind,
-                    "neurons": size,
-                    "kernels": seconds * step,
-                    "XLA": generic * step,
-                    "rate": hertz,
-                }
-            )
+            seconds, hertz = simulated(kind, size, duration)
+            records.append({"network": kind, "neurons": size, "kernels": seconds * step, "rate": hertz})
+            if kind == "coba":
+                with without_kernels():
+                    records[-1]["XLA"] = simulated(kind, size, duration)[0] * step
     return records
 
 
@@ -259,6 +273,7 @@ def steps() -> Records:
 
 PARTS: dict[str, Callable[[], Records]] = {
     "products": products,
+    "matrices": matrices,
     "operations": operations,
     "networks": networks,
     "training": steps,

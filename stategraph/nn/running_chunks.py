@@ -131,11 +131,19 @@ class Listed:
 
     def events(self) -> tuple[np.ndarray, np.ndarray]:
         """(step, place in it) of each spike."""
-        array = np.asarray(self.places)
-        places = array[1 : 1 + array[0]]
+        places = self._fetched()
         width = np.int32(math.prod(self.shape))
         steps = places // width if len(places) else places.copy()
         return steps, places - steps * width
+
+    def _fetched(self) -> np.ndarray:
+        """The places, of which no more than twice as many as there are leave the device."""
+        if _shares_memory(self.places):
+            array = np.asarray(self.places)
+            return array[1 : 1 + array[0]]
+        count = int(self.places[0])
+        room = 1 << count.bit_length()  # few sizes: each is a program of its own
+        return np.asarray(self.places[1 : 1 + room])[:count]
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[int, ...]]:
         """For JAX: what it holds, and the rest."""
@@ -151,7 +159,14 @@ def can_list() -> bool:
     """Whether the program lists spikes: where a kernel does, without looking at what is not there. Nothing is imported
     to know that.
     """
+    if jax.default_backend() == "gpu":
+        return True
     return jax.default_backend() == "cpu" and importlib.util.find_spec("numba") is not None
+
+
+def _shares_memory(array: Any) -> bool:
+    """Whether the host reads an array where it lies."""
+    return not isinstance(array, jax.Array) or all(device.platform == "cpu" for device in array.devices())
 
 
 # ------------------------------------------------------------------------------------------- putting away

@@ -38,6 +38,8 @@ class Costs:
     """Adding one synapse at its place."""
     sparse: float
     """One synapse in a product over all of them."""
+    batches: bool = True
+    """Whether there are kernels for batches of vectors times a matrix."""
 
 
 TABLE: dict[str, Costs] = {
@@ -66,6 +68,21 @@ TABLE: dict[str, Costs] = {
         strided=8.0,
         scatter=0.9,
         sparse=0.6,
+    ),
+    # measured by benchmarks/gpu.py on an H200: 1,000 to 20,000 neurons, rates of 0.1 to 100 %. A kernel reads no more
+    # than the ordinary product, whatever is active.
+    "gpu": Costs(
+        call=900,
+        row=0.0009,
+        block=0.00003,
+        scan=0.02,
+        count=0.0,
+        visit=1.0,
+        add=0.0012,
+        strided=10.0,
+        scatter=0.005,
+        sparse=0.03,
+        batches=False,
     ),
 }
 """By platform; ``cpu`` is a CPU without numba, or a program that is exported. Elsewhere a matrix is multiplied whole: a

@@ -84,14 +84,20 @@ class Product:
             self.turned = None
         return whole, active
 
+    def has_kernel(self, costs: Costs) -> bool:
+        """Whether the machine has kernels for such products."""
+        return self.batch == 1 or costs.batches
+
     def worst(self, costs: Costs) -> float:
         """Nanoseconds of an event product if nearly everything is active."""
         turning = TURN * self.pre * self.post / self.steps if self.turned is not None else 0.0
         return worst_cost(costs, self.batch, self.pre, self.post) + turning
 
-    def guard(self, native: bool) -> None:
-        """Nobody has said how many events there are: a batch of many becomes an ordinary product, in kernels too."""
-        if self.batch > 1:
+    def guard(self, native: bool, always: bool) -> None:
+        """Nobody has said how many events there are: a batch of many becomes an ordinary product, in kernels too; one
+        vector where a kernel has no threshold of its own (``always``).
+        """
+        if self.batch > 1 or always:
             sideways = self.transposed and self.turned is None
             self.threshold = threshold(native, sideways, self.batch, self.pre * self.post)
 

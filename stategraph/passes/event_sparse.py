@@ -50,6 +50,9 @@ class SparseProduct(Product):
     def weights(self) -> Value:
         return self.op.operands[0]
 
+    def has_kernel(self, costs: Costs) -> bool:
+        return True
+
     def worst(self, costs: Costs) -> float:
         return self.costs(costs, 1.0)[1]
 

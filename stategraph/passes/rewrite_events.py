@@ -80,7 +80,7 @@ class RewriteEvents(Pass):
         costs = TABLE.get(platform)
         numbers: dict[str, int | float | str] = {**product.numbers, "rate": rate}
         whole = active = worst = 0.0
-        if costs is not None:
+        if costs is not None and product.has_kernel(costs):
             whole, active = product.costs(costs, rate)
             worst = product.worst(costs)
             numbers |= {"dense_us": round(whole / 1000, 2), "event_us": round(active / 1000, 2)}
@@ -100,7 +100,7 @@ class RewriteEvents(Pass):
             )
             return
         if self.mode == "auto" and origin.use is None and origin.rate is None:
-            product.guard(native=platform == "cpu-native")
+            product.guard(native=platform == "cpu-native", always=platform == "gpu")
         new = product.build()
         context.explain(
             product.op,

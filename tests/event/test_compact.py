@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -12,9 +13,10 @@ from jax import lax
 
 import stategraph as sg
 from stategraph import event, ir, nn
-from stategraph.backends.events import dispatch
+from stategraph.backends.events import dispatch, pallas_dense
 from stategraph.backends.events.compact_primitive import compact
 from stategraph.backends.events.primitives import csr_product
+from stategraph.nn import running_chunks
 
 pytestmark = pytest.mark.core
 
@@ -27,17 +29,20 @@ def assert_lists(found: Any, dense: Any) -> None:
     np.testing.assert_array_equal(found[1 : 1 + len(places)], places)
 
 
-@pytest.mark.parametrize("native", [True, False])
-def test_kernels_list_in_order(native: bool) -> None:
-    if native:
+@pytest.mark.parametrize("kind", ["native", "generic", "pallas"])
+def test_kernels_list_in_order(kind: str) -> None:
+    on_cpu = jax.default_backend() == "cpu"
+    if kind == "native":
         pytest.importorskip("numba")
-        if jax.default_backend() != "cpu":
+        if not on_cpu:
             pytest.skip("it is for CPUs")
     rng = np.random.default_rng(0)
-    for shape in [(0,), (3, 73)]:
+    for shape in [(0,), (3, 73), (2, 1025)] if kind != "pallas" else [(3, 73), (2, 1025)]:
         aval = jax.ShapeDtypeStruct(shape, bool)
-        run = dispatch.choose("event.compact", "cpu", native, [aval], {})[1]
-        run = jax.jit(run) if native else run
+        run = dispatch.choose("event.compact", "cpu", kind == "native", [aval], {})[1]
+        if kind == "pallas":
+            run = functools.partial(pallas_dense.places, interpret=on_cpu)
+        run = jax.jit(run) if kind != "generic" else run
         for rate in (0.0, 0.2, 1.0):
             events = rng.random(shape) < rate
             assert_lists(run(events), events)
@@ -111,7 +116,7 @@ def test_a_recorded_network_lists_the_spikes_of_the_loop(
     native: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a kernel, and where nothing is listed."""
-    from stategraph.nn import running, running_chunks
+    from stategraph.nn import running
 
     if not native:
         monkeypatch.setattr(running, "can_list", lambda: False)
@@ -149,3 +154,13 @@ def test_a_loop_and_its_list_are_one_kernel() -> None:
     program = sg.trace(function, jnp.zeros(9)).lower(passes="default").program
     (kernel,) = program.walk("native.kernel")
     assert [op.name for op in kernel.regions[0].ops] == ["flow.scan", "event.compact", "flow.yield"]
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 1.0])
+def test_lists_on_devices_with_their_own_memory_are_fetched_in_part(
+    rate: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spikes = np.random.default_rng(0).random((6, 50)) < rate
+    monkeypatch.setattr(running_chunks, "_shares_memory", lambda array: False)
+    steps, places = running_chunks.Listed.of(jnp.asarray(spikes)).events()
+    np.testing.assert_array_equal(np.stack([steps, places]), np.nonzero(spikes))

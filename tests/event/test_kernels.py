@@ -180,17 +180,20 @@ def test_change_kernels(kind: str, dtype: str, up: bool, mu: float) -> None:
         np.testing.assert_allclose(run(*operands), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["native", "loop", "parallel"])
+@pytest.mark.parametrize("kind", ROWS)
 @pytest.mark.parametrize(
     ("dtype", "batch", "transposed", "threshold"),
     [
         ("bool", (), False, 1.0),
+        ("float32", (), False, None),
         ("float32", (), True, 0.3),
         ("bool", (3,), False, 0.3),
         ("float32", (3,), True, None),
     ],
 )
 def test_dense_kernels(kind: str, dtype: str, batch: Any, transposed: bool, threshold: Any) -> None:
+    if kind == "pallas" and (batch or transposed):
+        pytest.skip("that is an ordinary product")
     rng = np.random.default_rng(0)
     matrix = rng.normal(size=(37, 21)).astype(np.float32)
     facing = matrix.T if transposed else matrix

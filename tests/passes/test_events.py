@@ -488,7 +488,15 @@ LARGE = (jnp.ones(1000), jnp.ones((1000, 1000)))
     [
         (LARGE, "platform=cpu", True, "times cheaper; the rate is assumed"),
         (LARGE, "platform=cpu rate=0.9", False, "events would cost"),
-        (LARGE, "platform=gpu", False, "a matrix is multiplied whole"),
+        (LARGE, "platform=tpu", False, "a matrix is multiplied whole"),
+        (LARGE, "platform=gpu", False, "if the guess is wrong"),
+        ((jnp.ones(2000), jnp.ones((2000, 1500))), "platform=gpu", True, "times cheaper"),
+        (
+            (jnp.ones((8, 2000)), jnp.ones((2000, 1500))),
+            "platform=gpu",
+            False,
+            "a matrix is multiplied whole",
+        ),
         (LARGE, "mode=never", False, "mode=never"),
         ((jnp.ones(30), jnp.ones((30, 30))), "platform=cpu-native", False, "events would cost"),
         ((jnp.ones(30), jnp.ones((30, 30))), "mode=always", True, "mode=always"),

@@ -22,6 +22,8 @@ SMALL = 4096
 """Elements of a matrix below which an ordinary product is always faster."""
 
 
+PLACES = 2**31
+"""More elements than places in 32 bits tell apart."""
 ORDERED = ("xla_gpu_deterministic_ops=true", "xla_gpu_exclude_nondeterministic_ops=true")
 """Flags of XLA that ask for sums in a fixed order."""
 
@@ -54,7 +56,7 @@ def _pallas(module: str, name: str, ordered: bool = True) -> Callable[..., Compu
         floats = {aval.dtype.name for aval in avals if aval.dtype.kind not in "biu"}
         if floats not in ({"float32"}, {"float64"}):
             return None
-        if not (all(shape) and prob and all(aval.size for aval in avals)):
+        if not (all(shape) and prob and all(0 < aval.size < PLACES for aval in avals)):
             return None
         if not ordered and any(flag in os.environ.get("XLA_FLAGS", "") for flag in ORDERED):
             return None
@@ -62,6 +64,22 @@ def _pallas(module: str, name: str, ordered: bool = True) -> Callable[..., Compu
         return compute
 
     return build
+
+
+def _dense_on_gpu(avals: Any, *, transposed: bool, threshold: float | None) -> Compute | None:
+    """Rows of one vector's events: those of several are an ordinary product, and so are columns."""
+    if transposed or avals[0].ndim != 1:
+        return None
+    kernel = _pallas("pallas_dense", "dense", False)
+    return kernel(avals, shape=avals[1].shape)
+
+
+def _list_on_gpu(avals: Any) -> Compute | None:
+    if not 0 < avals[0].size < PLACES - 1:
+        return None
+    from stategraph.backends.events import pallas_dense  # imports much of JAX
+
+    return pallas_dense.places
 
 
 TABLE: tuple[Row, ...] = (
@@ -101,9 +119,11 @@ TABLE: tuple[Row, ...] = (
     Row("event.csr_ring", "cpu", False, "loop over active rows", _always(ring.ring_by_rows)),
     Row("event.csr_ring", None, False, "all synapses", _always(ring.ring_by_synapses)),
     Row("event.compact", "cpu", True, "native: list", native.places),
+    Row("event.compact", "cuda", True, "Pallas: list", _list_on_gpu),
     Row("event.compact", None, False, "all elements", _always(generic.places)),
     Row("event.dense", None, False, "matrix product", _if_small),
     Row("event.dense", "cpu", True, "native: list, rows; matrix product above a threshold", native.dense),
+    Row("event.dense", "cuda", True, "Pallas: rows of active neurons", _dense_on_gpu),
     Row("event.dense", "cpu", False, "loop over active rows", _always(generic.dense_by_rows)),
     Row("event.dense", None, False, "matrix product", _always(generic.dense_whole)),
     Row("event.jit", "cpu", True, "native: list, rows made of the seed", jit_native.jit),

@@ -355,12 +355,14 @@ def side_by_side(
     warps: int,
     interpret: bool,
     name: str,
+    aliases: dict[int, int] | None = None,
 ) -> Any:
-    """The result to which every one of the programs writes its part."""
+    """The result to which every one of the programs writes its part; in the memory of an operand with ``aliases``."""
     return pl.pallas_call(
         program,
         grid=(programs,),
         out_shape=out,
+        input_output_aliases=aliases or {},
         compiler_params=None if interpret else triton.CompilerParams(num_warps=warps, num_stages=1),
         interpret=interpret,
         name=name,
