@@ -113,7 +113,7 @@ def calls_of(target: Any, fn_name: str, node_to_exclude: Filter, fn_if_not_exist
         id(inner)
         for _, node in found
         if isinstance(node, OwnWay) and node.runs(fn_name) is not None
-        for _, inner in iter_node(node)
+        for _, inner in iter_node(node.runs(fn_name))
         if inner is not node
     }
     calls = []

@@ -180,6 +180,8 @@ def _counts(number: int, probability: Any, shape: tuple[int, ...]) -> jax.Array:
     if not known(number, probability) or np.ndim(probability) or number * float(probability) > FEW:
         return random.binomial(number, probability, shape)
     p = float(probability)
+    if p == 1.0:
+        return jnp.full(shape, number, jnp.int32)
     below: list[float] = []
     total = mass = (1 - p) ** number
     while total < 1 - 1e-9 and len(below) < number:

@@ -431,3 +431,20 @@ def test_map_chooses_which_states_have_lanes() -> None:
 def test_what_is_no_module_is_refused() -> None:
     with pytest.raises(TypeError, match="runs a Module"):
         nn.Vmap(lambda x: x)  # type: ignore[arg-type]
+
+
+def test_what_an_ensemble_has_of_its_own_is_reset_once() -> None:
+    """As the clock of a run, which belongs to no lane."""
+    neurons = nn.LIF(3, tau=5.0)
+    lanes = nn.init_all_states(nn.Vmap(neurons, axis_size=2))
+    lanes.more = nn.init_all_states(nn.LIF(2))
+    current = lambda t: jnp.full((2, 3), 2.0)
+    first = nn.run(lanes, 5.0, current, {"spk": neurons.spike}, dt=0.5)
+    lanes.more.V.value = jnp.ones(2)
+    nn.reset_all_states(lanes)
+    assert int(lanes.clock.i.value) == 0 and lanes.more.V.value.tolist() == [0, 0]
+    again = nn.run(lanes, 5.0, current, {"spk": neurons.spike}, dt=0.5)
+    assert len(first["spk"]) > 0
+    np.testing.assert_array_equal(again["spk"].times, first["spk"].times)
+    nn.init_all_states(lanes)
+    assert int(lanes.clock.i.value) == 0 and lanes.more.V.shape == (2,) and neurons.V.shape == (2, 3)

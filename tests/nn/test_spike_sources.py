@@ -119,3 +119,14 @@ def test_no_spikes_and_bad_arguments() -> None:
         nn.SpikeTime(2, [0], [1.0], time_as_step="up")
     with pytest.raises(ValueError, match="not the shape"):
         nn.SpikeTime((2, 2), [0], [1.0])
+
+
+@pytest.mark.parametrize("number", [0, 1, 20])
+def test_processes_that_spike_in_every_step_and_those_that_never_do(number: int) -> None:
+    for rate, expected in ((1e6, number), (0.0, 0)):
+        neurons = nn.init_all_states(nn.LIF(3, V_th=100.0))
+        noise = nn.PoissonInput(neurons, None, number, rate, 1.0)
+        with sg.environ.context(dt=0.1):
+            noise()
+            neurons()
+        np.testing.assert_array_equal(neurons.V.value, np.full(3, expected))
