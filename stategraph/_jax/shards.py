@@ -344,6 +344,7 @@ _TYPED: dict[str, Callable[[Any, list[Any]], Sequence[Any]]] = {
     "jit": _typed_call,
     "pjit": _typed_call,
     "closed_call": _typed_call,
+    "eval_jaxpr": _typed_call,
     "checkpoint": _typed_remat,
     "remat2": _typed_remat,
     "scan": _typed_scan,

@@ -529,6 +529,7 @@ _HANDLERS: dict[str, Callable[[Importer, Any, list[Value], Location], Op]] = {
     "jit": Importer.call,
     "pjit": Importer.call,
     "closed_call": Importer.call,
+    "eval_jaxpr": Importer.call,
     "call_hi_primitive": Importer.expanded,
     "core_call": Importer.call,
     "checkpoint": Importer.remat,

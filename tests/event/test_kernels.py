@@ -270,8 +270,13 @@ def test_kernels_of_gpus_are_for_gpus_and_sums_in_any_order(monkeypatch: pytest.
     empty = [*avals[:3], jax.typeof(jnp.zeros(0, jnp.int32))]
     for change in ((1, False), (2, half), (2, empty)):
         assert name(change) == "all synapses"
-    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")
-    assert name() == "all synapses"
+    for flags, found in (
+        ("--xla_gpu_deterministic_ops=true", "all synapses"),
+        ("--xla_dump_to=/tmp --xla_gpu_deterministic_ops", "all synapses"),
+        ("--xla_gpu_deterministic_ops=false", "Pallas: rows of active neurons"),
+    ):
+        monkeypatch.setenv("XLA_FLAGS", flags)
+        assert name() == found
 
 
 def products(spikes: Any, first: event.CSR, second: event.CSR) -> Any:

@@ -24,7 +24,7 @@ SMALL = 4096
 
 PLACES = 2**31
 """More elements than places in 32 bits tell apart."""
-ORDERED = ("xla_gpu_deterministic_ops=true", "xla_gpu_exclude_nondeterministic_ops=true")
+ORDERED = ("--xla_gpu_deterministic_ops", "--xla_gpu_exclude_nondeterministic_ops")
 """Flags of XLA that ask for sums in a fixed order."""
 
 
@@ -58,12 +58,18 @@ def _pallas(module: str, name: str, ordered: bool = True) -> Callable[..., Compu
             return None
         if not (all(shape) and prob and all(0 < aval.size < PLACES for aval in avals)):
             return None
-        if not ordered and any(flag in os.environ.get("XLA_FLAGS", "") for flag in ORDERED):
+        if not ordered and _order_matters():
             return None
         compute: Compute = getattr(importlib.import_module(f"stategraph.backends.events.{module}"), name)
         return compute
 
     return build
+
+
+def _order_matters() -> bool:
+    """Whether somebody asked XLA for the same bits each time."""
+    flags = (flag.partition("=") for flag in os.environ.get("XLA_FLAGS", "").split())
+    return any(name in ORDERED and value.lower() not in ("false", "0") for name, _, value in flags)
 
 
 def _dense_on_gpu(avals: Any, *, transposed: bool, threshold: float | None) -> Compute | None:
