@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -167,7 +168,7 @@ class Loop:
         the number of the first step, and what is recorded: spikes as the program has them, as bools, or listed.
         """
 
-        def loop(before: Any, rows: list[Any], constants: list[Any], bar: Any = None) -> Any:
+        def loop(model: Any, before: Any, rows: list[Any], constants: list[Any], bar: Any = None) -> Any:
             first = self.clock.first(self.dt)
             sparse = {entry.name: entry for entry in self.monitor.entries if is_sparse(entry)}
             begin = {name: room_for(entry, steps) for name, entry in sparse.items()}
@@ -192,7 +193,8 @@ class Loop:
             self.clock.advance(first, steps, self.dt)
             return first, {**stacked, **buffers}
 
-        return loop
+        loop.__name__ = "run"
+        return partial(loop, self.monitor.model)  # States of the program have the names that they have in the model
 
     def step(self, i: Any, row: list[Any], constants: list[Any]) -> dict[str, Any]:
         """Step ``i``: what is looked at after it."""

@@ -15,7 +15,7 @@ import pytest
 
 import stategraph as sg
 from stategraph import nn
-from stategraph.errors import CheckpointError, StateAccessError, TraceError
+from stategraph.errors import CheckpointError, NanError, StateAccessError, StateTypeError, TraceError
 from stategraph.nn import running_chunks
 from stategraph.spikes import Spikes
 from tests.nn.checking import numbers
@@ -611,6 +611,22 @@ def test_what_would_make_another_step_is_no_monitor() -> None:
     for target, fix in ((net.E, "lifref.V"), (net, "net.E.V")):
         with pytest.raises(TypeError, match=rf"is a .* itself[\s\S]*another step[\s\S]*{fix}"):
             nn.run(net, 1.0, monitor={"x": target})
+
+
+def test_errors_name_states_as_the_model_does() -> None:
+    class Shrinking(Net):
+        def update(self, x: Any = 1.6) -> Any:
+            self.E.V.value = self.E.V.value[1:]
+
+    with pytest.raises(StateTypeError, match=r"HiddenState 'E.V' changes its type"):
+        nn.run(nn.init_all_states(Shrinking()), 1.0)
+
+    class Negative(Net):
+        def update(self, x: Any = 1.6) -> Any:
+            self.E.V.value = jnp.log(self.E.V.value - 1)
+
+    with jax.debug_nans(True), pytest.raises(NanError, match=r"in @run, and reaches State @E.V first"):
+        nn.run(nn.init_all_states(Negative()), 1.0)
 
 
 def test_a_missing_step_is_an_error() -> None:
