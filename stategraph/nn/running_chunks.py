@@ -156,11 +156,13 @@ class Listed:
 
 
 def can_list() -> bool:
-    """Whether the program lists spikes: where a kernel does, without looking at what is not there. Nothing is imported
-    to know that.
+    """Whether the program lists spikes: where a kernel does, without looking at what is not there. On CPUs nothing
+    is imported to know that.
     """
     if jax.default_backend() == "gpu":
-        return True
+        from stategraph.backends.events.dispatch import on_gpu
+
+        return on_gpu()
     return jax.default_backend() == "cpu" and importlib.util.find_spec("numba") is not None
 
 

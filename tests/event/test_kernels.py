@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -277,6 +278,31 @@ def test_kernels_of_gpus_are_for_gpus_and_sums_in_any_order(monkeypatch: pytest.
     ):
         monkeypatch.setenv("XLA_FLAGS", flags)
         assert name() == found
+
+
+def test_triton_compiles_for_recent_gpus_of_nvidia(monkeypatch: pytest.MonkeyPatch) -> None:
+    for platform, capability, found in (
+        ("gpu", "9.0", True),
+        ("gpu", "8.6", True),
+        ("gpu", "7.5", False),
+        ("gpu", "gfx90a", False),  # of AMD
+        ("cpu", "", False),
+    ):
+        device = SimpleNamespace(platform=platform, compute_capability=capability)
+        monkeypatch.setattr(dispatch, "_device", lambda device=device: device)
+        assert dispatch.on_gpu() == found
+    monkeypatch.undo()
+    assert dispatch.on_gpu() == (jax.default_backend() == "gpu")
+    with jax.default_device("cpu"):
+        assert not dispatch.on_gpu()
+
+
+def test_a_jax_without_triton_has_no_kernels_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    avals = [jax.typeof(jnp.zeros(4, bool))]
+    monkeypatch.setattr(dispatch, "on_gpu", lambda: True)
+    assert dispatch.choose("event.compact", "cuda", True, avals, {})[0] == "Pallas: list"
+    monkeypatch.setitem(sys.modules, "stategraph.backends.events.pallas_dense", None)
+    assert dispatch.choose("event.compact", "cuda", True, avals, {})[0] == "all elements"
 
 
 def products(spikes: Any, first: event.CSR, second: event.CSR) -> Any:

@@ -22,6 +22,8 @@ SMALL = 4096
 """Elements of a matrix below which an ordinary product is always faster."""
 
 
+AMPERE = 8
+"""The oldest generation of NVIDIA GPUs that Triton compiles for, as compute capability."""
 PLACES = 2**31
 """More elements than places in 32 bits tell apart."""
 ORDERED = ("--xla_gpu_deterministic_ops", "--xla_gpu_exclude_nondeterministic_ops")
@@ -56,14 +58,24 @@ def _pallas(module: str, name: str, ordered: bool = True) -> Callable[..., Compu
         floats = {aval.dtype.name for aval in avals if aval.dtype.kind not in "biu"}
         if floats not in ({"float32"}, {"float64"}):
             return None
-        if not (all(shape) and prob and all(0 < aval.size < PLACES for aval in avals)):
+        batch = avals[0].shape[0] if avals[0].ndim == 2 else 1
+        sizes = (batch * shape[0], batch * shape[1], *(aval.size for aval in avals))
+        if not prob or not all(0 < size < PLACES for size in sizes):
             return None
         if not ordered and _order_matters():
             return None
-        compute: Compute = getattr(importlib.import_module(f"stategraph.backends.events.{module}"), name)
-        return compute
+        return _function(module, name)
 
     return build
+
+
+def _function(module: str, name: str) -> Compute | None:
+    """A function of a module that imports much of JAX; None when this JAX compiles no kernels with Triton."""
+    try:
+        found: Compute = getattr(importlib.import_module(f"stategraph.backends.events.{module}"), name)
+    except ImportError:
+        return None
+    return found
 
 
 def _order_matters() -> bool:
@@ -83,9 +95,7 @@ def _dense_on_gpu(avals: Any, *, transposed: bool, threshold: float | None) -> C
 def _list_on_gpu(avals: Any) -> Compute | None:
     if not 0 < avals[0].size < PLACES - 1:
         return None
-    from stategraph.backends.events import pallas_dense  # imports much of JAX
-
-    return pallas_dense.places
+    return _function("pallas_dense", "places")
 
 
 TABLE: tuple[Row, ...] = (
@@ -140,10 +150,16 @@ TABLE: tuple[Row, ...] = (
 
 
 def on_gpu() -> bool:
-    """Whether this process runs programs on a GPU, unless somebody says otherwise."""
-    device = getattr(jax.config, "jax_default_device")  # noqa: B009, mypy does not know it
-    platform = jax.default_backend() if device is None else getattr(device, "platform", device)
-    return platform in ("gpu", "cuda")
+    """Whether this process runs programs on a GPU that Triton compiles for, unless somebody says otherwise."""
+    device = _device()
+    generation = str(getattr(device, "compute_capability", "")).partition(".")[0]  # of NVIDIA's a number
+    return device.platform == "gpu" and generation.isdigit() and int(generation) >= AMPERE
+
+
+def _device() -> Any:
+    """Where programs run that nobody puts elsewhere."""
+    chosen = getattr(jax.config, "jax_default_device")  # noqa: B009, mypy does not know it
+    return jax.devices(chosen)[0] if chosen is None or isinstance(chosen, str) else chosen
 
 
 def choose(
