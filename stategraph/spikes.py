@@ -129,7 +129,7 @@ class Spikes:
                         fix="take one lane first: jax.tree.map(lambda x: x[0], recording)",
                     )
                 )
-            steps, places = events(array.reshape(self.length, -1))
+            steps, places = events(array.reshape(self.length, math.prod(array.shape[1:])))
             ids = places if self.members is None else np.asarray(self.members, np.int32)[places]
             self._events = (steps, ids)
         return self._events
@@ -193,7 +193,16 @@ class Spikes:
         return int(self.first) * self.dt
 
     def of(self, first: int, last: int) -> Spikes:
-        """The spikes of the neurons from ``first`` to before ``last``, as a population of their own."""
+        """The spikes of the neurons from ``first`` to before ``last``, as a population of their own.
+
+        Raises:
+          IndexError: for neurons that the population does not have.
+        """
+        size = math.prod(self.shape)
+        if not 0 <= first <= last <= size:
+            raise IndexError(
+                f"neurons {first} to before {last} are no part of a population of {size}; first and last are from 0 to {size}"
+            )
         steps, ids = self._known()
         chosen = (ids >= first) & (ids < last)
         members = self.members and tuple(i - first for i in self.members if first <= i < last)
@@ -293,7 +302,7 @@ def as_spikes(spikes: Any, dt: float | None = None) -> Spikes:
             )
         )
     array = np.asarray(spikes)
-    return Spikes.from_dense(array.reshape(len(array), -1), float(dt))
+    return Spikes.from_dense(array.reshape(len(array), math.prod(array.shape[1:])), float(dt))
 
 
 def raster(spikes: Any, dt: float | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -311,7 +320,7 @@ def raster(spikes: Any, dt: float | None = None) -> tuple[np.ndarray, np.ndarray
 
 
 def rates(spikes: Any, dt: float | None = None) -> np.ndarray:
-    """How often each neuron spikes (Hz), ``float64[neurons]``.
+    """How often each neuron spikes (Hz), ``float64[neurons]``; NaN where nothing was recorded, in 0 ms.
 
     Args:
       spikes: ``Spikes``, or an array ``(steps, neurons)``.
@@ -319,7 +328,7 @@ def rates(spikes: Any, dt: float | None = None) -> np.ndarray:
     """
     found = as_spikes(spikes, dt)
     counts = np.bincount(_order(found), minlength=found.size)
-    return counts * (1000 / found.duration)
+    return counts * (1000 / found.duration if found.length else np.nan)
 
 
 def _order(spikes: Spikes) -> np.ndarray:

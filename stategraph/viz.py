@@ -5,6 +5,7 @@ Each function draws into given axes or makes some, and returns them; the numbers
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -120,7 +121,8 @@ def traces(recording: Any, name: str, axes: Any = None, *, apart: float = 0.0, *
     values = recording[name]
     if isinstance(values, spikes.Spikes):
         raise TypeError(describe(f"{name!r} are spikes.", fix=f"stategraph.viz.raster(recording[{name!r}])"))
-    columns = np.asarray(values).reshape(len(values), -1)
+    columns = np.asarray(values)
+    columns = columns.reshape(len(columns), math.prod(columns.shape[1:]))
     axes.plot(recording.times(name), columns + apart * np.arange(columns.shape[1]), **style)
     axes.set(xlabel="time (ms)", ylabel=name)
     return axes

@@ -162,3 +162,18 @@ def test_raster_is_the_times_and_neurons() -> None:
     times, ids = spikes.raster(np.eye(3), DT)
     np.testing.assert_array_equal(times, [0.0, 0.5, 1.0])
     np.testing.assert_array_equal(ids, [0, 1, 2])
+
+
+def test_nothing_recorded_is_no_error() -> None:
+    empty = Spikes.from_dense(np.zeros((0, 2, 3), bool), 0.1)
+    assert len(empty) == 0 and empty.times.shape == (0,) and empty.of(1, 3).dense.shape == (0, 2)
+    assert np.isnan(spikes.rates(empty)).tolist() == [True] * 6
+    assert spikes.isi(empty).shape == (0,) and np.isnan(spikes.cv(empty)).all()
+    assert [len(part) for part in (*spikes.rate(empty), *spikes.raster(empty))] == [0] * 4
+    assert spikes.rates(np.zeros((0, 2)), dt=0.1).shape == (2,)
+
+
+@pytest.mark.parametrize("part", [(-1, 2), (2, 1), (0, 4)])
+def test_parts_are_of_neurons_that_are_there(part: tuple[int, int]) -> None:
+    with pytest.raises(IndexError, match="no part of a population of 3"):
+        Spikes.from_dense(np.eye(5, 3), 0.1).of(*part)

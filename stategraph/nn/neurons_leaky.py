@@ -174,7 +174,8 @@ class LIF(Neuron):
 
 class LIFRef(LIF):
     """Leaky integrate-and-fire neurons with a refractory period: ``LIF`` whose potential stays where the reset put it for
-    ``tau_ref`` after a spike, to the nearest number of steps; what arrives meanwhile is lost. Needs the setting ``t``, the
+    ``tau_ref`` after a spike, to the nearest number of steps; what arrives meanwhile is lost. (Where a soft reset leaves it above
+    the threshold, the neuron spikes again in the next step.) Needs the setting ``t``, the
     time (ms), of ``stategraph.environ``. Gerstner and Kistler, "Spiking Neuron Models" (2002), section 4.1.
 
     Args:
