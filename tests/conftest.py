@@ -50,6 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "no_program_checks: builds broken programs on purpose, or measures time"
     )
+    config.addinivalue_line("markers", "for_cpus: expects that programs run on a CPU, or its machine code")
 
 
 class ProgramChecker:
@@ -96,7 +97,8 @@ PassManager.run = CHECKER.watch(PassManager.run, "a pipeline")  # type: ignore[m
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if not ON_CPU and item.path.parent.name in ("native", "codegen"):
+        cpu_only = item.path.parent.name in ("native", "codegen") or item.get_closest_marker("for_cpus")
+        if cpu_only and not ON_CPU:
             item.add_marker(pytest.mark.skip(reason="machine code for CPUs"))
 
 

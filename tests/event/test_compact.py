@@ -64,11 +64,10 @@ def test_a_list_is_an_op_of_a_program_and_has_lanes() -> None:
         ir.verify(lowered.program)
 
 
+@pytest.mark.for_cpus
 @pytest.mark.parametrize("size", [1, 150])
 def test_a_loop_that_is_a_kernel_lists_what_it_would_stack(size: int) -> None:
     pytest.importorskip("llvmlite")
-    if jax.default_backend() != "cpu":
-        pytest.skip("it is for CPUs")
     from tests.backends.codegen.running import natively
 
     square = event.CSR.from_dense(np.eye(size)[::-1])

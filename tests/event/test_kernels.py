@@ -309,6 +309,7 @@ def products(spikes: Any, first: event.CSR, second: event.CSR) -> Any:
     return event.product(spikes, 0.5, first), event.product(spikes, jnp.ones(second.size), second)
 
 
+@pytest.mark.for_cpus
 def test_projections_of_one_population_share_one_list_of_its_spikes() -> None:
     pytest.importorskip("numba")
     first, second = (event.fixed_number(60, 40, 5, seed=seed) for seed in (0, 1))
@@ -332,6 +333,7 @@ def test_text_and_exported_programs_name_no_function_of_this_process(tmp_path: P
     np.testing.assert_allclose(sg.load_exported(tmp_path / "step.sgx")(spikes), expected)
 
 
+@pytest.mark.for_cpus
 def test_kernels_come_from_the_caches_in_another_process(tmp_path: Path) -> None:
     pytest.importorskip("numba")
     answers = []
@@ -353,6 +355,7 @@ def test_kernels_come_from_the_caches_in_another_process(tmp_path: Path) -> None
     assert second["hits"] > first["hits"]
 
 
+@pytest.mark.for_cpus
 def test_without_numba_products_are_generic_and_one_message_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     csr = event.fixed_number(30, 20, 3, seed=0)
     spikes = jnp.arange(30) % 3 == 0

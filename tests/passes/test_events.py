@@ -310,6 +310,7 @@ def test_whatever_is_written_into_a_spike_State_counts_as_in_an_ordinary_product
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=f"{name}, product {i}")
 
 
+@pytest.mark.for_cpus
 def test_weights_that_are_not_finite_count_where_spikes_are_and_a_check_names_their_State() -> None:
     class Net(sg.nn.Module):
         def __init__(self) -> None:

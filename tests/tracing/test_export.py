@@ -90,6 +90,7 @@ def test_an_exported_program_is_the_compiled_one() -> None:
     assert jax.tree.structure(exported.states["keys"]) == jax.tree.structure(net.keys.value)
 
 
+@pytest.mark.for_cpus
 def test_a_fresh_process_runs_it_without_the_source(tmp_path: Path) -> None:
     net = Net()
     export(net, X, scale=2.0, path=tmp_path / "net.sgx")
@@ -213,6 +214,7 @@ def test_weakly_typed_arguments_take_python_scalars_and_arrays() -> None:
     )
 
 
+@pytest.mark.for_cpus
 def test_platforms_are_lowered_for_on_a_machine_that_has_only_a_cpu(tmp_path: Path) -> None:
     net = Net()
     exported = export(net, X, platforms=("cpu", "cuda", "tpu"), path=tmp_path / "net.sgx")
@@ -269,6 +271,7 @@ def test_what_is_exported_may_be_any_stage() -> None:
     assert float(export(sg.compile.jit(lambda x, n: x * n, static_argnums=1), 1.0, 3)(2.0)) == 6.0
 
 
+@pytest.mark.for_cpus
 def test_signature_program_and_versions_travel() -> None:
     lowered = sg.trace(Net(), X).lower()
     exported = load_exported(lowered.export().to_bytes())

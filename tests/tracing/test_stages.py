@@ -206,6 +206,7 @@ def test_every_text_can_be_had() -> None:
         sg.trace(Net(), X).as_text("hlo")
 
 
+@pytest.mark.for_cpus
 def test_analyses_and_times() -> None:
     lowered = sg.trace(Net(), X).lower()
     compiled = lowered.compile()
