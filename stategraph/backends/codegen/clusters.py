@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stategraph.backends.codegen import pieces
 from stategraph.backends.codegen.arithmetic import RULES, Element, convert
 from stategraph.backends.codegen.indexing import read_at
 from stategraph.backends.codegen.keys import COUNT
 from stategraph.backends.codegen.llvm import Function, is_float, literal, llvm_type
-from stategraph.backends.codegen.places import Memory, Place, Scalar
-from stategraph.backends.codegen.quotients import VECTOR, in_blocks, quotients
+from stategraph.backends.codegen.pieces import Outlined, Shared
+from stategraph.backends.codegen.places import Memory, Scalar
+from stategraph.backends.codegen.quotients import VECTOR, block_of, in_blocks, quotients
 from stategraph.backends.codegen.schedule import Cluster, is_same, space_of, tensor
 from stategraph.ir.core import Constant, Op, Value
 from stategraph.ir.types import numpy_dtype
@@ -26,25 +28,22 @@ if TYPE_CHECKING:
     from stategraph.backends.codegen.turning import Turn
 
 
-class ClusterWriter:
+class ClusterWriter(Outlined):
     """Writes one loop of elementwise ops, as a function that the kernel calls."""
 
     def __init__(
         self, block: Block, cluster: Cluster, turn: Turn | None = None, slots: dict[Op, str] | None = None
     ) -> None:
-        self.block, self.outer = block, block.f
+        super().__init__(block, shared_by(block, cluster, turn))
         self.turn = turn
         """If the cluster is at the turn of a loop: what else is done there."""
         self.slots: dict[Op, str] = {} if slots is None else slots
         """Memory of the kernel for reductions."""
-        self.f = Function(block.f.contract)
         self.cluster = cluster
         self.names: dict[Value, str] = {}
         self.loaded: dict[tuple[str, str], str] = {}
         self.counters: list[str] = []
         self.linear = "0"
-        self.given: dict[str, tuple[str, str]] = {}
-        """Parameters: by what the kernel passes, their type and name."""
 
     def write(self) -> None:
         self.call()
@@ -52,19 +51,8 @@ class ClusterWriter:
 
     def call(self) -> None:
         """Write the function, and its call."""
-        block, outer = self.block, self.block.f
-        lend = block.lend
-        block.f, block.lend = self.f, self.lend
-        self.body()
-        block.f, block.lend = outer, lend
-        name = f"@loop{len(block.kernel.functions)}"
-        self.f.emit("ret void")
-        parameters = [
-            f"{type_} {'noalias nocapture ' * (type_ == 'ptr')}{own}" for type_, own in self.given.values()
-        ]
-        block.kernel.functions.append(self.f.text(f"define internal void {name}({', '.join(parameters)}) #0"))
-        outer.declarations.update(self.f.declarations)
-        outer.emit(f"call void {name}({', '.join(f'{t} {o}' for o, (t, _) in self.given.items())})")
+        with self.written():
+            self.body()
 
     def place(self) -> None:
         """Say where the values are."""
@@ -75,17 +63,6 @@ class ClusterWriter:
             if op.result in block.stores:
                 kept = block.small.get(op.result, op.result)
                 block.places[op.result] = Memory(block.stores[op.result][0], tensor(kept).dtype)
-
-    def parameter(self, name: str, type_: str) -> str:
-        """What a register of the kernel is called in the loop's function."""
-        return self.given.setdefault(name, (type_, self.f.fresh("a")))[1]
-
-    def lend(self, place: Place, value: Value) -> Place:
-        if isinstance(place, Memory):
-            return Memory(self.parameter(place.pointer, "ptr"), place.dtype)
-        if place.name[0] != "%":
-            return place
-        return Scalar(self.parameter(place.name, llvm_type(tensor(value).dtype)))
 
     def body(self) -> None:
         """The loop."""
@@ -98,6 +75,10 @@ class ClusterWriter:
         if found is not None:
             rest = [op for op in ops if op not in found.late]
             in_blocks(self, space[0], found, lambda: self.ops(rest, totals))
+        elif self.shared is not None:
+            with self.f.loop("%to", "%from") as counter:
+                self.begin([counter])
+                self.ops(ops, totals)
         else:
             with self.f.nest(space) as counters:
                 self.begin(counters, space)
@@ -222,6 +203,15 @@ class ClusterWriter:
     def full_index(self, value: Value) -> list[str]:
         counters = iter(self.counters)
         return ["0" if size == 1 else next(counters) for size in tensor(value).shape]
+
+
+def shared_by(block: Block, cluster: Cluster, turn: Turn | None) -> Shared | None:
+    """How threads share a loop: by ranges of elements, if it does a lot and they do not depend on each other."""
+    ops = [*cluster.ops, *(turn.first.ops if turn is not None and cluster is turn.last else ())]
+    size = int(np.prod(cluster.space))
+    if size * len(ops) < pieces.ENOUGH or not all(block.is_flat(op, cluster.space) for op in ops):
+        return None
+    return Shared(size, block_of(size) if size >= VECTOR else pieces.ALIGNED)
 
 
 def counts_all(op: Op) -> bool:

@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 
 CHUNK = 64
 """Bytes of events that are looked at together."""
-FEW = 8
-"""From post to pre neurons every synapse is looked at when more than one of so many is active."""
-AHEAD, LINES = 3, 6
-"""How many rows ahead memory is asked for, and how many cache lines of a row."""
+AHEAD = 3
+"""How many rows ahead memory is asked for."""
 
 
 def moved(block: Block, pointer: str, lane: str, width: int, dtype: str) -> str:
@@ -169,78 +167,6 @@ def bounds(block: Block, starts: str, row: str) -> tuple[str, str]:
     after = f.let(f"add nuw nsw i64 {row}, 1")
     ends = [f.load(starts, "i32", i) for i in (row, after)]
     return f.let(f"sext i32 {ends[0]} to i64"), f.let(f"sext i32 {ends[1]} to i64")
-
-
-def csr(block: Block, op: Op, targets: Sequence[str]) -> None:
-    """``event.csr``, and ``event.csr_add``, which begins with a sum that comes first."""
-    f = block.f
-    clear = op.name == "event.csr"
-    if not clear:
-        block.fill(targets[0], op.result, block.place(op.operands[0]))
-    events, weight, indptr, indices, *by_post = op.operands[0 if clear else 1 :]
-    type_, dtype = tensor(events), tensor(weight).dtype
-    if type_.dtype not in ("bool", dtype):
-        raise TypeError(f"events of {type_.dtype} and weights of {dtype}")
-    width = tensor(op.result).shape[-1]
-    starts, posts = array(block, indptr), array(block, indices)
-    weights = None if tensor(weight).shape == () else array(block, weight)
-    one = block.scalar_of(weight) if weights is None else ""
-    real = llvm_type(dtype)
-
-    def sent(synapse: str, value: str | None) -> str:
-        found = f.load(weights, dtype, synapse) if weights is not None else one
-        return found if value is None else f.let(f"fmul {real} {found}, {value}")
-
-    def announce(row: str) -> None:
-        """Ask for the synapses of a row."""
-        begin = f.let(f"sext i32 {f.load(starts, 'i32', row)} to i64")
-        f.declarations["declare void @llvm.prefetch.p0(ptr, i32, i32, i32)"] = None
-        for line in range(min(LINES, -(-tensor(indices).size * 4 // 64))):
-            place = f.let(f"add nsw i64 {begin}, {16 * line}")
-            where = f.let(f"getelementptr i32, ptr {posts}, i64 {place}")
-            f.emit(f"call void @llvm.prefetch.p0(ptr {where}, i32 0, i32 3, i32 1)")
-
-    with lanes(block, op, events, targets[0]) as (given, kept, target):
-        if op.attributes["transposed"]:
-            found = active(block, events, given, kept) if by_post else None
-            many = "true"
-            if found is not None:
-                many = f.let(f"icmp sgt i64 {f.load(found[1], 'i64')}, {type_.shape[-1] // FEW}")
-                with f.when(f.let(f"xor i1 {many}, true")):
-                    if clear:
-                        f.clear(target, width * item_size(dtype))
-                    columns, pres, order = (array(block, index) for index in by_post)
-                    with each_active(block, events, given, kept, found=found) as (column, value):
-                        begin, end = bounds(block, columns, column)
-                        with f.loop(end, begin) as synapse:
-                            pre = f.let(f"sext i32 {f.load(pres, 'i32', synapse)} to i64")
-                            place = "0"
-                            if weights is not None:
-                                place = f.let(f"sext i32 {f.load(order, 'i32', synapse)} to i64")
-                            where = f.address(target, pre, dtype)
-                            added = f.let(f"fadd {real} {f.load(where, dtype)}, {sent(place, value)}")
-                            f.store(added, where, dtype)
-            total = f.variable(dtype)
-            with f.when(many), f.loop(width) as row:
-                f.store(literal(0, dtype) if clear else f.load(target, dtype, row), total, dtype)
-                begin, end = bounds(block, starts, row)
-                with f.loop(end, begin) as synapse:
-                    post = f.let(f"sext i32 {f.load(posts, 'i32', synapse)} to i64")
-                    arrives = sent(synapse, convert(f, f.load(given, kept, post), kept, dtype))
-                    f.store(f.let(f"fadd reassoc {real} {f.load(total, dtype)}, {arrives}"), total, dtype)
-                f.store(f.load(total, dtype), target, dtype, row)
-            return
-        if clear:
-            f.clear(target, width * item_size(dtype))
-        with each_active(block, events, given, kept, announce) as (row, value):
-            begin, end = bounds(block, starts, row)
-            if weights is None:
-                factor = sent("0", value)
-            with f.loop(end, begin) as synapse:
-                post = f.let(f"sext i32 {f.load(posts, 'i32', synapse)} to i64")
-                arriving = factor if weights is None else sent(synapse, value)
-                where = f.address(target, post, dtype)
-                f.store(f.let(f"fadd {real} {f.load(where, dtype)}, {arriving}"), where, dtype)
 
 
 def array(block: Block, value: Value) -> str:

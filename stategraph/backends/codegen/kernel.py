@@ -17,8 +17,18 @@ from stategraph.backends.codegen.keys import without_keys
 from stategraph.backends.codegen.llvm import Function
 from stategraph.backends.codegen.places import Kernel, Memory, Place, Scalar, Target
 from stategraph.backends.codegen.schedule import tensor
+from stategraph.backends.native import threads
 from stategraph.backends.native.frame import EXECUTE, METADATA, Frame
 from stategraph.ir.core import Region, Value
+
+
+THREADS = {
+    "BEGIN": "ptr {}(ptr, i64)",
+    "RUN": "void {}(ptr, ptr, ptr)",
+    "END": "void {}(ptr)",
+    "SPLIT": "i64 {}(ptr, i64, i64, i64) nounwind willreturn memory(argmem: read)",
+}
+"""The functions of ``native.threads``, declared."""
 
 
 @attrs.frozen
@@ -75,23 +85,30 @@ def generate(
     f.emit("ret void")
     given = [i for i in range(len(inputs)) if i not in shared]
     scratch = [f"%scratch{i}" for i in range(len(kernel.scratch))]
-    parameters = [f"ptr noalias nocapture readonly {inputs[i]}" for i in given]
-    parameters += [f"ptr noalias nocapture {name}" for name in (*outputs, *scratch)]
+    kept = "" if kernel.shared else "nocapture "
+    parameters = [f"ptr noalias {kept}readonly {inputs[i]}" for i in given]
+    parameters += [f"ptr noalias {kept}{name}" for name in (*outputs, *scratch)]
+    if kernel.shared:
+        parameters.append("ptr %team")
+        for name, declared in THREADS.items():
+            f.declarations[f"declare {declared.format(f'@{name}')}"] = None
     body = f.text(f"define internal void @kernel({', '.join(parameters)}) #0")
     text = "\n\n".join(
         [
             "\n".join(f.declarations),
             *kernel.functions,
             body,
-            _handler(given, len(outputs), kernel.scratch, layout),
+            _handler(given, len(outputs), kernel, layout),
             'attributes #0 = { noinline nounwind "prefer-vector-width"="512" }',
         ]
     )
+    for name, known in threads.names(layout).items():
+        text = text.replace(f"@{name.upper()}(", f"@{known}(")
     name = f"stategraph_kernel_{hashlib.sha256((text + salt).encode()).hexdigest()[:24]}"
     return Code(text.replace("@HANDLER", f"@{name}"), name, sum(kernel.scratch), tuple(aliases))
 
 
-def _handler(given: Sequence[int], results: int, scratch: Sequence[int], layout: Frame) -> str:
+def _handler(given: Sequence[int], results: int, kernel: Kernel, layout: Frame) -> str:
     f = Function()
 
     def at(base: str, offset: int) -> str:
@@ -125,12 +142,16 @@ def _handler(given: Sequence[int], results: int, scratch: Sequence[int], layout:
     arguments, returned = pointer("%frame", layout.frame_args), pointer("%frame", layout.frame_rets)
     taken = [pointer(pointer(arguments, 8 * i), layout.buffer_data) for i in given]
     taken += [pointer(pointer(returned, 8 * i), layout.buffer_data) for i in range(results)]
-    if scratch:
+    if kernel.scratch:
         working, offset = pointer(pointer(returned, 8 * results), layout.buffer_data), 0
-        for size in scratch:
+        for size in kernel.scratch:
             taken.append(at(working, offset))
             offset += size
+    if kernel.shared:
+        taken.append(f.let(f"call ptr @BEGIN(ptr %frame, i64 {threads.MOST})"))
     f.emit(f"call void @kernel({', '.join(f'ptr {name}' for name in taken)})")
+    if kernel.shared:
+        f.emit(f"call void @END(ptr {taken[-1]})")
     f.jump(done)
     f.label(done)
     f.emit("ret ptr null")

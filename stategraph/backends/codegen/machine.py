@@ -8,7 +8,9 @@ the compiler.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
+import hashlib
 import os
 import re
 import tempfile
@@ -19,6 +21,8 @@ from typing import Any
 import jax
 
 from stategraph.backends.codegen.kernel import Code
+from stategraph.backends.native import threads
+from stategraph.backends.native.frame import frame
 
 _LOCK = threading.RLock()
 _KEPT: dict[str, Any] = {}
@@ -89,6 +93,32 @@ def optimized(code: Code) -> tuple[str, bytes]:
 
 def address_of(code: Code) -> int:
     """The address of the handler of a kernel."""
+    threads_ready()
+    return _address(code, code.handler)
+
+
+@functools.cache
+def threads_ready() -> ctypes.c_int64:
+    """Let kernels find the functions of ``native.threads``; returns how many threads each may have, which can be changed.
+    Raises ``ImportError`` without llvmlite, ``UnknownLayout``.
+    """
+    from llvmlite import binding
+
+    library, function = (None, "sched_yield") if os.name == "posix" else ("kernel32", "SwitchToThread")
+    give_way = ctypes.cast(getattr(ctypes.CDLL(library), function), ctypes.c_void_p).value
+    binding.add_symbol("stategraph_yield", give_way)
+    names = threads.names(frame())
+    processor = hashlib.sha256(description().encode()).hexdigest()[:16]
+    code = Code(threads.text(frame()), f"{names['run']}_{processor}", 0, ())
+    for name in threads.FUNCTIONS:
+        binding.add_symbol(names[name], _address(code, names[name]))
+    most = ctypes.c_int64.from_address(_address(code, names["limit"]))
+    most.value = threads.limit()
+    return most
+
+
+def _address(code: Code, name: str) -> int:
+    """The address of a function or of global data."""
     from llvmlite import binding
 
     with _LOCK:
@@ -101,7 +131,7 @@ def address_of(code: Code) -> int:
             engine.add_object_file(binding.ObjectFileRef.from_data(made))
             engine.finalize_object()
             _KEPT[code.handler] = engine
-        address: int = engine.get_function_address(code.handler)
+        address: int = engine.get_function_address(name) or engine.get_global_value_address(name)
         return address
 
 

@@ -48,6 +48,9 @@ class Kernel:
     functions: list[str] = attrs.Factory(list)
     """Loops of elementwise ops, each a function of its own: so its constants need not live outside of it."""
 
+    shared: bool = False
+    """Whether threads share some of its loops."""
+
     def allocate(self, nbytes: int) -> str:
         """Working memory for the whole call."""
         self.scratch.append(-(-nbytes // 64) * 64)

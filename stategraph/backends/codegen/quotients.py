@@ -166,10 +166,15 @@ def in_blocks(writer: ClusterWriter, size: int, found: Quotients, rest: Callable
             rest()
 
     whole = size // length
-    with f.loop(whole) as number:
+    if writer.shared is None:
+        first, last = "0", str(whole)
+    else:
+        first, last = (f.let(f"udiv i64 {end}, {length}") for end in ("%from", "%to"))
+    with f.loop(last, first) as number:
         block(f.let(f"mul nuw nsw i64 {number}, {length}"), length)
     if size % length:
-        block(str(whole * length), size % length)
+        with f.when("true" if writer.shared is None else f.let(f"icmp eq i64 %to, {size}")):
+            block(str(whole * length), size % length)
 
 
 def _distance(maths: Maths, x: str) -> str:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from stategraph.backends.codegen.arithmetic import convert
 from stategraph.backends.codegen.clusters import accumulate, identity
-from stategraph.backends.codegen.events import Listing, compact, csr
+from stategraph.backends.codegen.events import Listing, compact
 from stategraph.backends.codegen.llvm import is_float, item_size, literal, llvm_type
 from stategraph.backends.codegen.made import jit
 from stategraph.backends.codegen.matrices import dense
 from stategraph.backends.codegen.places import Memory, Scalar, Target
+from stategraph.backends.codegen.products import csr
 from stategraph.backends.codegen.schedule import tensor
 from stategraph.backends.codegen.synapses import change, outer, ring
 from stategraph.ir.core import Op, Region, Value

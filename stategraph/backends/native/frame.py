@@ -24,12 +24,38 @@ EXECUTE = 3
 
 _STRUCT = re.compile(r"(?:typedef )?struct (XLA_FFI_\w+) \{(.*?)\n\}", re.DOTALL)
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
+_MEMBER = re.compile(r"_XLA_FFI_API_STRUCT_FIELD\((XLA_FFI_\w+)\)")
 _SIZES = {"size_t": 8, "int64_t": 8, "uint64_t": 8, "int": 4, "int32_t": 4, "uint32_t": 4}
 _FOUR_BYTES = re.compile(r"XLA_FFI_(DataType|ExecutionStage|(Internal)?Extension_Type|Handler_Traits)$")
 
 
 class UnknownLayout(Exception):
     """The header is missing, or says something that this code does not understand."""
+
+
+@attrs.frozen
+class Request:
+    """One function of XLA and the struct that it is given: a size, and fields at offsets."""
+
+    function: int
+    """Where the table of functions has its address."""
+    size: int
+    fields: tuple[int, ...]
+
+
+@attrs.frozen
+class Pool:
+    """How a handler asks for XLA's threads."""
+
+    frame_api: int
+    """The table of functions."""
+    frame_context: int
+    count: Request
+    """How many threads there are: of a context, written to an address."""
+    schedule: Request
+    """Run a task on one of them: in a context, a function, its argument."""
+    forget: Request
+    """Free an error, which the other two may return."""
 
 
 @attrs.frozen
@@ -49,6 +75,7 @@ class Frame:
     metadata_traits: int
     buffer_data: int
     buffer_dims: int
+    pool: Pool
 
 
 @functools.cache
@@ -64,7 +91,7 @@ def frame() -> Frame:
 
 def layout_of(header: str) -> Frame:
     """The layout that a header describes; raises ``UnknownLayout``."""
-    text = _COMMENT.sub("", header)
+    text = _MEMBER.sub(r"void* \1", _COMMENT.sub("", header))
     version = tuple(_number(text, f"XLA_FFI_API_{part}") for part in ("MAJOR", "MINOR"))
     if version[0] != MAJOR:
         raise UnknownLayout(f"XLA's interface has version {version[0]}.{version[1]}, and {MAJOR}.x is known")
@@ -78,6 +105,14 @@ def layout_of(header: str) -> Frame:
                 raise UnknownLayout(f"{struct} has no field {name}")
             offset, struct = offset + offsets[name], kinds[name]
         return offset
+
+    def request(name: str, *fields: str) -> Request:
+        struct = f"XLA_FFI_{name}_Args"
+        return Request(
+            at("XLA_FFI_Api", f"XLA_FFI_{name}"),
+            _offsets(struct, structs)[0][""],
+            tuple(at(struct, field) for field in fields),
+        )
 
     if (
         _number(text, "XLA_FFI_Extension_Metadata", " = ") != METADATA
@@ -97,6 +132,13 @@ def layout_of(header: str) -> Frame:
         metadata_traits=at("XLA_FFI_Metadata", "traits"),
         buffer_data=at("XLA_FFI_Buffer", "data"),
         buffer_dims=at("XLA_FFI_Buffer", "dims"),
+        pool=Pool(
+            frame_api=at("XLA_FFI_CallFrame", "api"),
+            frame_context=at("XLA_FFI_CallFrame", "ctx"),
+            count=request("ThreadPool_NumThreads", "ctx", "num_threads"),
+            schedule=request("ThreadPool_Schedule", "ctx", "task", "data"),
+            forget=request("Error_Destroy", "error"),
+        ),
     )
 
 
