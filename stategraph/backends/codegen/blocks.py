@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from stategraph.backends.codegen.arithmetic import RULES, Element, convert
-from stategraph.backends.codegen.clusters import ClusterWriter, counts_all
+from stategraph.backends.codegen.clusters import ClusterWriter, counts_all, shared_by
+from stategraph.backends.codegen.events import Parts
 from stategraph.backends.codegen.indexing import read_at
 from stategraph.backends.codegen.keys import COUNT
 from stategraph.backends.codegen.llvm import item_size, literal, llvm_type
@@ -46,6 +47,7 @@ class Block:
         region: Region,
         targets: Sequence[Target],
         ends: tuple[str, str] | None = None,
+        recorded: Sequence[str] = (),
     ) -> None:
         self.kernel, self.f = kernel, kernel.f
         self.places = places
@@ -54,6 +56,8 @@ class Block:
         self.region, self.targets = region, targets
         self.ends = ends
         """For the body of a loop: whether a step is the first, and whether it is the last."""
+        self.recorded = recorded
+        """Memory of bools that are listed after a step of a loop."""
         scheduler = Scheduler(region, kernel.aliases, lambda value: isinstance(places.get(value), Scalar))
         self.schedule: Schedule = scheduler.run()
         self.yielded = scheduler.yielded
@@ -65,6 +69,8 @@ class Block:
         """Memory for the result of a stage."""
         self.active: dict[Value, tuple[str, str]] = {}
         """Where the active neurons of a vector of events are listed already, and how many."""
+        self.parts: dict[Value, Parts] = {}
+        """Bools that threads list by pieces."""
         self.listed: dict[Value, Op] = {}
         """What a loop stacks for nobody but an op that lists it: the loop lists it itself, row by row."""
         self.goals: dict[Value, Target] = {}
@@ -76,10 +82,10 @@ class Block:
         self.assign()
         turn = turn_of(self) if self.ends is not None else None
         for step in self.schedule.steps:
-            if turn is not None and step in (turn.first, turn.last):
+            if turn is not None and isinstance(step, Cluster) and step in (turn.first, turn.last):
                 self.turning(turn, step)
             elif isinstance(step, Cluster):
-                ClusterWriter(self, step).write()
+                ClusterWriter(self, step, shared_by(self, step.ops, step.space)).write()
             elif isinstance(step, Stage):
                 self.stage(step.op)
             else:
@@ -87,20 +93,35 @@ class Block:
                     self.scalar(op)
         self.finish()
 
-    def turning(self, turn: Turn, step: Step) -> None:
+    def turning(self, turn: Turn, step: Cluster) -> None:
         """Loops that are one but at the ends of the loop around them."""
         if self.ends is None:
             raise AssertionError("no loop")
         is_first, is_last = self.ends
-        writer = (
-            ClusterWriter(self, turn.first, turn) if step is turn.first else ClusterWriter(self, turn.last)
-        )
+        shared = shared_by(self, [*turn.first.ops, *turn.last.ops], step.space)
+        writer = ClusterWriter(self, step, shared)
         with self.f.when(is_first if step is turn.first else is_last):
             writer.call()
         if step is turn.last:
             with self.f.when(self.f.let(f"xor i1 {is_last}, true")):
-                ClusterWriter(self, turn.last, turn, writer.slots).call()
+                ClusterWriter(self, turn.last, shared, turn, writer.slots).call()
         writer.place()
+
+    def parts_of(self, value: Value) -> Parts | None:
+        """The lists that threads make of bools which a loop that they share stores, if there are to be lists of them."""
+        stores = self.stores.get(value)
+        if stores is None or tensor(self.small.get(value, value)).dtype != "bool":
+            return None
+        sent = any(
+            user.name.startswith("event.") and self.schedule.root(taken) is value
+            for step in self.schedule.steps
+            if isinstance(step, Stage)
+            for user in [step.op]
+            for taken in user.operands
+        )
+        if value not in self.parts and (sent or not set(stores).isdisjoint(self.recorded)):
+            self.parts[value] = Parts.of(self, stores[0], tensor(value).size)
+        return self.parts.get(value)
 
     def is_flat(self, op: Op, space: Space) -> bool:
         """Whether an op of a cluster reads the elements at its own position only, or is that position."""
@@ -396,6 +417,14 @@ class Block:
             else:
                 self.places[result] = Memory(pointer, tensor(result).dtype)
 
-    def inner(self, region: Region, targets: Sequence[Target], ends: tuple[str, str] | None = None) -> None:
+    def inner(
+        self,
+        region: Region,
+        targets: Sequence[Target],
+        ends: tuple[str, str] | None = None,
+        recorded: Sequence[str] = (),
+    ) -> Block:
         """Write a region inside this one."""
-        Block(self.kernel, self.places, region, targets, ends).write()
+        block = Block(self.kernel, self.places, region, targets, ends, recorded)
+        block.write()
+        return block

@@ -32,9 +32,14 @@ class ClusterWriter(Outlined):
     """Writes one loop of elementwise ops, as a function that the kernel calls."""
 
     def __init__(
-        self, block: Block, cluster: Cluster, turn: Turn | None = None, slots: dict[Op, str] | None = None
+        self,
+        block: Block,
+        cluster: Cluster,
+        shared: Shared | None,
+        turn: Turn | None = None,
+        slots: dict[Op, str] | None = None,
     ) -> None:
-        super().__init__(block, shared_by(block, cluster, turn))
+        super().__init__(block, shared)
         self.turn = turn
         """If the cluster is at the turn of a loop: what else is done there."""
         self.slots: dict[Op, str] = {} if slots is None else slots
@@ -51,8 +56,14 @@ class ClusterWriter(Outlined):
 
     def call(self) -> None:
         """Write the function, and its call."""
+        ops = [*self.cluster.ops, *(self.turn.first.ops if self.turn is not None else ())]
+        lists = [self.block.parts_of(op.result) for op in ops if self.shared is not None]
+        for parts in filter(None, lists):
+            parts.clear(self.block)
         with self.written():
             self.body()
+            for parts in filter(None, lists):
+                parts.add(self, int(np.prod(self.cluster.space)))
 
     def place(self) -> None:
         """Say where the values are."""
@@ -205,11 +216,10 @@ class ClusterWriter(Outlined):
         return ["0" if size == 1 else next(counters) for size in tensor(value).shape]
 
 
-def shared_by(block: Block, cluster: Cluster, turn: Turn | None) -> Shared | None:
+def shared_by(block: Block, ops: Sequence[Op], space: Sequence[int]) -> Shared | None:
     """How threads share a loop: by ranges of elements, if it does a lot and they do not depend on each other."""
-    ops = [*cluster.ops, *(turn.first.ops if turn is not None and cluster is turn.last else ())]
-    size = int(np.prod(cluster.space))
-    if size * len(ops) < pieces.ENOUGH or not all(block.is_flat(op, cluster.space) for op in ops):
+    size = int(np.prod(space))
+    if size * len(ops) < pieces.ENOUGH or not all(block.is_flat(op, tuple(space)) for op in ops):
         return None
     return Shared(size, block_of(size) if size >= VECTOR else pieces.ALIGNED)
 

@@ -10,10 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import attrs
+
 from stategraph.backends.codegen.arithmetic import convert
 from stategraph.backends.codegen.llvm import is_float, item_size, literal, llvm_type, stored_type
+from stategraph.backends.codegen.pieces import Outlined
 from stategraph.backends.codegen.places import Memory
 from stategraph.backends.codegen.schedule import tensor
+from stategraph.backends.native.threads import MOST
 from stategraph.ir.core import Op, Value
 
 if TYPE_CHECKING:
@@ -48,19 +52,33 @@ def active(block: Block, vector: Value, events: str, dtype: str) -> tuple[str, s
     root = block.small.get(root, root)
     if len(shape) == 1 and root in block.active:
         return block.active[root]
-    listed = block.kernel.allocate(4 * shape[-1])
+    listed = block.kernel.allocate(4 * shape[-1] + 4)
     count = block.f.variable("i64", "count")
     block.f.store("0", count, "i64")
-    append(block, events, dtype, shape[-1], listed, count)
+    parts = block.parts.get(block.schedule.root(vector))
+    if parts is None:
+        append(block, events, dtype, shape[-1], listed, count)
+    else:
+        parts.collect(block, listed, count, events, shape[-1])
     if len(shape) == 1:
         block.active[root] = listed, count
     return listed, count
 
 
 def append(
-    block: Block, events: str, dtype: str, size: int, listed: str, count: str, base: str = "0"
+    block: Block,
+    events: str,
+    dtype: str,
+    size: int | str,
+    listed: str,
+    count: str,
+    base: str = "0",
+    scratch: tuple[str, str] | None = None,
 ) -> None:
-    """Write the places of active neurons, counted from ``base``, behind the first ``count`` of a list, and count them."""
+    """Write the places of active neurons, counted from ``base``, behind the first ``count`` of a list, and count them.
+
+    ``scratch`` is memory for one bit and for half a byte for each neuron, if there is any; ``size`` may be a register.
+    """
     f = block.f
     lanes = CHUNK // item_size(dtype)
     type_, bits, words = stored_type(dtype), f"i{lanes}", f"u{lanes}"
@@ -72,8 +90,16 @@ def append(
         f.store(f.let(f"trunc i64 {index} to i32"), listed, "i32", number)
         f.store(f.let(f"add nuw nsw i64 {number}, 1"), count, "i64")
 
-    chunks = size // lanes
-    masks, places = block.kernel.allocate(item_size(words) * chunks), block.kernel.allocate(4 * chunks)
+    if isinstance(size, int):
+        chunks: int | str = size // lanes
+        rest_from: int | str = size // lanes * lanes
+    else:
+        chunks = f.let(f"udiv i64 {size}, {lanes}")
+        rest_from = f.let(f"mul nuw nsw i64 {chunks}, {lanes}")
+    if scratch is None:
+        most = int(size) // lanes
+        scratch = block.kernel.allocate(item_size(words) * most), block.kernel.allocate(4 * most)
+    masks, places = scratch
     some = f.variable("i64", "some")
     f.store("0", some, "i64")
     with f.loop(chunks) as chunk:  # without a branch that nobody can foresee
@@ -99,10 +125,70 @@ def append(
             note(f.let(f"add nuw nsw i64 {first}, {wide}"))
             less = f.let(f"sub {bits} {now}, 1")
             f.store(f.let(f"and {bits} {now}, {less}"), left, words)
-    with f.loop(size, size // lanes * lanes) as rest:
+    with f.loop(size, rest_from) as rest:
         value = f.let(f"load {type_}, ptr {f.address(events, rest, dtype)}, align {item_size(dtype)}")
         with f.when(_nonzero(block, value, dtype)):
             note(rest)
+
+
+@attrs.frozen
+class Parts:
+    """The active ones among the bools of an array, listed by each thread for its piece."""
+
+    events: str
+    """The bools."""
+    listed: str
+    """The places of those of a piece, from where the piece begins."""
+    counts: str
+    """How many there are in each piece, and where it begins."""
+
+    @staticmethod
+    def of(block: Block, events: str, size: int) -> Parts:
+        return Parts(events, block.kernel.allocate(4 * size), block.kernel.allocate(16 * MOST))
+
+    def clear(self, block: Block) -> None:
+        block.f.clear(self.counts, 16 * MOST)
+
+    def add(self, part: Outlined, size: int) -> None:
+        """List those of the piece that is being written."""
+        block, f = part.block, part.f
+        events, listed, counts = (part.parameter(p, "ptr") for p in (self.events, self.listed, self.counts))
+        count = f.variable("i64", "count")
+        f.store("0", count, "i64")
+        scratch = [part.parameter(block.kernel.allocate(size), "ptr") for _ in range(2)]
+        masks, places = (f.address(pointer, "%from", "i8") for pointer in scratch)
+        length = f.let("sub nuw nsw i64 %to, %from")
+        append(
+            block,
+            f.address(events, "%from", "bool"),
+            "bool",
+            length,
+            f.address(listed, "%from", "i32"),
+            count,
+            "%from",
+            (masks, places),
+        )
+        at = f.let("mul nuw nsw i64 %piece, 2")
+        f.store(f.load(count, "i64"), counts, "i64", at)
+        f.store("%from", counts, "i64", f.let(f"add nuw nsw i64 {at}, 1"))
+
+    def collect(self, block: Block, listed: str, count: str, events: str, size: int, base: str = "0") -> None:
+        """Write those of ``size`` bools that begin at ``events``, counted from ``base``, behind the first ``count`` of a list."""
+        f = block.f
+        ends = [f.let(f"ptrtoint ptr {pointer} to i64") for pointer in (events, self.events)]
+        first = f.let(f"sub i64 {ends[0]}, {ends[1]}")
+        with f.loop(MOST) as piece:
+            at = f.let(f"mul nuw nsw i64 {piece}, 2")
+            number, begin = (f.load(self.counts, "i64", i) for i in (at, f.let(f"add nuw nsw i64 {at}, 1")))
+            with f.loop(f.let(f"add nuw nsw i64 {begin}, {number}"), begin) as i:
+                place = f.let(f"zext i32 {f.load(self.listed, 'i32', i)} to i64")
+                place = f.let(f"sub i64 {place}, {first}")
+                so_far = f.load(count, "i64")
+                counted = f.let(f"add i64 {place}, {base}")
+                inside = f.let(f"icmp ult i64 {place}, {size}")
+                with f.when(inside):
+                    f.store(f.let(f"trunc i64 {counted} to i32"), listed, "i32", so_far)
+                    f.store(f.let(f"add nuw nsw i64 {so_far}, 1"), count, "i64")
 
 
 class Listing:
@@ -117,6 +203,10 @@ class Listing:
     def add(self, events: str, size: int, base: str = "0") -> None:
         """List what is active among ``size`` bools, whose places are counted from ``base``."""
         append(self.block, events, "bool", size, self.listed, self.count, base)
+
+    def collect(self, parts: Parts, size: int, base: str) -> None:
+        """List what threads have listed."""
+        parts.collect(self.block, self.listed, self.count, parts.events, size, base)
 
     def finish(self) -> None:
         """Write how many there are."""

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 ENOUGH = 1_000_000
 """Ops on elements (neurons times ops) in a loop that two threads do faster than one."""
-SYNAPSES = 2_000
-"""Synapses of active neurons that two threads add up faster than one."""
+LEAST = 32_768
+"""Neurons that an event product sends to where threads share it: they share the other loops over these neurons then."""
 ALIGNED = 64
 """Pieces begin at multiples of this: a cache line of bools, whole vectors."""
 
@@ -36,8 +36,6 @@ class Shared:
     size: int
     grain: int = ALIGNED
     """Pieces begin at multiples of it."""
-    team: str = "%team"
-    """The threads, null for none."""
 
 
 class Outlined:
@@ -71,7 +69,7 @@ class Outlined:
         self.f.emit("ret void")
         name = f"loop{len(block.kernel.functions)}"
         own = [f"{kind} {'noalias nocapture ' * (kind == 'ptr')}{name}" for kind, name in self.given.values()]
-        own += ["i64 %from", "i64 %to"] * (self.shared is not None)
+        own += ["i64 %piece", "i64 %from", "i64 %to"] * (self.shared is not None)
         block.kernel.functions.append(self.f.text(f"define internal void @{name}({', '.join(own)}) #0"))
         self.outer.declarations.update(self.f.declarations)
         if self.shared is None:
@@ -100,9 +98,9 @@ class Outlined:
             ends.append(f.let(f"select i1 {beyond}, i64 {shared.size}, i64 {end}"))
         some = f.let(f"icmp ult i64 {ends[0]}, {ends[1]}")
         with f.when(some):
-            f.emit(f"call void @{name}({', '.join([*passed, *(f'i64 {end}' for end in ends)])})")
+            f.emit(f"call void @{name}({', '.join([*passed, *(f'i64 {n}' for n in ('%piece', *ends))])})")
         f.emit("ret void")
         head = f"define internal void @{name}_piece(ptr %data, i64 %piece, i64 %pieces) #0"
         self.block.kernel.functions.append(f.text(head))
         self.block.kernel.shared = True
-        outer.emit(f"call void @RUN(ptr {shared.team}, ptr @{name}_piece, ptr {pack})")
+        outer.emit(f"call void @RUN(ptr %team, ptr @{name}_piece, ptr {pack})")

@@ -85,17 +85,14 @@ class _Product:
     def forward(self, given: str, kept: str, target: str) -> None:
         block, nbytes = self.block, item_size(self.dtype)
         found = active(block, self.events, given, kept)
-        if self.synapses < pieces.SYNAPSES:
+        if self.width < pieces.LEAST or len(tensor(self.events).shape) > 1:
             if self.clear:
                 self.f.clear(target, self.width * nbytes)
             with each_active(block, self.events, given, kept, self.announce, found) as (row, value):
                 begin, end = bounds(block, self.starts, row)
                 self.send(begin, end, value, target)
             return
-        many = -(-pieces.SYNAPSES * self.rows // self.synapses)
-        is_much = self.f.let(f"icmp sge i64 {self.f.load(found[1], 'i64')}, {many}")
-        team = self.f.let(f"select i1 {is_much}, ptr %team, ptr null")
-        part = Outlined(block, Shared(self.width, team=team))
+        part = Outlined(block, Shared(self.width))
         outside = self.starts, self.posts, self.weights, self.one
         with part.written():
             self.starts, self.posts, given, target, *listed = (

@@ -71,10 +71,15 @@ def _scan(block: Block, op: Op, targets: Sequence[str]) -> None:
                 goals.append(
                     Target(targets[index] if length == 1 else _row(block, targets[index], value, step))
                 )
-        block.inner(region, goals, ends)
+        inner = block.inner(region, goals, ends, tuple(listed.values()))
         for index, listing in lists.items():
-            size = tensor(region.yielded[index]).size
-            listing.add(listed[index], size, f.let(f"mul nuw nsw i64 {step}, {size}"))
+            value = inner.yielded[index]
+            size = tensor(value).size
+            base, parts = f.let(f"mul nuw nsw i64 {step}, {size}"), inner.parts.get(value)
+            if parts is None:
+                listing.add(listed[index], size, base)
+            else:
+                listing.collect(parts, size, base)
     for listing in lists.values():
         listing.finish()
 

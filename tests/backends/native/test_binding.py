@@ -71,6 +71,23 @@ def test_the_layout_of_a_call_frame_is_that_of_c() -> None:
             ("dims", pointer),
         ]
 
+    class Table(ctypes.Structure):
+        names = ("create", "message", "destroy", "register", "stream", "type", "context", "set", "get", "allocate")
+        _fields_ = [
+            ("s", size),
+            ("e", pointer),
+            ("version", Version),
+            ("internal", pointer),
+            *((name, pointer) for name in (*names, "free", "schedule", "threads")),
+        ]
+
+    def request(function: Any, *fields: str) -> frame.Request:
+        class Request(ctypes.Structure):
+            _fields_ = [("s", size), ("e", pointer), *((name, pointer) for name in fields)]
+
+        offsets = tuple(getattr(Request, name).offset for name in fields)
+        return frame.Request(function.offset, ctypes.sizeof(Request), offsets)
+
     found = frame.frame()
     assert found.version[0] == 0 and found.version[1] >= 1
     assert found == frame.Frame(
@@ -86,6 +103,13 @@ def test_the_layout_of_a_call_frame_is_that_of_c() -> None:
         metadata_traits=Metadata.traits.offset,
         buffer_data=Buffer.data.offset,
         buffer_dims=Buffer.dims.offset,
+        pool=frame.Pool(
+            frame_api=Call.api.offset,
+            frame_context=Call.ctx.offset,
+            count=request(Table.threads, "context", "number"),
+            schedule=request(Table.schedule, "context", "task", "data"),
+            forget=request(Table.destroy, "error"),
+        ),
     )
 
 
