@@ -17,6 +17,7 @@ from stategraph.backends.codegen.events import Parts
 from stategraph.backends.codegen.indexing import read_at
 from stategraph.backends.codegen.keys import COUNT
 from stategraph.backends.codegen.llvm import item_size, literal, llvm_type
+from stategraph.backends.codegen.pieces import Shared
 from stategraph.backends.codegen.places import Kernel, Memory, Place, Scalar, Target
 from stategraph.backends.codegen.schedule import (
     Cluster,
@@ -25,7 +26,6 @@ from stategraph.backends.codegen.schedule import (
     Scheduler,
     Space,
     Stage,
-    Step,
     captured,
     is_same,
     space_of,
@@ -69,6 +69,8 @@ class Block:
         """Memory for the result of a stage."""
         self.active: dict[Value, tuple[str, str]] = {}
         """Where the active neurons of a vector of events are listed already, and how many."""
+        self.shared: dict[Cluster, Shared | None] = {}
+        """The loops of elementwise ops, and how threads share each."""
         self.parts: dict[Value, Parts] = {}
         """Bools that threads list by pieces."""
         self.listed: dict[Value, Op] = {}
@@ -81,11 +83,14 @@ class Block:
     def write(self) -> None:
         self.assign()
         turn = turn_of(self) if self.ends is not None else None
+        for cluster in self.schedule.steps:
+            if isinstance(cluster, Cluster):
+                self.shared[cluster] = shared_by(self, cluster, turn)
         for step in self.schedule.steps:
             if turn is not None and isinstance(step, Cluster) and step in (turn.first, turn.last):
                 self.turning(turn, step)
             elif isinstance(step, Cluster):
-                ClusterWriter(self, step, shared_by(self, step.ops, step.space)).write()
+                ClusterWriter(self, step).write()
             elif isinstance(step, Stage):
                 self.stage(step.op)
             else:
@@ -98,13 +103,12 @@ class Block:
         if self.ends is None:
             raise AssertionError("no loop")
         is_first, is_last = self.ends
-        shared = shared_by(self, [*turn.first.ops, *turn.last.ops], step.space)
-        writer = ClusterWriter(self, step, shared)
+        writer = ClusterWriter(self, step, turn if step is turn.first else None)
         with self.f.when(is_first if step is turn.first else is_last):
             writer.call()
         if step is turn.last:
             with self.f.when(self.f.let(f"xor i1 {is_last}, true")):
-                ClusterWriter(self, turn.last, shared, turn, writer.slots).call()
+                ClusterWriter(self, turn.last, turn, writer.slots).call()
         writer.place()
 
     def parts_of(self, value: Value) -> Parts | None:

@@ -25,6 +25,7 @@ from stategraph.passes.native_ops import REDUCTIONS
 
 if TYPE_CHECKING:
     from stategraph.backends.codegen.blocks import Block
+    from stategraph.backends.codegen.events import Parts
     from stategraph.backends.codegen.turning import Turn
 
 
@@ -35,11 +36,10 @@ class ClusterWriter(Outlined):
         self,
         block: Block,
         cluster: Cluster,
-        shared: Shared | None,
         turn: Turn | None = None,
         slots: dict[Op, str] | None = None,
     ) -> None:
-        super().__init__(block, shared)
+        super().__init__(block, block.shared[cluster])
         self.turn = turn
         """If the cluster is at the turn of a loop: what else is done there."""
         self.slots: dict[Op, str] = {} if slots is None else slots
@@ -56,14 +56,21 @@ class ClusterWriter(Outlined):
 
     def call(self) -> None:
         """Write the function, and its call."""
-        ops = [*self.cluster.ops, *(self.turn.first.ops if self.turn is not None else ())]
-        lists = [self.block.parts_of(op.result) for op in ops if self.shared is not None]
-        for parts in filter(None, lists):
+        lists = self.lists()
+        for parts in lists:
             parts.clear(self.block)
         with self.written():
             self.body()
-            for parts in filter(None, lists):
-                parts.add(self, int(np.prod(self.cluster.space)))
+            for parts in lists:
+                parts.add(self)
+
+    def lists(self) -> list[Parts]:
+        """What each thread lists of what it stores."""
+        if self.shared is None:
+            return []
+        ops = dict.fromkeys([*self.cluster.ops, *(self.turn.first.ops if self.turn is not None else ())])
+        found = (self.block.parts_of(op.result) for op in ops)
+        return [parts for parts in found if parts is not None]
 
     def place(self) -> None:
         """Say where the values are."""
@@ -216,10 +223,14 @@ class ClusterWriter(Outlined):
         return ["0" if size == 1 else next(counters) for size in tensor(value).shape]
 
 
-def shared_by(block: Block, ops: Sequence[Op], space: Sequence[int]) -> Shared | None:
-    """How threads share a loop: by ranges of elements, if it does a lot and they do not depend on each other."""
-    size = int(np.prod(space))
-    if size * len(ops) < pieces.ENOUGH or not all(block.is_flat(op, tuple(space)) for op in ops):
+def shared_by(block: Block, cluster: Cluster, turn: Turn | None) -> Shared | None:
+    """How threads share a loop: by ranges of elements, if it does a lot and they do not depend on each other. Loops that
+    are one at the turn of a loop are shared alike.
+    """
+    ends = () if turn is None else (turn.first, turn.last)
+    ops = [op for loop in (ends if cluster in ends else (cluster,)) for op in loop.ops]
+    size = int(np.prod(cluster.space))
+    if size * len(ops) < pieces.ENOUGH or not all(block.is_flat(op, cluster.space) for op in ops):
         return None
     return Shared(size, block_of(size) if size >= VECTOR else pieces.ALIGNED)
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from stategraph.backends.codegen.arithmetic import convert
 from stategraph.backends.codegen.llvm import is_float, item_size, literal, llvm_type, stored_type
 from stategraph.backends.codegen.pieces import Outlined
 from stategraph.backends.codegen.places import Memory
@@ -137,6 +136,7 @@ class Parts:
 
     events: str
     """The bools."""
+    size: int
     listed: str
     """The places of those of a piece, from where the piece begins."""
     counts: str
@@ -144,18 +144,18 @@ class Parts:
 
     @staticmethod
     def of(block: Block, events: str, size: int) -> Parts:
-        return Parts(events, block.kernel.allocate(4 * size), block.kernel.allocate(16 * MOST))
+        return Parts(events, size, block.kernel.allocate(4 * size), block.kernel.allocate(16 * MOST))
 
     def clear(self, block: Block) -> None:
         block.f.clear(self.counts, 16 * MOST)
 
-    def add(self, part: Outlined, size: int) -> None:
+    def add(self, part: Outlined) -> None:
         """List those of the piece that is being written."""
         block, f = part.block, part.f
         events, listed, counts = (part.parameter(p, "ptr") for p in (self.events, self.listed, self.counts))
         count = f.variable("i64", "count")
         f.store("0", count, "i64")
-        scratch = [part.parameter(block.kernel.allocate(size), "ptr") for _ in range(2)]
+        scratch = [part.parameter(block.kernel.allocate(self.size), "ptr") for _ in range(2)]
         masks, places = (f.address(pointer, "%from", "i8") for pointer in scratch)
         length = f.let("sub nuw nsw i64 %to, %from")
         append(

@@ -21,7 +21,6 @@ from stategraph.backends.native import threads
 from stategraph.backends.native.frame import EXECUTE, METADATA, Frame
 from stategraph.ir.core import Region, Value
 
-
 THREADS = {
     "BEGIN": "ptr {}(ptr, i64)",
     "RUN": "void {}(ptr, ptr, ptr)",
@@ -42,6 +41,8 @@ class Code:
     """Bytes of working memory, the last result of the call."""
     aliases: tuple[tuple[int, int], ...]
     """(operand, result) that share memory."""
+    shared: bool = False
+    """Whether threads share loops of it."""
 
 
 def generate(
@@ -105,7 +106,9 @@ def generate(
     for name, known in threads.names(layout).items():
         text = text.replace(f"@{name.upper()}(", f"@{known}(")
     name = f"stategraph_kernel_{hashlib.sha256((text + salt).encode()).hexdigest()[:24]}"
-    return Code(text.replace("@HANDLER", f"@{name}"), name, sum(kernel.scratch), tuple(aliases))
+    return Code(
+        text.replace("@HANDLER", f"@{name}"), name, sum(kernel.scratch), tuple(aliases), kernel.shared
+    )
 
 
 def _handler(given: Sequence[int], results: int, kernel: Kernel, layout: Frame) -> str:

@@ -93,7 +93,8 @@ def optimized(code: Code) -> tuple[str, bytes]:
 
 def address_of(code: Code) -> int:
     """The address of the handler of a kernel."""
-    threads_ready()
+    if code.shared:
+        threads_ready()
     return _address(code, code.handler)
 
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 ENOUGH = 1_000_000
 """Ops on elements (neurons times ops) in a loop that two threads do faster than one."""
-LEAST = 32_768
-"""Neurons that an event product sends to where threads share it: they share the other loops over these neurons then."""
 ALIGNED = 64
 """Pieces begin at multiples of this: a cache line of bools, whole vectors."""
 

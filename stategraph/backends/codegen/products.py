@@ -1,7 +1,8 @@
 """``event.csr``, and ``event.csr_add``, which begins with a sum that comes first.
 
-From pre to post the rows of active neurons are added up. Threads do it by ranges of post neurons: each looks at all rows,
-at those synapses whose post neuron is in its range; in a row that is sorted they lie together.
+From pre to post the rows of active neurons are added up. Where threads share loops over the post neurons they share that
+too: each looks at all rows, at those synapses whose post neuron is in its range. In a row that is sorted they lie together;
+one that is not is looked at from its beginning to its end.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from stategraph.backends.codegen import pieces
 from stategraph.backends.codegen.arithmetic import convert
 from stategraph.backends.codegen.events import active, array, bounds, each_active, lanes
 from stategraph.backends.codegen.llvm import Function, item_size, literal, llvm_type
@@ -85,7 +85,8 @@ class _Product:
     def forward(self, given: str, kept: str, target: str) -> None:
         block, nbytes = self.block, item_size(self.dtype)
         found = active(block, self.events, given, kept)
-        if self.width < pieces.LEAST or len(tensor(self.events).shape) > 1:
+        shared = {loop.size for loop in block.shared.values() if loop is not None}
+        if self.width not in shared or len(tensor(self.events).shape) > 1:
             if self.clear:
                 self.f.clear(target, self.width * nbytes)
             with each_active(block, self.events, given, kept, self.announce, found) as (row, value):

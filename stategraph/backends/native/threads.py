@@ -32,6 +32,10 @@ PATIENCE = 2000
 """How often a helper looks for work before it goes away: some 50 µs."""
 WAITS = 200
 """How often the caller looks whether the others are done before it lets another thread have its processor."""
+_X86 = "call void @llvm.x86.sse2.pause()", "declare void @llvm.x86.sse2.pause()"
+_ARM = "call void @llvm.aarch64.hint(i32 1)", "declare void @llvm.aarch64.hint(i32 immarg)"
+_RELAX = {"x86_64": _X86, "amd64": _X86, "aarch64": _ARM, "arm64": _ARM}
+"""How a processor is told that a loop waits, and the declaration that it needs."""
 FUNCTIONS = ("begin", "run", "end", "split")
 
 
@@ -47,7 +51,9 @@ def text(layout: Frame) -> str:
     found = _text(layout)
     for name, long in names(layout).items():
         found = found.replace(f"@{name}(", f"@{long}(")
-    return found.replace("@limit ", f"@{names(layout)['limit']} ").replace("@limit,", f"@{names(layout)['limit']},")
+    return found.replace("@limit ", f"@{names(layout)['limit']} ").replace(
+        "@limit,", f"@{names(layout)['limit']},"
+    )
 
 
 def limit() -> int:
@@ -76,15 +82,13 @@ def _ask(prefix: str, request: Request, *fields: str) -> str:
 
 def _text(layout: Frame) -> str:
     pool = layout.pool
-    relax = "call void @llvm.x86.sse2.pause()"
-    if platform.machine().lower() in ("arm64", "aarch64"):
-        relax = "call void @llvm.aarch64.hint(i32 1)"
+    relax, declare = _RELAX.get(platform.machine().lower(), ("fence acquire", ""))
     return _TEMPLATE.format(
         most=MOST,
         patience=PATIENCE,
         waits=WAITS,
         relax=relax,
-        declare=f"declare void @{relax.split('@')[1].split('(')[0]}({'i32 immarg' * ('hint' in relax)})",
+        declare=declare,
         frame_api=pool.frame_api,
         frame_context=pool.frame_context,
         count_size=pool.count.size,

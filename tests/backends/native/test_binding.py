@@ -72,7 +72,18 @@ def test_the_layout_of_a_call_frame_is_that_of_c() -> None:
         ]
 
     class Table(ctypes.Structure):
-        names = ("create", "message", "destroy", "register", "stream", "type", "context", "set", "get", "allocate")
+        names = (
+            "create",
+            "message",
+            "destroy",
+            "register",
+            "stream",
+            "type",
+            "context",
+            "set",
+            "get",
+            "allocate",
+        )
         _fields_ = [
             ("s", size),
             ("e", pointer),
