@@ -5,7 +5,8 @@
     end(team)                        # nobody helps any more
 
 The caller works too, and waits for pieces that somebody has begun, never for threads that have not come: so a busy pool
-makes a kernel slow and not stuck. Every thread has a piece of its own that it takes first, so that its part of the arrays
+makes a kernel slow and not stuck. Where it has to wait for long again and again, other programs have the processors, and it
+works alone for a while. Every thread has a piece of its own that it takes first, so that its part of the arrays
 stays in its cache; whose piece is not taken is helped. A helper that finds nothing to do for a while goes away, and is
 called again.
 
@@ -28,10 +29,14 @@ from stategraph.backends.native.frame import Frame, Request
 
 MOST = 16
 """Threads of a kernel at most: bits of the ticket."""
-PATIENCE = 2000
-"""How often a helper looks for work before it goes away: some 50 µs."""
-WAITS = 200
-"""How often the caller looks whether the others are done before it lets another thread have its processor."""
+HURRY, PATIENCE = 200, 500
+"""How often a helper looks for work before it lets others have its processor each time, and before it goes away: some 100 µs."""
+WAITS = 2000
+"""How often the caller looks whether the others are done before it lets others have its processor: some 80 µs."""
+COST, MOST_COST, REST = 8, 32, 10_000
+"""What such a wait counts, each run without one making up for 1 of it; at how much the caller goes on alone, as threads that
+have no processors only stand in the way; and for how many runs.
+"""
 _X86 = "call void @llvm.x86.sse2.pause()", "declare void @llvm.x86.sse2.pause()"
 _ARM = "call void @llvm.aarch64.hint(i32 1)", "declare void @llvm.aarch64.hint(i32 immarg)"
 _RELAX = {"x86_64": _X86, "amd64": _X86, "aarch64": _ARM, "arm64": _ARM}
@@ -85,8 +90,12 @@ def _text(layout: Frame) -> str:
     relax, declare = _RELAX.get(platform.machine().lower(), ("fence acquire", ""))
     return _TEMPLATE.format(
         most=MOST,
+        hurry=HURRY,
         patience=PATIENCE,
         waits=WAITS,
+        costs=COST,
+        bears=MOST_COST,
+        rests=REST,
         relax=relax,
         declare=declare,
         frame_api=pool.frame_api,
@@ -108,14 +117,14 @@ declare ptr @malloc(i64)
 declare void @free(ptr)
 declare i32 @stategraph_yield()
 declare i64 @llvm.cttz.i64(i64, i1)
-declare i64 @llvm.umin.i64(i64, i64)
+declare i64 @llvm.usub.sat.i64(i64, i64)
 declare i64 @llvm.smin.i64(i64, i64)
 declare i16 @llvm.ctpop.i16(i16)
 {declare}
 
-; a cache line each: the ticket; function and data; pieces done; who refers to this, who has come, who is here or called;
-; and what does not change
-%team = type {{ i64, [7 x i64], ptr, ptr, [6 x i64], i64, [7 x i64], i64, i64, i64, [5 x i64], ptr, i64, ptr, ptr }}
+; a cache line each: the ticket; function and data, how slow the others were, how many runs they are left alone; pieces done;
+; who refers to this, who has come, who is here or called; and what does not change
+%team = type {{ i64, [7 x i64], ptr, ptr, i64, i64, [4 x i64], i64, [7 x i64], i64, i64, i64, [5 x i64], ptr, i64, ptr, ptr }}
 
 define ptr @begin(ptr %frame, i64 %wanted) {{
 entry:
@@ -156,21 +165,25 @@ fill:
   %gap = sub i64 %line, %number
   %team = getelementptr i8, ptr %base, i64 %gap
   store i64 0, ptr %team, align 8
-  %done.at = getelementptr %team, ptr %team, i32 0, i32 5
+  %done.at = getelementptr %team, ptr %team, i32 0, i32 7
   store i64 0, ptr %done.at, align 8
-  %refs.at = getelementptr %team, ptr %team, i32 0, i32 7
+  %slow.at = getelementptr %team, ptr %team, i32 0, i32 4
+  store i64 0, ptr %slow.at, align 8
+  %rest.at = getelementptr %team, ptr %team, i32 0, i32 5
+  store i64 0, ptr %rest.at, align 8
+  %refs.at = getelementptr %team, ptr %team, i32 0, i32 9
   store i64 1, ptr %refs.at, align 8
-  %come.at = getelementptr %team, ptr %team, i32 0, i32 8
+  %come.at = getelementptr %team, ptr %team, i32 0, i32 10
   store i64 0, ptr %come.at, align 8
-  %here.at = getelementptr %team, ptr %team, i32 0, i32 9
+  %here.at = getelementptr %team, ptr %team, i32 0, i32 11
   store i64 0, ptr %here.at, align 8
-  %base.at = getelementptr %team, ptr %team, i32 0, i32 11
+  %base.at = getelementptr %team, ptr %team, i32 0, i32 13
   store ptr %base, ptr %base.at, align 8
-  %threads.at = getelementptr %team, ptr %team, i32 0, i32 12
+  %threads.at = getelementptr %team, ptr %team, i32 0, i32 14
   store i64 %threads, ptr %threads.at, align 8
-  %kept.at = getelementptr %team, ptr %team, i32 0, i32 13
+  %kept.at = getelementptr %team, ptr %team, i32 0, i32 15
   store ptr %context, ptr %kept.at, align 8
-  %table.at = getelementptr %team, ptr %team, i32 0, i32 14
+  %table.at = getelementptr %team, ptr %team, i32 0, i32 16
   store ptr %api, ptr %table.at, align 8
   ret ptr %team
 alone:
@@ -179,12 +192,12 @@ alone:
 
 define internal void @leave(ptr %team) {{
 entry:
-  %refs.at = getelementptr %team, ptr %team, i32 0, i32 7
+  %refs.at = getelementptr %team, ptr %team, i32 0, i32 9
   %before = atomicrmw sub ptr %refs.at, i64 1 acq_rel
   %last = icmp eq i64 %before, 1
   br i1 %last, label %free, label %done
 free:
-  %base.at = getelementptr %team, ptr %team, i32 0, i32 11
+  %base.at = getelementptr %team, ptr %team, i32 0, i32 13
   %base = load ptr, ptr %base.at, align 8
   call void @free(ptr %base)
   br label %done
@@ -218,10 +231,10 @@ choose:
   %mine.now = extractvalue {{ i64, i1 }} %exchanged, 1
   br i1 %mine.now, label %go, label %look
 go:
-  %threads.at = getelementptr %team, ptr %team, i32 0, i32 12
+  %threads.at = getelementptr %team, ptr %team, i32 0, i32 14
   %threads = load i64, ptr %threads.at, align 8
   call void %function(ptr %data, i64 %piece, i64 %threads)
-  %done.at = getelementptr %team, ptr %team, i32 0, i32 5
+  %done.at = getelementptr %team, ptr %team, i32 0, i32 7
   %before = atomicrmw add ptr %done.at, i64 1 release
   ret i1 true
 nothing:
@@ -230,16 +243,16 @@ nothing:
 
 define internal void @help(ptr %team) {{
 entry:
-  %come.at = getelementptr %team, ptr %team, i32 0, i32 8
+  %come.at = getelementptr %team, ptr %team, i32 0, i32 10
   %come = atomicrmw add ptr %come.at, i64 1 monotonic
-  %threads.at = getelementptr %team, ptr %team, i32 0, i32 12
+  %threads.at = getelementptr %team, ptr %team, i32 0, i32 14
   %threads = load i64, ptr %threads.at, align 8
   %helpers = sub i64 %threads, 1
   %turn = urem i64 %come, %helpers
   %home = add i64 %turn, 1
   br label %look
 look:
-  %spins = phi i64 [0, %entry], [0, %look], [%more, %rest]
+  %spins = phi i64 [0, %entry], [0, %look], [%more, %give], [%more, %pause]
   %did = call i1 @work(ptr %team, i64 %home)
   br i1 %did, label %look, label %idle
 idle:
@@ -250,10 +263,16 @@ idle:
   %go = or i1 %over, %tired
   br i1 %go, label %leave, label %rest
 rest:
+  %long = icmp ugt i64 %more, {hurry}
+  br i1 %long, label %give, label %pause
+give:
+  %given = call i32 @stategraph_yield()
+  br label %look
+pause:
   {relax}
   br label %look
 leave:
-  %here.at = getelementptr %team, ptr %team, i32 0, i32 9
+  %here.at = getelementptr %team, ptr %team, i32 0, i32 11
   %before = atomicrmw sub ptr %here.at, i64 1 monotonic
   call void @leave(ptr %team)
   ret void
@@ -263,13 +282,13 @@ define internal void @call_one(ptr %team) noinline {{
 entry:
   %schedule.args = alloca i8, i64 {schedule_size}, align 8
   %forget.args = alloca i8, i64 {forget_size}, align 8
-  %refs.at = getelementptr %team, ptr %team, i32 0, i32 7
+  %refs.at = getelementptr %team, ptr %team, i32 0, i32 9
   %refs = atomicrmw add ptr %refs.at, i64 1 monotonic
-  %here.at = getelementptr %team, ptr %team, i32 0, i32 9
+  %here.at = getelementptr %team, ptr %team, i32 0, i32 11
   %here = atomicrmw add ptr %here.at, i64 1 monotonic
-  %kept.at = getelementptr %team, ptr %team, i32 0, i32 13
+  %kept.at = getelementptr %team, ptr %team, i32 0, i32 15
   %context = load ptr, ptr %kept.at, align 8
-  %table.at = getelementptr %team, ptr %team, i32 0, i32 14
+  %table.at = getelementptr %team, ptr %team, i32 0, i32 16
   %api = load ptr, ptr %table.at, align 8
   {ask_schedule}
   %fine = icmp eq ptr %schedule.error, null
@@ -285,14 +304,23 @@ done:
 define void @run(ptr %team, ptr %function, ptr %data) {{
 entry:
   %alone = icmp eq ptr %team, null
-  br i1 %alone, label %whole, label %shared
+  br i1 %alone, label %whole, label %ask
+ask:
+  %rest.at = getelementptr %team, ptr %team, i32 0, i32 5
+  %rests = load i64, ptr %rest.at, align 8
+  %resting = icmp sgt i64 %rests, 0
+  br i1 %resting, label %skip, label %shared
+skip:
+  %fewer = sub i64 %rests, 1
+  store i64 %fewer, ptr %rest.at, align 8
+  br label %whole
 whole:
   call void %function(ptr %data, i64 0, i64 1)
   ret void
 shared:
-  %threads.at = getelementptr %team, ptr %team, i32 0, i32 12
+  %threads.at = getelementptr %team, ptr %team, i32 0, i32 14
   %threads = load i64, ptr %threads.at, align 8
-  %here.at = getelementptr %team, ptr %team, i32 0, i32 9
+  %here.at = getelementptr %team, ptr %team, i32 0, i32 11
   br label %count
 count:
   %here = load atomic i64, ptr %here.at monotonic, align 8
@@ -307,7 +335,7 @@ publish:
   store atomic ptr %function, ptr %function.at monotonic, align 8
   %data.at = getelementptr %team, ptr %team, i32 0, i32 3
   store atomic ptr %data, ptr %data.at monotonic, align 8
-  %done.at = getelementptr %team, ptr %team, i32 0, i32 5
+  %done.at = getelementptr %team, ptr %team, i32 0, i32 7
   store atomic i64 0, ptr %done.at monotonic, align 8
   %old = load atomic i64, ptr %team monotonic, align 8
   %clear = and i64 %old, -65536
@@ -338,6 +366,20 @@ pause:
 again:
   br label %wait
 finish:
+  %slow.at = getelementptr %team, ptr %team, i32 0, i32 4
+  %slow = load i64, ptr %slow.at, align 8
+  %was.long = icmp ugt i64 %spins, {waits}
+  %slower = add i64 %slow, {costs}
+  %faster = call i64 @llvm.usub.sat.i64(i64 %slow, i64 1)
+  %slow.now = select i1 %was.long, i64 %slower, i64 %faster
+  %too.slow = icmp ugt i64 %slow.now, {bears}
+  %slow.kept = select i1 %too.slow, i64 0, i64 %slow.now
+  store i64 %slow.kept, ptr %slow.at, align 8
+  br i1 %too.slow, label %stop, label %return
+stop:
+  store i64 {rests}, ptr %rest.at, align 8
+  br label %return
+return:
   ret void
 }}
 
