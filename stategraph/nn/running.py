@@ -194,7 +194,9 @@ class Loop:
             return first, {**stacked, **buffers}
 
         loop.__name__ = "run"
-        return partial(loop, self.monitor.model)  # States of the program have the names that they have in the model
+        return partial(
+            loop, self.monitor.model
+        )  # States of the program have the names that they have in the model
 
     def step(self, i: Any, row: list[Any], constants: list[Any]) -> dict[str, Any]:
         """Step ``i``: what is looked at after it."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from stategraph.backends.codegen.llvm import is_float, item_size, literal, llvm_type, stored_type
+from stategraph.backends.codegen.llvm import is_float, item_size, literal, stored_type
 from stategraph.backends.codegen.pieces import Outlined
 from stategraph.backends.codegen.places import Memory
 from stategraph.backends.codegen.schedule import tensor
