@@ -147,12 +147,16 @@ def matrices() -> Records:
     for n in (1_000, 4_000, DENSE):
         steps = steps_of(n)
         matrix = jax.random.normal(jax.random.key(2), (n, n))
-        ours = looped(lambda total, own, matrix: total + dense_product(own, matrix))
+        declared, guessed = (
+            looped(lambda total, own, matrix, at=at: total + dense_product(own, matrix, threshold=at))
+            for at in (None, 0.1)
+        )
         whole = looped(lambda total, own, matrix: total + own.astype(jnp.float32) @ matrix)
         for rate in (*RATES, 1.0):
             own = jax.random.uniform(jax.random.key(3), (steps, n)) < rate
             seconds = {
-                "kernels": timed(ours, jnp.zeros(n), own, matrix),
+                "rate declared": timed(declared, jnp.zeros(n), own, matrix),
+                "not declared": timed(guessed, jnp.zeros(n), own, matrix),
                 "XLA": timed(whole, jnp.zeros(n), own, matrix),
             }
             records.append(
