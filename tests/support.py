@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -193,3 +196,27 @@ def _event_leaves(symbol: ir.StateSymbol, leaves: Any) -> list[Any]:
 
 def _is_binary(x: Any) -> bool:
     return isinstance(x, jax.core.Tracer) or bool(((x == 0) | (x == 1)).all())
+
+
+def check_kernels_for_gpus(function: Callable[..., Any], *operands: Any) -> None:
+    """Lower a function with Pallas kernels for a GPU, where there is none, and verify what Triton gets."""
+    if jax.default_backend() == "gpu":
+        return
+    lowering = importlib.import_module("jax._src.pallas.triton.lowering")
+    lower = lowering.lower_jaxpr_to_triton_module
+    kernels = []
+
+    def verified(*args: Any, **kwargs: Any) -> Any:
+        found = lower(*args, **kwargs)
+        kernels.append(found.module.operation.verify())
+        return found
+
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
+        warnings.simplefilter("ignore", DeprecationWarning)
+        stack.enter_context(mock.patch.object(lowering, "lower_jaxpr_to_triton_module", verified))
+        if jax.__version_info__ >= (0, 11):  # which asks what it compiles for
+            device = jax.sharding.AbstractDevice("NVIDIA H100 80GB HBM3", 132, "gpu")
+            mesh = jax.sharding.AbstractMesh((), (), abstract_device=device)
+            stack.enter_context(jax.sharding.use_abstract_mesh(mesh))
+        jax.jit(function).trace(*operands).lower(lowering_platforms=("cuda",))
+    assert kernels and all(kernels)

@@ -17,6 +17,7 @@ from stategraph.backends.events import dispatch, pallas_dense
 from stategraph.backends.events.compact_primitive import compact
 from stategraph.backends.events.primitives import csr_product
 from stategraph.nn import running_chunks
+from tests.support import check_kernels_for_gpus
 
 pytestmark = pytest.mark.core
 
@@ -41,6 +42,7 @@ def test_kernels_list_in_order(kind: str) -> None:
         aval = jax.ShapeDtypeStruct(shape, bool)
         run = dispatch.choose("event.compact", "cpu", kind == "native", [aval], {})[1]
         if kind == "pallas":
+            check_kernels_for_gpus(pallas_dense.places, jnp.zeros(shape, bool))
             run = functools.partial(pallas_dense.places, interpret=on_cpu)
         run = jax.jit(run) if kind != "generic" else run
         for rate in (0.0, 0.2, 1.0):

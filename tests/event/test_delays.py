@@ -14,6 +14,7 @@ import stategraph as sg
 from stategraph import event, init, nn
 from stategraph.backends.events import pallas, ring
 from tests.oracle import agree
+from tests.support import check_kernels_for_gpus
 
 PRE, POST, STEPS, DT = 11, 7, 15, 0.1
 EVENTS = np.random.default_rng(0).random((STEPS, PRE)) < 0.3
@@ -82,6 +83,8 @@ def test_every_kernel_adds_to_the_ring(several: bool) -> None:
     if not several:
         events, total = events[0], total[0]
     given = (weight, csr.indptr, csr.indices)
+    kernel = functools.partial(pallas.csr_ring, shape=csr.shape)
+    check_kernels_for_gpus(kernel, total, events, *given, np.int32(0))
     on_gpu = functools.partial(pallas.csr_ring, interpret=jax.default_backend() != "gpu")
     kernels = [ring.ring_by_rows, ring.ring_by_synapses, on_gpu]
     native = ring.ring_native(

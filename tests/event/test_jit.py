@@ -14,6 +14,7 @@ import stategraph as sg
 from stategraph import event, init
 from stategraph.backends.events import jit_generic, pallas_jit
 from tests.oracle import agree
+from tests.support import check_kernels_for_gpus
 
 LAWS = {"one": 0.5, "uniform": init.Uniform(-1.0, 3.0), "normal": init.Normal(0.5, 0.25)}
 SIZES = (70, 45)
@@ -54,6 +55,8 @@ def test_every_kernel_is_the_product_with_the_matrix(law: str, transposed: bool)
     params = {**layer._connectivity(), "transposed": transposed}
     weight, seed = layer.weight.value, layer.seed
     on_gpu = functools.partial(pallas_jit.jit, interpret=jax.default_backend() != "gpu")
+    active = jnp.zeros(matrix.shape[0], bool)
+    check_kernels_for_gpus(functools.partial(pallas_jit.jit, **params), active, weight, seed)
 
     @jax.jit
     def every(events: Any, values: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -22,7 +23,7 @@ from stategraph import event
 from stategraph.backends.events import dispatch, pallas
 from stategraph.backends.events.primitives import csr_product, dense_product
 from stategraph.backends.native import binding
-from tests.support import ROOT
+from tests.support import ROOT, check_kernels_for_gpus
 
 ROWS = {
     "native": lambda row: row.process and row.platform == "cpu",
@@ -47,6 +48,7 @@ def kernel(kind: str, op: str, operands: list[Any], **params: Any) -> Callable[.
     function = row.build([jax.typeof(x) for x in operands], **params)
     assert function is not None
     if kind == "pallas":
+        check_kernels_for_gpus(functools.partial(function, **params), *operands)
         params = {**params, "interpret": jax.default_backend() != "gpu"}
     return jax.jit(lambda *given: function(*given, **params))
 

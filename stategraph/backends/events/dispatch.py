@@ -20,8 +20,6 @@ from stategraph.backends.events import changes, generic, jit_generic, jit_native
 Compute = Callable[..., Any]
 SMALL = 4096
 """Elements of a matrix below which an ordinary product is always faster."""
-
-
 AMPERE = 8
 """The oldest generation of NVIDIA GPUs that Triton compiles for, as compute capability."""
 PLACES = 2**31
