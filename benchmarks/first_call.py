@@ -1,10 +1,11 @@
 """First call, in fresh processes: tracing, passes, lowering and XLA, against plain JAX and the peers.
 
-    python benchmarks/first_call.py            # all models, all implementations
-    python benchmarks/first_call.py mlp ours   # one measurement, as JSON (what the parent process runs)
+    python -m benchmarks.first_call            # all models, all implementations
+    python -m benchmarks.first_call mlp        # one model
+    python -m benchmarks.first_call mlp ours   # one measurement, as JSON (what the parent process runs)
 
-*Python side* is everything up to XLA's compiler (trace, passes, emission, lowering to StableHLO); *whole*
-includes compiling and the first run.
+*Python side* is everything until XLA begins to compile (trace, passes, emission, lowering to StableHLO), as JAX's own
+events tell; *whole* includes compiling and the first run.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,18 +120,10 @@ def jax_arguments(model: str) -> tuple[Any, ...]:
     return params, zeros, jax.tree.map(jnp.copy, zeros), jnp.zeros(()), batch(model)
 
 
-def run_jax(model: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
+def run_jax(model: str) -> Callable[[], Any]:
     jitted = jax.jit(jax_step(model), donate_argnums=(0, 1, 2, 3))
     args = jax_arguments(model)
-    lowered: list[Any] = []
-
-    def lower() -> Any:
-        lowered.append(jitted.lower(*args))
-
-    def finish() -> Any:
-        return lowered[0].compile()(*args)
-
-    return lower, finish
+    return lambda: jitted(*args)
 
 
 def stateful(model: str, state: Callable[[Any], Any]) -> tuple[dict[str, Any], Callable[[Any], Any], Any]:
@@ -186,23 +179,13 @@ def ours_step(model: str) -> Any:
     return step
 
 
-def run_ours(model: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
+def run_ours(model: str) -> Callable[[], Any]:
     step = ours_step(model)
     x = batch(model)
-    lowered: list[Any] = []
-
-    def lower() -> Any:
-        stage = step.lower(x)
-        stage.jax_lowered  # noqa: B018 - lowers to StableHLO
-        lowered.append(stage)
-
-    def finish() -> Any:
-        return lowered[0].compile()(x)
-
-    return lower, finish
+    return lambda: step(x)
 
 
-def run_brainstate(model: str) -> tuple[Callable[[], Any], Callable[[], Any]] | None:
+def run_brainstate(model: str) -> Callable[[], Any] | None:
     from benchmarks.common import peer
 
     bst = peer("brainstate")
@@ -238,10 +221,10 @@ def run_brainstate(model: str) -> tuple[Callable[[], Any], Callable[[], Any]] | 
             p.value = new[k]
         return value
 
-    return (lambda: None), (lambda: step(x))
+    return lambda: step(x)
 
 
-def run_nnx(model: str) -> tuple[Callable[[], Any], Callable[[], Any]] | None:
+def run_nnx(model: str) -> Callable[[], Any] | None:
     from benchmarks.common import peer
 
     nnx = peer("flax.nnx")
@@ -288,47 +271,50 @@ def run_nnx(model: str) -> tuple[Callable[[], Any], Callable[[], Any]] | None:
     parameters_names = list(parameters(model))
     pure = nnx.to_pure_dict(nnx.state(net))
     moments = [jax.tree.map(jnp.zeros_like, pure), jax.tree.map(jnp.zeros_like, pure), jnp.zeros(())]
-    return (lambda: None), (lambda: step(net, *moments, x))
+    return lambda: step(net, *moments, x)
 
 
 def one(model: str, implementation: str) -> dict[str, float] | None:
     """Seconds of the Python side and of the whole first call, in this process."""
+    compiles: list[tuple[float, float]] = []
+
+    def note(event: str, seconds: float, **_: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiles.append((seconds, time.perf_counter()))
+
+    jax.monitoring.register_event_duration_secs_listener(note)
     jax.block_until_ready(jax.jit(lambda x: x + 1)(jnp.zeros(3)))
-    make = {"jax": run_jax, "ours": run_ours, "brainstate": run_brainstate, "nnx": run_nnx}[implementation](
-        model
-    )
-    if make is None:
+    make = {"jax": run_jax, "ours": run_ours, "brainstate": run_brainstate, "nnx": run_nnx}[implementation]
+    call = make(model)
+    if call is None:
         return None
-    lower, finish = make
+    compiles.clear()
     start = time.perf_counter()
-    lower()
-    middle = time.perf_counter()
-    jax.block_until_ready(finish())
-    return {"python": middle - start, "whole": time.perf_counter() - start}
+    jax.block_until_ready(call())
+    whole = time.perf_counter() - start
+    seconds, end = max(compiles)
+    return {"python": end - seconds - start, "xla": seconds, "whole": whole}
 
 
-def measure(repeats: int = 5) -> list[dict[str, Any]]:
-    """Medians over fresh processes, and ratios to plain JAX."""
+def measure(models: Sequence[str] = MODELS, repeats: int = 5) -> list[dict[str, Any]]:
+    """Medians over fresh processes, in which the implementations take turns, and ratios to plain JAX."""
     records = []
-    for model in MODELS:
+    for model in models:
         runs: dict[str, list[dict[str, float]]] = {name: [] for name in IMPLEMENTATIONS}
         for _ in range(repeats):
-            for name in IMPLEMENTATIONS:
+            for name, found in runs.items():
                 done = subprocess.run(
                     [sys.executable, "-m", "benchmarks.first_call", model, name],
                     cwd=ROOT,
                     capture_output=True,
                     text=True,
                 )
-                if done.returncode == 0 and done.stdout.strip() not in ("", "null"):
-                    runs[name].append(json.loads(done.stdout.strip().splitlines()[-1]))
-                elif done.returncode != 0:
-                    print(
-                        f"{model} {name}: {done.stderr.strip().splitlines()[-1] if done.stderr else 'failed'}",
-                        file=sys.stderr,
-                    )
+                if done.returncode != 0:
+                    print(f"{model} {name}: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
+                elif done.stdout.strip() != "null":
+                    found.append(json.loads(done.stdout.strip().splitlines()[-1]))
         medians = {
-            name: {key: statistics.median(run[key] for run in found) for key in ("python", "whole")}
+            name: {key: statistics.median(run[key] for run in found) for key in found[0]}
             for name, found in runs.items()
             if found
         }
@@ -365,4 +351,4 @@ if __name__ == "__main__":
     if len(sys.argv) == 3:
         print(json.dumps(one(sys.argv[1], sys.argv[2])))
     else:
-        print(markdown(measure()))
+        print(markdown(measure(sys.argv[1:] or MODELS)))

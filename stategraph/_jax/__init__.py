@@ -21,7 +21,6 @@ from stategraph._jax.axes import (
 from stategraph._jax.bodies import (
     body_effects,
     body_parts,
-    call_body,
     close_over,
     cond_params,
     effects_of_primitive,
@@ -84,7 +83,7 @@ from stategraph._jax.operations import (
     lowering_without_foreign_calls,
     new_operation,
 )
-from stategraph._jax.outlined import lower_foreign, new_outlined
+from stategraph._jax.outlined import call_program, lower_foreign, new_outlined
 from stategraph._jax.primitives import (
     STATE_EFFECT,
     StateEffect,
@@ -168,7 +167,7 @@ __all__ = [
     "body_effects",
     "body_parts",
     "boundary",
-    "call_body",
+    "call_program",
     "cast_like",
     "checkify_exception",
     "checkify_flag",

@@ -99,13 +99,6 @@ def _jit_template() -> Any:
     return eqn
 
 
-def call_body(body: Any, args: Sequence[Any], name: str) -> list[Any]:
-    """Bind a whole body as one inner-jit equation: constant cost, whatever its size."""
-    primitive, params = jit_call(body, name, len(args), len(body_parts(body)[0].outvars))
-    results: list[Any] = primitive.bind(*args, **params)
-    return results
-
-
 def jit_call(body: Any, name: str, inputs: int, outputs: int) -> tuple[Any, dict[str, Any]]:
     """The inner-jit primitive and parameters that call ``body``."""
     eqn = _jit_template()

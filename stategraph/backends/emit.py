@@ -2,8 +2,8 @@
 
 Equations are built directly, one per op, without running any of JAX's tracing: an op's parameters are its
 attributes, and the body of a region op becomes a jaxpr whose leading inputs are the values that it captures.
-Two variants: for running (custom derivative rules are irrelevant and their functions are inlined) and
-*differentiable* (they are kept, for ``jax.vjp`` to find).
+Variants: for running (custom derivative rules are irrelevant and their functions are inlined), where the body may be
+*final* (XLA is all that comes), and *differentiable* (the rules are kept, for ``jax.vjp`` to find).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 
 import stategraph.backends.events  # noqa: F401  (defines the primitives of event ops)
 from stategraph import _jax
+from stategraph.backends.broadcasts import MIXING, Broadcasts
 from stategraph.backends.codegen.primitive import Source, kernel_p
 from stategraph.backends.params import decode
 from stategraph.backends.shards import over_shards
@@ -30,10 +31,15 @@ HOST = {"host.debug_print", "host.debug_callback", "host.io_callback", "host.pur
 
 
 def emit_region(
-    region: Region, inputs: Sequence[Value], *, differentiable: bool = False, name: str = "body"
+    region: Region,
+    inputs: Sequence[Value],
+    *,
+    differentiable: bool = False,
+    final: bool = False,
+    name: str = "body",
 ) -> tuple[Any, list[Value]]:
     """(closed body, captured values): a body whose inputs are the captured values followed by ``inputs``."""
-    emitter = _Emitter(differentiable, None)
+    emitter = _Emitter(differentiable, None, final)
     return emitter.body(region, inputs, name)
 
 
@@ -56,11 +62,15 @@ class _Emitter:
     collected in ``free``.
     """
 
-    def __init__(self, differentiable: bool, parent: _Emitter | None) -> None:
+    def __init__(self, differentiable: bool, parent: _Emitter | None, final: bool = False) -> None:
         self.differentiable = differentiable
         self.env: dict[Value, Any] = {}
         self.free: dict[Value, Any] = {}
         self.eqns: list[Any] = []
+        self.final = final
+        """Whether XLA is all that comes: nobody transforms the body any more."""
+        self.broadcasts = Broadcasts()
+        """Numbers in the shapes of arrays, for final bodies."""
         self.rules: tuple[tuple[Callable[..., Any], list[Value]], ...] = (
             parent.rules if parent is not None else ()
         )
@@ -86,7 +96,7 @@ class _Emitter:
         order: Sequence[Value] | None = None,
     ) -> tuple[Any, list[Value]]:
         """A body for ``region``. With ``order``, captured values are exactly these, used or not."""
-        child = _Emitter(self.differentiable, self)
+        child = _Emitter(self.differentiable, self, self.final)
         variables = [child.define(value) for value in inputs]
         if order is not None:
             for value in order:
@@ -169,7 +179,10 @@ class _Emitter:
             raise LoweringError(f"{op.name}: {error}\n  at: {op.location}") from None
         if name == "debug_print":
             params["logging_record"] = None
-        operands = [self.read(operand) for operand in op.operands]
+        if self.final and op.name in MIXING:
+            operands = self.broadcasts.operands(op, self.read, self.eqns)
+        else:
+            operands = [self.read(operand) for operand in op.operands]
         effects = None
         if self.differentiable and not op.regions and op.name not in HOST and "effects" not in op.attributes:
             self.differentiated_once(op, operands, primitive, params)

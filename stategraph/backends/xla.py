@@ -101,7 +101,7 @@ class Executable:
                 or aval.weak_type != expected.weak_type
             ):
                 raise SignatureMiss
-        outputs = _jax.call_body(self.body, inputs, self.program.name)
+        outputs = _jax.call_program(self.body, inputs, self.program.name)
         count = len(self.program.body.yielded)
         result = jax.tree.unflatten(self.out_tree, outputs[:count])
         if self.checks is not None:
@@ -209,7 +209,7 @@ def _emit(program: Program, inputs: Sequence[Value], outputs: Sequence[Value]) -
     terminator = Op("flow.yield")
     terminator.operands = list(outputs)
     region.ops.append(terminator)
-    body, captured = emit_region(region, inputs, name=program.name)
+    body, captured = emit_region(region, inputs, final=True, name=program.name)
     if captured:
         names = ", ".join(f"%{value.name or '?'}" for value in captured)
         raise LoweringError(

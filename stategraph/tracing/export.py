@@ -254,7 +254,7 @@ def _stablehlo(program: Program, executable: Executable, platforms: tuple[str, .
 
     def flat(*raw: Any) -> list[Any]:
         inputs = [from_raw(leaf, type) for leaf, type in zip(raw, types, strict=True)]
-        return [to_raw(leaf) for leaf in _jax.call_body(executable.body, inputs, program.name)]
+        return [to_raw(leaf) for leaf in _jax.call_program(executable.body, inputs, program.name)]
 
     flat.__name__ = program.name
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import threading
+import warnings
 from typing import Any
 
 import jax
@@ -632,6 +633,24 @@ def test_a_first_call_compiles_once(caplog: pytest.LogCaptureFixture) -> None:
             call(2.0, jnp.ones(3))
     compilations = [text for text in caplog.messages if "Finished XLA compilation of jit(call)" in text]
     assert len(compilations) == 1, caplog.messages
+
+
+def test_xla_is_given_one_function_without_arguments_that_nobody_uses() -> None:
+    s, x = sg.State(jnp.zeros(3)), jnp.arange(3.0)
+
+    def step(x: Any, unused: Any) -> Any:
+        s.value = s.value + x
+        return jnp.sin(x)
+
+    lowered = sg.compile.jit(step, donate_argnums=1).lower(x, jnp.ones(5))
+    text = lowered.as_text("stablehlo")
+    assert text.count("func.func") == 1 and "tensor<5xf32>" not in text
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a donated argument that nobody uses JAX says nothing
+        compiled = lowered.compile()
+    assert "jit(step)/sin" in compiled.as_text("hlo")
+    np.testing.assert_array_equal(compiled(x, jnp.ones(5)), jnp.sin(x))
+    np.testing.assert_array_equal(s.value, x)
 
 
 def test_a_compiled_function_says_when_it_changes_what_it_depends_on() -> None:
