@@ -80,11 +80,10 @@ class PlanCache:
             return self._watched(function, signature, args, kwargs, infinities)
         parts = split(signature, args, kwargs)
         try:
-            with self.lock:
+            with self.lock, paused_gc():
                 plan = self._find(function, parts)
                 if plan.compiling == math.inf:
-                    with paused_gc():
-                        plan.compile(parts.args, parts.kwargs, parts.given)
+                    plan.compile(parts.args, parts.kwargs, parts.given)
                 plain = signature.plain and parts.key == (len(parts.args), ())
                 self.fast = plan if plain else None
             return plan(parts.args, parts.kwargs, parts.given)

@@ -148,11 +148,11 @@ class Traced(Stage):
         start = time.perf_counter()
         with paused_gc():
             outcome = manager.run(self.program)
-        middle = time.perf_counter()
-        program = outcome.program
-        stripped = strip_host_effects_of(program, platforms, strip_host_effects)
-        said = {} if self.shardings is None else self.shardings.options()
-        executable = build(program, self.trace.in_tree, self.trace.out_tree, **said)
+            middle = time.perf_counter()
+            program = outcome.program
+            stripped = strip_host_effects_of(program, platforms, strip_host_effects)
+            said = {} if self.shardings is None else self.shardings.options()
+            executable = build(program, self.trace.in_tree, self.trace.out_tree, **said)
         times = {**self.times, "passes": middle - start, "emit": time.perf_counter() - middle}
         return Lowered(
             program,
