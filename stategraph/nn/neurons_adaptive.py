@@ -120,6 +120,7 @@ class ExpIF(_Diverging):
         self.tau = self._parameter("tau", tau, positive=True)
         self.V_th = self._parameter("V_th", V_th)
         self.V_reset = self._parameter("V_reset", V_reset)
+        self._check_threshold(self.V_th, self.V_reset, "V_reset")
         self.V_rest = self._parameter("V_rest", V_rest)
         self.V_T = self._parameter("V_T", V_T)
         self.delta_T = self._parameter("delta_T", delta_T, positive=True)
@@ -268,6 +269,7 @@ class QIF(_Diverging):
         self.tau = self._parameter("tau", tau, positive=True)
         self.V_th = self._parameter("V_th", V_th)
         self.V_reset = self._parameter("V_reset", V_reset)
+        self._check_threshold(self.V_th, self.V_reset, "V_reset")
         self.V_rest = self._parameter("V_rest", V_rest)
         self.V_c = self._parameter("V_c", V_c)
         self.c = self._parameter("c", c)
@@ -338,6 +340,7 @@ class Izhikevich(Neuron):
         self.c = self._parameter("c", c)
         self.d = self._parameter("d", d)
         self.V_th = self._parameter("V_th", V_th)
+        self._check_threshold(self.V_th, self.c, "c")
         self.V_initializer = V_initializer
         self.u_initializer = u_initializer
 

@@ -88,6 +88,7 @@ class HH(Neuron):
         self.EK, self.gK = self._parameter("EK", EK), self._parameter("gK", gK)
         self.EL, self.gL = self._parameter("EL", EL), self._parameter("gL", gL)
         self.V_th = self._parameter("V_th", V_th)
+        self._check_threshold(self.V_th, self.EL, "EL")
         self.C = self._parameter("C", C, positive=True)
         self.V_initializer = V_initializer
         self.m_initializer, self.h_initializer, self.n_initializer = (

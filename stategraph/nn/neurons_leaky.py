@@ -75,6 +75,7 @@ class IF(Neuron):
         self.R = self._parameter("R", R)
         self.tau = self._parameter("tau", tau, positive=True)
         self.V_th = self._parameter("V_th", V_th)
+        self._check_threshold(self.V_th)
         self.V_initializer = V_initializer
 
     def _beginnings(self) -> dict[str, tuple[type[State[Any]], Initial]]:
@@ -146,6 +147,7 @@ class LIF(Neuron):
         self.tau = self._parameter("tau", tau, positive=True)
         self.V_th = self._parameter("V_th", V_th)
         self.V_reset = self._parameter("V_reset", V_reset)
+        self._check_threshold(self.V_th, self.V_reset, "V_reset")
         self.V_rest = self._parameter("V_rest", V_rest)
         self.V_initializer = V_initializer
 

@@ -300,6 +300,18 @@ class Neuron(Spiking, Population):
         self.spk_fun = spk_fun
         self.spk_reset = spk_reset
 
+    def _check_threshold(self, threshold: Parameter, low: Parameter = 0.0, name: str | None = None) -> None:
+        """Refuse a threshold that is not above a parameter, or 0: distances from it are measured in what lies between."""
+        high, low = values(threshold, low)
+        if known(high, low) and not np.all(np.asarray(high) > np.asarray(low)):
+            raise ValueError(
+                describe(
+                    f"{type(self).__name__}(V_th={high!r}) is not above {low if name is None else f'{name}={low!r}'}.",
+                    why="its neurons would spike below their threshold",
+                    fix="give a V_th that is positive" if name is None else f"give V_th and {name}",
+                )
+            )
+
     def get_spike(self, V: Any = None) -> Any:
         """The spikes of a membrane potential: 1 where it is at the threshold or above, else 0.
 

@@ -13,8 +13,11 @@ layer of ``stategraph.event``, ``nn.Linear``, or any other function. Then
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from stategraph.errors import describe
 from stategraph.mixin import ParamDescriber
@@ -58,6 +61,7 @@ class Projection(Module):
                     why="input arrives at a stategraph.nn.Neuron or another Population",
                 )
             )
+        _check_size(type(self).__name__, "comm", getattr(comm, "out_size", None), post)
         self.modules_before = modules
         self.comm = comm
         self.post = post
@@ -221,6 +225,15 @@ class AlignPostProj(Projection):
                     fix="syn=Expon.desc(tau=5.0), out=COBA.desc(E=0.0)",
                 )
             )
+        kind = syn.cls if isinstance(syn, ParamDescriber) else type(syn)
+        if _needs_spikes(kind):
+            raise TypeError(
+                describe(
+                    f"AlignPostProj cannot have {kind.__name__} synapses.",
+                    why="what arrives there is a sum over senders, and their equations need the spikes of each",
+                    fix=f"AlignPreProj(syn={kind.__name__}(...), comm=..., out=..., post=...)",
+                )
+            )
         if isinstance(syn, ParamDescriber):
             merged = self._merged(post, syn, out, label)
             self.syn: Synapse = merged.syn
@@ -228,6 +241,7 @@ class AlignPostProj(Projection):
             self.shared = True
         else:
             self.syn, self.out = _synapse(syn), _output(out)
+            _check_size("AlignPostProj", "syn", self.syn.varshape, post)
             post.add_current_input(self.key, self.out, label)
             self.shared = False
 
@@ -298,6 +312,35 @@ class AlignPreProj(Projection):
         for synapse in self.syn:
             sent = synapse(sent)
         self.out.bind_cond(self.comm(sent))
+
+
+def _check_size(kind: str, what: str, size: Any, post: Population) -> None:
+    """Refuse a part whose output, where its shape is known, is none of the receiving population."""
+    if size is None:
+        return
+    size = tuple(np.atleast_1d(size).tolist())
+    try:
+        fits = np.broadcast_shapes(size, post.varshape) == post.varshape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            describe(
+                f"{kind}({what}=...) gives {size}, and {type(post).__name__} has the shape {post.varshape}.",
+                why="what it gives arrives at the neurons one by one",
+            )
+        )
+
+
+def _needs_spikes(kind: Any) -> bool:
+    """Whether synapses of a class cannot be called without an argument."""
+    if not (isinstance(kind, type) and issubclass(kind, Synapse)):
+        return False
+    parameters = list(inspect.signature(kind.update).parameters.values())[1:]
+    return any(
+        one.default is one.empty and one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+        for one in parameters
+    )
 
 
 def _synapse(syn: Any) -> Synapse:

@@ -49,7 +49,7 @@ EVERY: dict[str, tuple[Callable[..., Any], float]] = {
     "QIF": (nn.QIF, 60.0),
     "Izhikevich": (nn.Izhikevich, 40.0),
     "GIF": (nn.GIF, 4.0),
-    "HH": (lambda size: nn.HH(size, V_initializer=-60.0, V_th=-55.0), 60.0),
+    "HH": (lambda size: nn.HH(size, V_initializer=-60.0, V_th=-50.0), 60.0),
 }
 
 
@@ -363,3 +363,23 @@ def test_hodgkin_huxley_rates_are_smooth_where_their_formulas_are_not() -> None:
     with sg.environ.context(dt=0.01):
         nn.init_all_states(neuron)
         np.testing.assert_allclose(neuron.m.value, neuron.m_inf(neuron.V.value))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.IF(2, V_th=0.0),
+        lambda: nn.LIF(2, V_rest=-60.0, V_th=-50.0),  # V_reset is 0 unless given
+        lambda: nn.LIFRef(2, V_th=np.array([1.0, 0.0])),
+        lambda: nn.ALIF(2, V_th=1.0, V_reset=1.0),
+        lambda: nn.AdExIF(2, V_th=-70.0),
+        lambda: nn.QIF(2, V_reset=sg.ParamState(100.0)),
+        lambda: nn.Izhikevich(2, V_th=-65.0),
+        lambda: nn.HH(2, V_th=-60.0),
+    ],
+)
+def test_a_threshold_below_the_reset_is_refused(make: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r"V_th=.*is not above .*\n  why:   its neurons would spike below their threshold"
+    ):
+        make()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import stategraph as sg
-from stategraph import nn
+from stategraph import event, nn
 from tests.oracle import agree
 
 DT = 0.5
@@ -253,3 +253,24 @@ def test_inputs_of_a_neuron_of_ones_own() -> None:
 
 def environ_dt() -> Any:
     return sg.environ.get_dt()
+
+
+@pytest.mark.parametrize("kind", [nn.AMPA, nn.STP, nn.STD])
+def test_synapses_that_need_the_spikes_of_each_sender_are_refused_behind_a_sum(kind: Any) -> None:
+    neurons = nn.LIF(3)
+    for syn, out in ((kind.desc(), nn.CUBA.desc()), (kind(3), nn.CUBA())):
+        with pytest.raises(
+            TypeError, match=rf"AlignPostProj cannot have {kind.__name__} synapses[\s\S]*AlignPreProj"
+        ):
+            nn.AlignPostProj(comm=event.Linear(2, 3, 0.1), syn=syn, out=out, post=neurons)
+
+
+def test_sizes_that_do_not_fit_are_errors_at_construction() -> None:
+    neurons = nn.LIF(3)
+    with pytest.raises(ValueError, match=r"DeltaProj\(comm=...\) gives \(4,\), and LIF has the shape \(3,\)"):
+        nn.DeltaProj(comm=event.Linear(2, 4, 0.1), post=neurons)
+    with pytest.raises(
+        ValueError, match=r"AlignPostProj\(syn=...\) gives \(4,\), and LIF has the shape \(3,\)"
+    ):
+        nn.AlignPostProj(comm=event.Linear(2, 3, 0.1), syn=nn.Expon(4), out=nn.CUBA(), post=neurons)
+    nn.CurrentProj(comm=event.Linear(2, 1, 0.1), out=nn.CUBA(), post=neurons)  # one number for all

@@ -54,7 +54,7 @@ def test_a_network_with_units_computes_what_it_computes_without():
 
 
 def test_other_units_of_the_dimension_are_converted():
-    neuron = nn.LIF(1, tau=0.02 * u.second, V_th=-0.05 * u.volt, R=0.1 * u.Gohm)
+    neuron = nn.LIF(1, tau=0.02 * u.second, V_th=-0.05 * u.volt, V_reset=-60.0 * u.mV, R=0.1 * u.Gohm)
     np.testing.assert_allclose([neuron.tau, neuron.V_th, neuron.R], [20.0, -50.0, 100.0])
 
 
