@@ -146,7 +146,7 @@ class CurrentProj(Projection):
 
     def __init__(self, *modules: Any, comm: Callable[..., Any], out: SynOut, post: Population) -> None:
         super().__init__(*modules, comm=comm, post=post)
-        self.out = _output(out)
+        self.out = _output(out, post)
         post.add_current_input(self.key, self.out)
 
     def update(self, *args: Any) -> None:
@@ -240,7 +240,7 @@ class AlignPostProj(Projection):
             self.out: SynOut = merged.out
             self.shared = True
         else:
-            self.syn, self.out = _synapse(syn), _output(out)
+            self.syn, self.out = _synapse(syn), _output(out, post)
             _check_size("AlignPostProj", "syn", self.syn.varshape, post)
             post.add_current_input(self.key, self.out, label)
             self.shared = False
@@ -251,7 +251,7 @@ class AlignPostProj(Projection):
             if isinstance(hook, _Merged) and hook.descriptions == descriptions:
                 return hook
         sized = syn.args or "in_size" in syn.kwargs
-        merged = _Merged(_synapse(syn() if sized else syn(post.varshape)), _output(out()), descriptions)
+        merged = _Merged(_synapse(syn() if sized else syn(post.varshape)), _output(out(), post), descriptions)
         post.add_current_input(self.key, merged.out, label)
         post.add_before_update(self.key, merged)
         return merged
@@ -303,7 +303,7 @@ class AlignPreProj(Projection):
     ) -> None:
         super().__init__(*modules, comm=comm, post=post)
         self.syn = [_synapse(one) for one in (syn if isinstance(syn, (list, tuple)) else [syn])]
-        self.out = _output(out)
+        self.out = _output(out, post)
         post.add_current_input(self.key, self.out)
 
     def update(self, *args: Any) -> None:
@@ -349,7 +349,15 @@ def _synapse(syn: Any) -> Synapse:
     return syn
 
 
-def _output(out: Any) -> SynOut:
+def _output(out: Any, post: Population) -> SynOut:
     if not isinstance(out, SynOut):
         raise TypeError(f"out is a stategraph.nn.SynOut such as COBA, not a {type(out).__name__}")
+    if any(one is out for one in post.current_inputs.values()):
+        raise ValueError(
+            describe(
+                f"Two projections to this {type(post).__name__} have one {type(out).__name__} for their output.",
+                why="an output makes the current of one conductance",
+                fix=f"make one for each, out=stategraph.nn.{type(out).__name__}(...)",
+            )
+        )
     return out

@@ -274,3 +274,15 @@ def test_sizes_that_do_not_fit_are_errors_at_construction() -> None:
     ):
         nn.AlignPostProj(comm=event.Linear(2, 3, 0.1), syn=nn.Expon(4), out=nn.CUBA(), post=neurons)
     nn.CurrentProj(comm=event.Linear(2, 1, 0.1), out=nn.CUBA(), post=neurons)  # one number for all
+
+
+def test_an_output_belongs_to_one_projection() -> None:
+    neurons, out = nn.LIF(3), nn.CUBA()
+    nn.CurrentProj(comm=event.Linear(2, 3, 0.1), out=out, post=neurons)
+    for make in (
+        lambda: nn.CurrentProj(comm=event.Linear(2, 3, 0.1), out=out, post=neurons),
+        lambda: nn.AlignPreProj(syn=nn.Expon(2), comm=event.Linear(2, 3, 0.1), out=out, post=neurons),
+        lambda: nn.AlignPostProj(comm=event.Linear(2, 3, 0.1), syn=nn.Expon(3), out=out, post=neurons),
+    ):
+        with pytest.raises(ValueError, match="Two projections to this LIF have one CUBA for their output"):
+            make()
