@@ -224,9 +224,11 @@ class ClusterWriter(Outlined):
 
 
 def shared_by(block: Block, cluster: Cluster, turn: Turn | None) -> Shared | None:
-    """How threads share a loop: by ranges of elements, if it does a lot and they do not depend on each other. Loops that
-    are one at the turn of a loop are shared alike.
+    """How threads share a loop: by ranges of elements, if it does a lot, many times, and they do not depend on each other.
+    Loops that are one at the turn of a loop are shared alike.
     """
+    if not block.kernel.repeated:
+        return None
     ends = () if turn is None else (turn.first, turn.last)
     ops = [op for loop in (ends if cluster in ends else (cluster,)) for op in loop.ops]
     size = int(np.prod(cluster.space))

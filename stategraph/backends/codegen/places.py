@@ -48,6 +48,8 @@ class Kernel:
     functions: list[str] = attrs.Factory(list)
     """Loops of elementwise ops, each a function of its own: so its constants need not live outside of it."""
 
+    repeated: bool = False
+    """Whether what is being written runs many times in a call."""
     shared: bool = False
     """Whether threads share some of its loops."""
 

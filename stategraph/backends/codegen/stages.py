@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from stategraph.backends.codegen import pieces
 from stategraph.backends.codegen.arithmetic import convert
 from stategraph.backends.codegen.clusters import accumulate, identity
 from stategraph.backends.codegen.events import Listing, compact
@@ -71,7 +72,12 @@ def _scan(block: Block, op: Op, targets: Sequence[str]) -> None:
                 goals.append(
                     Target(targets[index] if length == 1 else _row(block, targets[index], value, step))
                 )
+        outside, block.kernel.repeated = (
+            block.kernel.repeated,
+            block.kernel.repeated or length >= pieces.STEPS,
+        )
         inner = block.inner(region, goals, ends, tuple(listed.values()))
+        block.kernel.repeated = outside
         for index, listing in lists.items():
             value = inner.yielded[index]
             size = tensor(value).size

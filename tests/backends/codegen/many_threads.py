@@ -64,6 +64,15 @@ def network(size: int, kind: str, threshold: float, weighted: bool) -> tuple[Any
     return run, [v, jnp.zeros(size, jnp.float32), *weights], (half, one, two, threshold)
 
 
+def kernel_is_shared(steps: int) -> bool:
+    """Whether threads share a loop of so many steps over 100 neurons."""
+
+    def run(v: Any) -> Any:
+        return lax.scan(lambda v, _: (v * 0.9 + 0.1, None), v, None, length=steps)[0]
+
+    return generate(without_kernels(run, jnp.zeros(100)).body, layout=frame()).shared
+
+
 def compare() -> None:
     """Sizes around the ends of pieces, of vectors and of blocks; all, some and no neurons active."""
     most = machine.threads_ready()
@@ -150,7 +159,10 @@ def stress() -> None:
 
 
 if __name__ == "__main__":
+    assert not kernel_is_shared(pieces.STEPS), "few neurons"
     pieces.ENOUGH = 1
+    assert kernel_is_shared(pieces.STEPS) and not kernel_is_shared(pieces.STEPS - 1), "few steps"
+    pieces.STEPS = 1
     if "alone" not in sys.argv:
         assert len(jax.devices("cpu")) == 2
         compare()
