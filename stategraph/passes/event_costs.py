@@ -1,6 +1,6 @@
 """What a product costs, as an ordinary one and as one of events: the model by which ``rewrite-events`` decides.
 
-    dense    = start + batch * pre * post * (one row: ``row``; several: ``block``)
+    dense    = start + batch * pre * post * (``row``, in a batch ``few / batch`` if that is less, at least ``block``)
     events   = call + batch * (pre * scan + active * (visit + post * add))
     synapses = call + batch * (pre * scan + active * (visit + synapses / pre * scatter))
 
@@ -22,8 +22,10 @@ class Costs:
     """Of an event product: making a list of what is active, and choosing between rows and the whole matrix."""
     row: float
     """One element of the matrix in an ordinary product with one vector: it is read from memory."""
+    few: float
+    """The same in a product with a batch, which reads it once for all."""
     block: float
-    """The same per row in a product with a batch, which reads it once for several."""
+    """One multiplication in a product with a large batch."""
     scan: float
     """Passing over one neuron."""
     count: float
@@ -37,43 +39,54 @@ class Costs:
     scatter: float
     """Adding one synapse at its place."""
     sparse: float
-    """One synapse in a product over all of them."""
+    """One synapse in an event product over all of them."""
+    listed: float = 4.0
+    """One synapse in XLA's own product with a list of synapses."""
+    compressed: float = 4.0
+    """The same with a matrix in compressed rows."""
+    masked: float = 0.5
+    """Writing one element of a masked matrix, and adding it up."""
+    sort: float = 400.0
+    """Sorting one synapse."""
     batches: bool = True
     """Whether there are kernels for batches of vectors times a matrix."""
 
 
 TABLE: dict[str, Costs] = {
-    # measured by benchmarks/event_costs.py: 100 to 4,000 neurons, batches of 1, 8 and 128, rates of 0 to 20 %; without
-    # numba for the second row
+    # measured by benchmarks/event_costs.py: 256 to 8,192 neurons, batches of 1 to 512, rates of 0 to 100 %; without numba
+    # for the second row
     "cpu-native": Costs(
         call=900,
         row=0.06,
-        block=0.02,
+        few=0.9,
+        block=0.009,
         scan=0.6,
         count=0.3,
         visit=30,
-        add=0.15,
+        add=0.2,
         strided=2.5,
         scatter=0.4,
         sparse=0.5,
     ),
     "cpu": Costs(
-        call=1500,
+        call=3000,
         row=0.06,
-        block=0.02,
+        few=0.9,
+        block=0.009,
         scan=4.3,
-        count=0.6,
+        count=1.2,
         visit=450,
         add=0.4,
         strided=8.0,
         scatter=0.9,
-        sparse=0.6,
+        sparse=4.0,
     ),
     # measured by benchmarks/gpu.py on an H200: 1,000 to 20,000 neurons, rates of 0.1 to 100 %. A kernel reads no more
     # than the ordinary product, whatever is active.
     "gpu": Costs(
         call=900,
         row=0.0009,
+        few=0.0009,
         block=0.00003,
         scan=0.02,
         count=0.0,
@@ -82,6 +95,10 @@ TABLE: dict[str, Costs] = {
         strided=10.0,
         scatter=0.005,
         sparse=0.03,
+        listed=0.03,
+        compressed=0.12,
+        masked=0.03,
+        sort=20.0,
         batches=False,
     ),
 }
@@ -93,17 +110,15 @@ START = 400.0
 """Nanoseconds to start an ordinary product."""
 TURN = 1.5
 """Nanoseconds to transpose one element of a matrix."""
-SORT = 20.0
-"""Nanoseconds to sort one synapse."""
 TRIPS = 100
 """How often a loop is taken to run that does not say."""
 BRANCH = 300.0
 """Nanoseconds to look at a count and take a branch."""
-
-
-SMALL, LARGE, HUGE, MANY = 1 << 18, 1 << 20, 1 << 24, 64
-"""Elements of a matrix that a core's own memory holds, that all of them hold, and that no cache holds; rows from which on an
-ordinary product is as fast as it gets.
+APART = 4
+"""How many times as long the columns of active neurons take in a batch, which an ordinary product reads only once."""
+SMALL, LARGE, HUGE, MANY = 1 << 18, 1 << 20, 1 << 23, 64
+"""Elements of a matrix that the memory of one core holds, that that of all holds, and that two threads read much faster than
+one; rows from which on an ordinary product is as fast as it gets.
 """
 
 
@@ -112,24 +127,23 @@ def threshold(native: bool, transposed: bool, batch: int, elements: int) -> floa
     256 × 256 to 8,192 × 8,192 elements and batches of 1 to 512.
     """
     if not native:
-        return 0.1 if batch == 1 else 0.01
+        return 0.1 if batch == 1 else 0.01 if elements <= SMALL else 0.015
     small = elements <= SMALL
     if transposed:
-        return 0.005 if batch > 1 else 0.08 if small else 0.03 if elements <= HUGE else 0.02
+        return 0.005 if batch > 1 else 0.08 if small else 0.03 if elements <= HUGE else 0.015
     if batch < MANY or small:
-        return 0.5 if batch == 1 else 0.1
+        return 0.5 if batch == 1 else 0.1 if elements <= HUGE else 0.08
     return 0.07 if elements <= LARGE else 0.04
 
 
 def dense_cost(costs: Costs, batch: int, pre: int, post: int) -> float:
     """An ordinary product of ``batch`` rows of ``pre`` elements with a matrix."""
-    each = costs.row if batch == 1 else max(costs.block, costs.row / batch)
-    return START + batch * pre * post * each
+    return START + batch * pre * post * max(costs.block, min(costs.row, costs.few / batch))
 
 
 def event_cost(costs: Costs, batch: int, pre: int, post: int, rate: float, transposed: bool) -> float:
-    """The same, reading active rows only."""
-    add = costs.strided if transposed else costs.add
+    """The same, reading active rows only; of columns each vector of a batch has to look for its own again."""
+    add = costs.strided * (1 if batch == 1 else APART) if transposed else costs.add
     return costs.call + batch * pre * (costs.scan + rate * (costs.visit + post * add))
 
 
@@ -139,7 +153,7 @@ def worst_cost(costs: Costs, batch: int, pre: int, post: int) -> float:
 
 
 def synapse_costs(costs: Costs, batch: int, pre: int, synapses: int, rate: float) -> tuple[float, float]:
-    """A sparse product over all synapses, and over those of active rows only."""
+    """XLA's product with a sparse matrix, and the one over the synapses of active rows only."""
     per_row = synapses / max(pre, 1)
-    whole = START + batch * synapses * costs.sparse
+    whole = START + batch * synapses * costs.listed
     return whole, costs.call + batch * pre * (costs.scan + rate * (costs.visit + per_row * costs.scatter))

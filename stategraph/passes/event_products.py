@@ -19,6 +19,8 @@ from stategraph.ir.core import Constant, Op, Region, Value
 from stategraph.ir.types import TensorType
 from stategraph.passes.edit import REWRITER, home, visible_outside
 from stategraph.passes.event_costs import (
+    HUGE,
+    LARGE,
     TRIPS,
     TURN,
     Costs,
@@ -60,6 +62,8 @@ class Product:
     """The loop before which the matrix is transposed, so that events choose rows of it; None to take it as it is."""
     steps: int = 1
     """How often the product is computed for each time that the loop is entered."""
+    looped: bool = attrs.field(default=False, kw_only=True)
+    """Whether a loop is around it, which as a kernel saves more than XLA's threads would."""
     threshold: float | None = None
     """Share of active events above which it has to be an ordinary product; None where kernels may decide."""
 
@@ -94,12 +98,13 @@ class Product:
         return worst_cost(costs, self.batch, self.pre, self.post) + turning
 
     def guard(self, native: bool, always: bool) -> None:
-        """Nobody has said how many events there are: a batch of many becomes an ordinary product, in kernels too; one
-        vector where a kernel has no threshold of its own (``always``).
+        """Nobody has said how many events there are: what XLA does much faster than kernels if they are many becomes an
+        ordinary product then, in kernels too; so does one vector where a kernel has no threshold of its own (``always``).
         """
-        if self.batch > 1 or always:
-            sideways = self.transposed and self.turned is None
-            self.threshold = threshold(native, sideways, self.batch, self.pre * self.post)
+        sideways, elements = self.transposed and self.turned is None, self.pre * self.post
+        large = (sideways and elements > LARGE) or (not self.looped and elements > HUGE)
+        if self.batch > 1 or always or (native and large):
+            self.threshold = threshold(native, sideways, self.batch, elements)
 
     def build(self) -> str:
         """Put the event product in its place; returns its name."""
@@ -193,6 +198,7 @@ def _matrix_product(op: Op, events: Value, matrix: Value, first: bool, place: Pl
         refusal_at(op, place) or _own_matrix(matrix, place),
         turned,
         steps,
+        looped=bool(place.loops),
         matrix=matrix,
         events_first=first,
         order=(*free, *(axis for _, axis in pairs)),
@@ -216,7 +222,7 @@ class MaskedSum(Product):
 
     def costs(self, costs: Costs, rate: float) -> tuple[float, float]:
         whole, active = Product.costs(self, costs, rate)
-        return max(whole, self.pre * self.post * costs.sparse), active  # it writes what it sums
+        return max(whole, self.pre * self.post * costs.masked), active  # it writes what it sums
 
     def build(self) -> str:
         emit = Emit(self.op)
@@ -250,7 +256,9 @@ def masked_sum(op: Op, place: Place) -> Product | None:
             pre, post = type_.shape[axes[0]], type_.shape[1 - axes[0]]
             batch = lanes_of(events, matrix, place)
             refusal = refusal_at(op, place) or _own_matrix(matrix, place)
-            return MaskedSum(op, events, batch, pre, post, axes[0] == 1, refusal, matrix=matrix)
+            return MaskedSum(
+                op, events, batch, pre, post, axes[0] == 1, refusal, looped=bool(place.loops), matrix=matrix
+            )
     return None
 
 

@@ -17,7 +17,7 @@ from stategraph.ir.core import Op, Value
 from stategraph.ir.location import Location
 from stategraph.ir.types import TensorType
 from stategraph.passes.edit import REWRITER
-from stategraph.passes.event_costs import SORT, Costs, synapse_costs
+from stategraph.passes.event_costs import START, Costs, synapse_costs
 from stategraph.passes.event_products import (
     FLOATS,
     Emit,
@@ -62,9 +62,9 @@ class SparseRows(SparseProduct):
     """A matrix in compressed rows, whose columns the events choose."""
 
     def costs(self, costs: Costs, rate: float) -> tuple[float, float]:
-        """XLA's product of this kind takes many times as long as one over all synapses."""
-        whole, _ = synapse_costs(costs, self.batch, self.pre, self.synapses, 1.0)
-        return 4 * whole, whole
+        """The event product looks at all synapses, whatever is active."""
+        count = self.batch * self.synapses
+        return START + count * costs.compressed, costs.call + count * costs.sparse
 
     def build(self) -> str:
         data, indices, indptr, _ = self.op.operands
@@ -87,7 +87,7 @@ class SparsePlaces(SparseProduct):
 
     def costs(self, costs: Costs, rate: float) -> tuple[float, float]:
         whole, active = synapse_costs(costs, self.batch, self.pre, self.synapses, rate)
-        return whole, active + SORT * self.synapses / self.steps
+        return whole, active + costs.sort * self.synapses / self.steps
 
     def build(self) -> str:
         loop, emit = self.turned, Emit(self.op)

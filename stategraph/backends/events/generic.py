@@ -217,7 +217,12 @@ def dense_by_rows(events: Any, matrix: Any, *, transposed: bool, threshold: floa
     if threshold >= 1.0:
         return rows(events)
     most = int(threshold * events.size)
-    return lax.cond(jnp.count_nonzero(events) > most, whole, rows, events)
+    return lax.cond(_count(events) > most, whole, rows, events)
+
+
+def _count(events: Any) -> Any:
+    """How many are active; in a batch those of each neuron first, several neurons at a time."""
+    return (events != 0).sum(0, dtype=jnp.int32).sum()
 
 
 # ---------------------------------------------------------------------------------------------------------- loops
