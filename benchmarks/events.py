@@ -204,9 +204,9 @@ def serve(tools: Callable[[Any], dict[str, tuple[Call, np.ndarray]]]) -> None:
 class Worker:
     """A process that measures some of the tools when it is asked."""
 
-    def __init__(self, python: str, which: str) -> None:
+    def __init__(self, python: str, which: str, file: str = __file__) -> None:
         self.process = subprocess.Popen(
-            [python, __file__, which], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [python, file, which], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def ask(self, what: Any) -> dict[str, float]:
@@ -227,29 +227,45 @@ def has_brainevent(python: str) -> bool:
 
 
 def measure(cases: Any = CASES) -> dict[str, dict[str, float]]:
-    """Microseconds of a step, by case and tool: medians of rounds in which the tools take turns."""
+    """Microseconds of a step, by case and tool."""
+
+    def label(case: tuple[int, int, int, float]) -> str:
+        pre, post, count, rate = case
+        return f"{pre:,} × {post:,}, {count} synapses each, {rate:.1%} active"
+
+    return in_turn(cases, label, __file__)
+
+
+def in_turn(
+    cases: Any, label: Callable[[Any], str], file: str, tolerance: Callable[[Any], float] = lambda case: 1e-4
+) -> dict[str, dict[str, float]]:
+    """Microseconds of a step, by case and tool: medians of rounds in which the tools take turns.
+
+    Args:
+      cases: what the tools of ``file`` are asked for.
+      label: names a case.
+      file: a script that serves ours and theirs.
+      tolerance: by which share the sums of what tools compute in a case may differ.
+    """
     peers = os.environ.get("STATEGRAPH_PEERS", sys.executable)
-    workers = [Worker(sys.executable, "ours")]
+    workers = [Worker(sys.executable, "ours", file)]
     if has_brainevent(peers):
-        workers.append(Worker(peers, "theirs"))
+        workers.append(Worker(peers, "theirs", file))
     results = {}
     for case in cases:
         sums: dict[str, float] = {}
         for worker in workers:
             sums |= worker.ask(list(case))
         right = next(iter(sums.values()))
-        wrong = [name for name, total in sums.items() if abs(total - right) > 1e-4 * abs(right)]
+        wrong = [name for name, total in sums.items() if abs(total - right) > tolerance(case) * abs(right)]
         times: dict[str, list[float]] = {name: [] for name in sums if name not in wrong}
         for _ in range(ROUNDS):
             for worker in workers:
                 for name, seconds in worker.ask("go").items():
                     if name in times:
                         times[name].append(seconds)
-        pre, post, count, rate = case
-        label = f"{pre:,} × {post:,}, {count} synapses each, {rate:.1%} active"
-        results[label] = {name: 1e6 * statistics.median(values) for name, values in times.items()}
-        for name in wrong:
-            results[label][f"{name} (WRONG SUM)"] = float("nan")
+        found = {name: 1e6 * statistics.median(values) for name, values in times.items()}
+        results[label(case)] = found | {f"{name} (WRONG SUM)": float("nan") for name in wrong}
     for worker in workers:
         worker.close()
     return results

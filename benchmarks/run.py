@@ -25,6 +25,7 @@ from benchmarks import (
     networks,
     per_call,
     recording,
+    synapses,
     training,
 )
 
@@ -35,6 +36,7 @@ PARTS = {
     "augment": augment,
     "modelling": modelling,
     "events": events,
+    "synapses": synapses,
     "connectivity": connectivity,
     "networks": networks,
     "recording": recording,

@@ -24,7 +24,6 @@ from stategraph.backends.events.hashing import (
     below,
     candidates,
     leading_zeros,
-    logarithms,
     numbers,
     streams,
 )
@@ -75,14 +74,14 @@ def bernoulli(
     True
     """
     too_many(post)
-    allowed = permission(mask, include_self, pre, post)
+    allowed = permission(mask, True, pre, post)
     law, seed_words = Gaps.of(prob) if prob else None, words(seed)
     if law is None or not pre or not post:
         return CSR(np.zeros(pre + 1, np.int32), np.zeros(0, np.int32), (pre, post))
-    width = candidates(post, prob)
+    width, table = candidates(post, prob), law.table()
 
     def block(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        places, there = _places(rows, post, law, seed_words, width)
+        places, there = _places(rows, post, include_self, law, table, seed_words, width)
         counts, found = there.sum(axis=1), places[there].astype(np.int32)
         if allowed is None:
             return counts, found
@@ -115,17 +114,32 @@ def too_many(post: int) -> None:
 
 
 def _places(
-    rows: np.ndarray, post: int, law: Gaps, seed: np.ndarray, width: int
+    rows: np.ndarray,
+    post: int,
+    include_self: bool,
+    law: Gaps,
+    table: np.ndarray,
+    seed: np.ndarray,
+    width: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The post neurons of rows, ``(rows, width)``, and which of them are there: places beyond the last are not."""
+    own = rows[:, None].astype(np.int64)
     stream = streams(seed, rows[:, None])
+    # without the neuron itself there is a place less, and those from it on are one further
+    end = post if include_self else post - (own < post)
     while True:
         bits = numbers(stream, np.arange(width, dtype=np.uint32))
-        steps = np.minimum(law(bits, logarithms().take, leading_zeros), np.uint32(post)).astype(np.int64) + 1
+        steps = (
+            np.minimum(
+                law(bits, lambda i: (table[0, i], table[1, i]), leading_zeros), np.uint32(post)
+            ).astype(np.int64)
+            + 1
+        )
         places = np.cumsum(steps, axis=1, out=steps)
         places -= 1
-        if (places[:, -1] >= post).all():
-            return places, places < post
+        if (places[:, -1:] >= end).all():
+            there = places < end
+            return (places if include_self else places + (places >= own)), there
         width *= 2
 
 

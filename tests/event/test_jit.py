@@ -75,6 +75,59 @@ def test_every_kernel_is_the_product_with_the_matrix(law: str, transposed: bool)
             np.testing.assert_allclose(arrived, wanted[which], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("shape", "prob", "include_self"),
+    [((37, 600), 0.5, False), ((50, 30), 0.3, False), ((20, 200), 1.0, True)],
+)
+def test_rows_of_any_length_and_number_are_those_of_the_matrix(
+    shape: tuple[int, int], prob: float, include_self: bool
+) -> None:
+    """Rows are made for 16 neurons at once, and kept for 128 turns."""
+    layer = event.JITConn(*shape, prob, LAWS["uniform"], include_self=include_self, seed=5)
+    matrix = np.asarray(layer.todense())
+    stored = event.FixedProb(*shape, prob, 1.0, include_self=include_self, seed=5).todense()
+    np.testing.assert_array_equal(matrix != 0, np.asarray(stored) != 0)
+    send = jax.jit(lambda events: (events @ layer, layer @ jnp.arange(1.0, shape[1] + 1)))
+    for active in (0, 1, 15, 16, 17, shape[0]):
+        events = np.random.default_rng(active).permutation(shape[0]) < active
+        arrived, back = send(events)
+        np.testing.assert_allclose(arrived, events @ matrix, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(back, matrix @ np.arange(1.0, shape[1] + 1), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_values_that_are_no_ordinary_numbers_arrive_as_in_a_sum_over_active_neurons(transposed: bool) -> None:
+    layer = event.JITConn(40, 40, 0.2, 0.5, seed=2)
+    matrix = np.asarray(layer.todense())
+    values = np.zeros(40, np.float32)
+    values[[1, 5, 6, 30]] = [np.nan, np.inf, -0.0, -2.0]
+    found = jax.jit(lambda v: layer @ v if transposed else v @ layer)(values)
+    synapses = matrix != 0 if transposed else matrix.T != 0
+    wanted = [(values[own] * np.float32(0.5)).sum() for own in synapses]
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_synapses_exist_with_the_probability_and_independently() -> None:
+    shape, prob = (4000, 64), 0.07
+    layer = event.JITConn(*shape, prob, 1.0, include_self=False, seed=11)
+    there = np.asarray(layer.todense()) != 0
+    assert not there[np.arange(64), np.arange(64)].any()
+    there, count = there[64:], shape[0] - 64
+    deviation = np.sqrt(prob * (1 - prob))
+    # each place, each pair of places, and neighbouring rows
+    assert np.abs(there.mean(0) - prob).max() < 4.5 * deviation / np.sqrt(count)
+    centred = (there - prob) / deviation
+    both = centred.T @ centred / np.sqrt(count)
+    pairs = both[np.triu_indices(64, 1)]
+    assert np.abs(pairs).max() < 5 and abs((pairs**2).mean() - 1) < 5 * np.sqrt(2 / pairs.size)
+    assert abs((centred[1:] * centred[:-1]).mean()) < 5 / np.sqrt(centred.size)
+    # the number of a row's synapses is binomial: its mean and its variance
+    numbers = there.sum(1)
+    variance = 64 * deviation**2
+    assert abs(numbers.mean() - 64 * prob) < 5 * np.sqrt(variance / count)
+    assert abs(numbers.var() / variance - 1) < 5 * np.sqrt(2 / count)
+
+
 @pytest.mark.parametrize("law", ["uniform", "normal"])
 def test_one_active_neuron_sends_the_same_bits_on_every_path(law: str) -> None:
     layer = connections(law)

@@ -3,11 +3,14 @@
 Only 32-bit integer arithmetic is used, so NumPy, XLA on any device, and native kernels agree bit for bit. ``mix`` is the
 integer hash with the lowest known bias of its form, two multiplications and three xor-shifts: C. Wellons, "Hash function
 prospector" (2018, in the public domain), with the constants found by T. Ettinger (2022). A *stream* of numbers belongs to
-each row: two words, hashed from the seed and the row; number ``k`` of it hashes ``k`` with both.
+each row: two words, hashed from the seed and the row, say where its counter starts and by how much it counts, an odd number;
+number ``k`` is the hash of what it says after ``k`` steps (Steele, Lea and Flood, "Fast splittable pseudorandom number
+generators", 2014).
 
 ``gaps`` makes geometric numbers of hashes, the distances between the synapses of Bernoulli connectivity: ``floor(log(U) /
 log(1 - prob))`` for a uniform ``U`` (Devroye, "Non-Uniform Random Variate Generation", 1986, section X.2), with the
-logarithm in fixed point: the leading zeros of ``U`` are its whole part, and a table with linear interpolation gives the rest.
+logarithm in fixed point: the leading zeros of ``U`` are its whole part, and a table with linear interpolation gives the rest,
+both multiplied with what the logarithm is to be divided by.
 """
 
 from __future__ import annotations
@@ -26,8 +29,8 @@ from stategraph.errors import describe
 FIRST, SECOND = 0x21F0AAAD, 0xD35A2D97
 GOLDEN = 0x9E3779B9  # 2**32 over the golden ratio: seeds that differ by one differ in many bits
 
-INDEX_BITS, STEP_BITS, POINT = 10, 15, 26
-"""The bits of a logarithm's argument that are looked up, and those that are interpolated; those of its fraction."""
+INDEX_BITS, STEP_BITS = 10, 14
+"""The bits of a logarithm's argument that are looked up, and those that are interpolated."""
 
 SMALLEST = 2.0**-26
 """Smaller probabilities have gaps that 32 bits do not hold."""
@@ -44,14 +47,15 @@ def mix(x: Any) -> Any:
 
 
 def streams(seed: Any, rows: Any) -> tuple[Any, Any]:
-    """The two words of the stream of each row: arrays like ``rows`` (``uint32``)."""
+    """The stream of each row, (start, step): arrays like ``rows`` (``uint32``)."""
     first = mix(rows ^ seed[0])
-    return mix(first + seed[1]), mix((first ^ np.uint32(GOLDEN)) + seed[1])
+    return mix(first + seed[1]), mix((first ^ np.uint32(GOLDEN)) + seed[1]) | np.uint32(1)
 
 
 def numbers(stream: tuple[Any, Any], counts: Any) -> Any:
     """The numbers ``counts`` (``uint32``) of streams; the arrays broadcast."""
-    return mix(mix(counts ^ stream[0]) + stream[1])
+    start, step = stream
+    return mix(start + counts * step)
 
 
 def another(bits: Any) -> Any:
@@ -79,9 +83,10 @@ def high(a: Any, b: Any) -> Any:
 class Gaps:
     """The law of gaps: how many places are passed over before the next synapse."""
 
-    factor: int
-    """What a logarithm is multiplied with, of which the high word is shifted down by ``shift``."""
-    shift: int
+    unit: int
+    """The gap that a factor of two of ``U`` makes, in fixed point."""
+    point: int
+    """The bits of its fraction."""
 
     @classmethod
     def of(cls, prob: float) -> Gaps:
@@ -103,30 +108,34 @@ class Gaps:
                 )
             )
         rate = -_log2(1 - Fraction(prob))
-        scale = 31
-        while 2**scale < rate * 2**31:
-            scale += 1
-        while 2**scale >= rate * 2**32:
-            scale -= 1
-        return cls(min(round(2**scale / rate), 2**32 - 1), scale + POINT - 32)
+        # up to 33 units fit a word
+        point = min(max(n for n in range(64) if 33 * round(2**n / rate) < 2**32), 31)
+        return cls(round(2**point / rate), point)
+
+    def table(self) -> np.ndarray:
+        """``(unit * (1 - log2(1 + x)), how much less it is at the next x)`` for ``x = i / 2**INDEX_BITS``: ``uint32``,
+        ``(2, 2**INDEX_BITS)``.
+        """
+        here = np.array([round(self.unit * x) for x in _logarithms()], np.uint32)
+        return np.stack([here[:-1], here[:-1] - here[1:]])
 
     def __call__(
-        self, bits: Any, logarithm: Callable[[Any], Any], leading_zeros: Callable[[Any], Any]
+        self, bits: Any, look: Callable[[Any], tuple[Any, Any]], leading_zeros: Callable[[Any], Any]
     ) -> Any:
         """Gaps from 32 random bits each (``uint32``).
 
         Args:
           bits: the random bits.
-          logarithm: looks up elements of ``logarithms()``.
+          look: looks up columns of ``table()``.
           leading_zeros: counts them in ``uint32``.
         """
         zeros = leading_zeros(bits)
         rest = (bits << 1) << (zeros & 31)
         place = rest >> (32 - INDEX_BITS)
         step = (rest >> (32 - INDEX_BITS - STEP_BITS)) & ((1 << STEP_BITS) - 1)
-        here = logarithm(place)
-        fraction = here - (((here - logarithm(place + 1)) * step) >> STEP_BITS)
-        return high((zeros << POINT) + fraction, np.uint32(self.factor)) >> np.uint32(self.shift)
+        here, slope = look(place)
+        fraction = here - ((slope * step) >> STEP_BITS)
+        return (zeros * np.uint32(self.unit) + fraction) >> np.uint32(self.point)
 
 
 NORMAL_BITS = 12
@@ -159,11 +168,10 @@ def candidates(post: int, prob: float) -> int:
 
 
 @functools.cache
-def logarithms() -> np.ndarray:
-    """``1 - log2(1 + i / 2**INDEX_BITS)`` in fixed point, ``uint32``: exactly rounded, so the same on every machine."""
+def _logarithms() -> list[Fraction]:
+    """``1 - log2(1 + i / 2**INDEX_BITS)``, the same on every machine."""
     parts = 1 << INDEX_BITS
-    exact = [round((1 - _log2(Fraction(parts + i, parts))) * 2**POINT) for i in range(parts + 1)]
-    return np.array(exact, np.uint32)
+    return [1 - _log2(Fraction(parts + i, parts)) for i in range(parts + 1)]
 
 
 def _log2(x: Fraction, bits: int = 96) -> Fraction:

@@ -2,7 +2,8 @@
 
 Row ``i`` is made of the numbers of its stream (see ``hashing``): number ``k`` is the gap between its synapses ``k`` and
 ``k + 1``, and its bits decide the random part ``x`` of the weight, ``weight[0] + weight[1] * x``. The numbers are the same
-on every platform, bit for bit; what is summed of them is rounded as every sum is.
+on every platform, bit for bit; what is summed of them is rounded as every sum is. A row without its own neuron is made for
+a neuron less, and places from its own on are one further.
 
 The forms are those of ``generic``: the loop over active rows, and everything at once. The meaning of the op is the product
 with the dense matrix.
@@ -21,7 +22,6 @@ from stategraph.backends.events.hashing import (
     Gaps,
     another,
     candidates,
-    logarithms,
     normal,
     normals,
     numbers,
@@ -44,7 +44,7 @@ class Rows:
         self.pre, self.post = shape
         self.width = candidates(self.post, prob) if prob else 0
         self.gaps = Gaps.of(prob) if prob else None
-        self.table = jnp.asarray(logarithms())
+        self.table = jnp.asarray(self.gaps.table()) if self.gaps else None
         self.quantiles = jnp.asarray(normals())
 
     @property
@@ -59,13 +59,15 @@ class Rows:
         stream = tuple(word[..., None] for word in streams(self.seed, row))
         places = jnp.arange(self.width, dtype=jnp.uint32)
         own = row.astype(jnp.int32)[..., None]
+        end = self.post if self.include_self else self.post - (own < self.post)
 
         def piece(state: Any) -> Any:
             last, first, total = state
             bits = numbers(stream, first + places)
             found = last[..., None] + jnp.cumsum(self.steps(bits), axis=-1)
-            there = found < self.post if self.include_self else (found < self.post) & (found != own)
+            there = found < end
             last = jnp.minimum(found[..., -1], self.post)
+            found = found if self.include_self else found + (found >= own)
             return last, first + self.width, each(found, there, self.random(bits), total)
 
         start = (jnp.full(row.shape, -1, jnp.int32), jnp.uint32(0), total)
@@ -73,9 +75,10 @@ class Rows:
 
     def steps(self, bits: Any) -> Any:
         """From one synapse to the next."""
-        if self.gaps is None:
+        table = self.table
+        if self.gaps is None or table is None:
             raise ValueError("there are no synapses")
-        gaps = self.gaps(bits, lambda i: self.table[i], lax.clz)
+        gaps = self.gaps(bits, lambda i: (table[0, i], table[1, i]), lax.clz)
         return jnp.minimum(gaps, np.uint32(self.post)).astype(jnp.int32) + 1
 
     def blocks(self) -> Any:

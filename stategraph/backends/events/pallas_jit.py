@@ -18,7 +18,6 @@ from jax.experimental import pallas as pl
 from stategraph.backends.events.hashing import (
     Gaps,
     another,
-    logarithms,
     normal,
     normals,
     numbers,
@@ -52,15 +51,17 @@ def jit(
         """``each(post neurons, which of them are there, weights, total)`` for the blocks of a row."""
         weights, seed, table, quantiles = refs
         stream = streams((seed[0], seed[1]), row.astype(jnp.uint32))
+        end = post if include_self else post - (row < post).astype(jnp.int32)
 
         def piece(state: Any) -> Any:
             last, first, total = state
             bits = numbers(stream, first + lax.iota(jnp.uint32, block))
-            steps = jnp.minimum(gaps(bits, lambda i: table[i], _leading_zeros), np.uint32(post))
+            passed = gaps(bits, lambda i: (table[0, i], table[1, i]), _leading_zeros)
+            steps = jnp.minimum(passed, np.uint32(post))
             found = last + jnp.cumsum(steps.astype(jnp.int32) + 1)
-            there = found < post
+            there, last = found < end, jnp.minimum(jnp.max(found), post)
             if not include_self:
-                there &= found != row
+                found = found + (found >= row).astype(jnp.int32)
             if law == "one":
                 own = jnp.full(block, weights[0])
             else:
@@ -70,12 +71,12 @@ def jit(
                     else normal(another(bits), lambda i: quantiles[i])
                 )
                 own = weights[0] + weights[1] * random.astype(weight.dtype)
-            return jnp.minimum(jnp.max(found), post), first + np.uint32(block), each(found, there, own, total)
+            return last, first + np.uint32(block), each(found, there, own, total)
 
         start = (jnp.int32(-1), jnp.uint32(0), total)
         return lax.while_loop(lambda state: state[0] < post - 1, piece, start)[2]
 
-    given = (jnp.atleast_1d(weight), seed, jnp.asarray(logarithms()), jnp.asarray(normals()))
+    given = (jnp.atleast_1d(weight), seed, jnp.asarray(gaps.table()), jnp.asarray(normals()))
     if not transposed:
 
         def row(neuron: Any, event: Any, lane: Any, refs: Any) -> None:
