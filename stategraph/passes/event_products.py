@@ -102,7 +102,7 @@ class Product:
         ordinary product then, in kernels too; so does one vector where a kernel has no threshold of its own (``always``).
         """
         sideways, elements = self.transposed and self.turned is None, self.pre * self.post
-        large = (sideways and elements > LARGE) or (not self.looped and elements > HUGE)
+        large = (sideways and elements > LARGE) or elements > HUGE * (4 if self.looped else 1)
         if self.batch > 1 or always or (native and large):
             self.threshold = threshold(native, sideways, self.batch, elements)
 
