@@ -18,6 +18,7 @@ import jax
 
 from stategraph import _jax
 from stategraph.backends.xla import SignatureMiss
+from stategraph.compile.identity import looked_into
 from stategraph.compile.pickling import method_of, reduce_function
 from stategraph.compile.plans import PlanCache
 from stategraph.recording import EPOCHS, LOCAL
@@ -75,11 +76,6 @@ class JittedFunction:
         return _made(self.function, self._said())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> JittedFunction:
-        """A copy of a model's compiled method is a compiled method of the copied model."""
-        if isinstance(self.function, _Method):
-            model, name = method_of(self)
-            found: JittedFunction = getattr(copy.deepcopy(model, memo), name)
-            return found
         return _made(copy.deepcopy(self.function, memo), self._said())
 
     def _said(self) -> dict[str, Any]:
@@ -116,7 +112,7 @@ class JittedFunction:
         return self.plans.trace_count
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
-        """As a method: one compiled function per object."""
+        """As a method: one compiled function per object, which what is returned keeps alive."""
         if instance is None:
             return self
         found = self._methods.get(instance)
@@ -138,7 +134,7 @@ class JittedFunction:
                 **self._options,
             )
             self._methods[instance] = found
-        return found
+        return BoundFunction(found, instance)
 
     # ------------------------------------------------------------------------------------------------- stages
 
@@ -178,6 +174,38 @@ class JittedFunction:
 
     def __repr__(self) -> str:
         return f"<jit of {getattr(self.function, '__qualname__', repr(self.function))}>"
+
+
+@looked_into
+class BoundFunction(JittedFunction):
+    """A compiled method, taken from its object. Like Python's bound methods it keeps the object, and two of one object are
+    equal; what was compiled belongs to all of them.
+    """
+
+    __slots__ = ("__self__",)
+    __self__: Any
+
+    def __init__(self, shared: JittedFunction, instance: Any) -> None:
+        self.__dict__ = shared.__dict__
+        self.__self__ = instance
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BoundFunction) and self.plans is other.plans
+
+    def __hash__(self) -> int:
+        return hash(self.plans)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return (getattr, method_of(self))
+
+    def __copy__(self) -> BoundFunction:
+        return BoundFunction(super().__copy__(), self.__self__)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> JittedFunction:
+        """A copy of a model's compiled method is a compiled method of the copied model."""
+        model, name = method_of(self)
+        found: JittedFunction = getattr(copy.deepcopy(model, memo), name)
+        return found
 
 
 def _made(function: Callable[..., Any], options: dict[str, Any]) -> JittedFunction:

@@ -26,8 +26,6 @@ def reduce_function(jitted: Any, make: Callable[..., Any], caller: types.FrameTy
     Raises:
       PickleError: when it can be imported under no name, nor can its function.
     """
-    if hasattr(jitted.function, "reference"):
-        return (getattr, method_of(jitted))
     by_value = _takes_functions(caller)
     if not (by_value and jitted.__module__ == "__main__") and _importable(jitted, jitted):
         name: str = jitted.__qualname__
@@ -49,14 +47,12 @@ def reduce_function(jitted: Any, make: Callable[..., Any], caller: types.FrameTy
 
 def method_of(jitted: Any) -> tuple[Any, str]:
     """(model, name) of a compiled method: ``getattr`` of these gives it again."""
-    model, name = jitted.function.reference(), jitted.__name__
-    if model is None or getattr(model, name, None) is not jitted:
+    model, name = jitted.__self__, jitted.__name__
+    if getattr(model, name, None) != jitted:
         raise PickleError(
             describe(
                 f"The compiled method {jitted.__qualname__!r} cannot be pickled or copied.",
-                why="its model is gone"
-                if model is None
-                else f"it is not the attribute {name!r} of its model",
+                why=f"it is not the attribute {name!r} of its model",
                 fix="pickle the model, and take the method from that",
             )
         )

@@ -1,5 +1,4 @@
-"""``vector_grad``, ``fwd_grad``, Jacobians, Hessians, ``vjp`` and ``jvp`` over State (DESIGN 3.4, issue 3
-item 1).
+"""``vector_grad``, ``fwd_grad``, Jacobians, Hessians, ``vjp`` and ``jvp`` over State.
 
 Three ways to run each call (compiled when called eagerly, inside ``jit``, as plain Python) against JAX on
 hand-purified functions.

@@ -1,5 +1,4 @@
-"""``augment.grad`` and ``value_and_grad``: conventions, values against hand-purified JAX, nesting (DESIGN
-3.4, issue 2 item 5).
+"""``augment.grad`` and ``value_and_grad``: conventions, values against hand-purified JAX, nesting.
 """
 
 from __future__ import annotations
@@ -186,7 +185,7 @@ def test_writes_inside_happen_once_and_are_differentiated_through() -> None:
 
 @pytest.mark.core
 def test_a_whole_training_loop_equals_hand_purified_jax() -> None:
-    """DESIGN 3: gradient inside a scan, State written in the loss, local State in an inner scan."""
+    """Gradient inside a scan, State written in the loss, local State in an inner scan."""
     w, h, steps = sg.ParamState(jnp.array([0.3, -0.2])), sg.State(jnp.zeros(2)), sg.State(0)
 
     def loss(x: Any) -> Any:

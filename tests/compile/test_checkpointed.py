@@ -1,4 +1,4 @@
-"""``checkpoint`` and the loops whose gradient recomputes: values, gradients, State, memory (issue 3 item 1).
+"""``checkpoint`` and the loops whose gradient recomputes: values, gradients, State, memory.
 
 The oracle is the plain loop, and the same code as eager Python.
 """

@@ -1,11 +1,13 @@
-"""``compile.jit``: when it traces, what it notices, how arguments are treated (DESIGN 6, issue 2 item 4)."""
+"""``compile.jit``: when it traces, what it notices, how arguments are treated."""
 
 from __future__ import annotations
 
 import copy
 import functools
+import gc
 import threading
 import warnings
+import weakref
 from typing import Any
 
 import jax
@@ -285,6 +287,34 @@ def test_a_jitted_method_is_compiled_per_object() -> None:
     assert np.allclose(one.scaled(jnp.ones(3), True), 2) and np.allclose(
         one.scaled(jnp.ones(3), twice=False), 1
     )
+
+
+def test_a_compiled_method_keeps_its_object_as_bound_methods_do() -> None:
+    traced = []
+
+    class Model(Net):
+        @sg.compile.jit
+        def step(self, x: Any) -> Any:
+            traced.append(x)
+            return self.update(x)
+
+    model = Model()
+    seen = weakref.ref(model)
+    step = model.step
+    assert step == model.step and hash(step) == hash(model.step) and step != Model().step
+    step(1.0)
+    del model
+    gc.collect()
+    assert step.__self__ is seen() and np.allclose(copy.copy(step)(1.0), step(1.0)) and len(traced) == 2
+    del step
+    gc.collect()
+    assert seen() is None
+    assert Model().step(1.0).shape == (3,) and len(traced) == 3
+
+    model = Model()
+    for _ in range(3):
+        sg.compile.for_loop(model.step, jnp.ones(4))
+    assert len(traced) == 4, "the loop knows the method again"
 
 
 # -------------------------------------------------------------------------------------------------- arguments

@@ -1,4 +1,4 @@
-"""DESIGN 6: donation, errors, memory; nothing that the user holds is ever invalidated."""
+"""Donation, errors, memory; nothing that the user holds is ever invalidated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""State: a mutable box outside of traces (issue 2, item 2)."""
+"""State: a mutable box outside of traces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DESIGN 3.6: States born in a trace, and attributes assigned while tracing."""
+"""States born in a trace, and attributes assigned while tracing."""
 
 from __future__ import annotations
 

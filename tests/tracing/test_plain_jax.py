@@ -1,4 +1,4 @@
-"""DESIGN 3.1: State inside plain JAX control flow and transformations, while StateGraph traces."""
+"""State inside plain JAX control flow and transformations, while StateGraph traces."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_map_runs_its_function_in_order_on_state() -> None:
 
 @pytest.mark.core
 def test_three_levels_of_loops_with_local_states() -> None:
-    """The program of DESIGN 2 with one level more."""
+    """The program of the text form with one level more."""
 
     def make() -> Made:
         total = sg.State(0.0)

@@ -1,4 +1,4 @@
-"""DESIGN 3.2, 3.3, 3.5 and 3.7: what a trace leaves behind, what it refuses, and what its errors say."""
+"""What a trace leaves behind, what it refuses, and what its errors say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Traced, Lowered, Compiled: programs, tables, texts, calls (DESIGN 5)."""
+"""Traced, Lowered, Compiled: programs, tables, texts, calls."""
 
 from __future__ import annotations
 
