@@ -253,3 +253,25 @@ def test_a_law_of_weights_can_have_a_unit() -> None:
             arrived = sent @ connections("one", weight=law)
             assert arrived.unit == u.mS
             np.testing.assert_allclose(arrived.mantissa, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("product", [jit_generic.jit_by_rows, jit_generic.jit_by_synapses])
+def test_sums_of_short_floats_are_those_of_ordinary_products(product: Any, dtype: str) -> None:
+    """Not so ``1 + 1 + ...`` in such a type itself: the sum stays at 2,048 and at 256."""
+    size = 5000
+    seed = connections("one").seed
+    spikes = jnp.arange(size) % 2 == 0
+    for shape, transposed in (((size, 1), False), ((1, size), True)):
+        found = product(
+            spikes,
+            jnp.ones((), dtype),
+            seed,
+            shape=shape,
+            prob=1.0,
+            law="one",
+            include_self=True,
+            transposed=transposed,
+        )
+        assert found.dtype == dtype
+        np.testing.assert_allclose(np.asarray(found, np.float64), [size // 2], rtol=4e-3)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from stategraph.backends.events.generic import MEANINGS, over_active
+from stategraph.backends.events.generic import MEANINGS, of_sums, over_active
 from stategraph.backends.events.hashing import (
     Gaps,
     another,
@@ -149,15 +149,17 @@ def jit_by_rows(
             transposed=transposed,
         )
 
+    sums = of_sums(weight.dtype)
+
     def lane(events: Any) -> Any:
         def add(row: Any, value: Any, total: Any) -> Any:
             def each(found: Any, there: Any, random: Any, total: Any) -> Any:
-                sent = weighed(weight, random) * value.astype(weight.dtype)
+                sent = weighed(weight, random).astype(sums) * value.astype(sums)
                 return total.at[jnp.where(there, found, rows.post)].add(sent)
 
             return rows.over(row.astype(jnp.uint32), each, total)
 
-        return over_active(events, add, jnp.zeros(rows.post + 1, weight.dtype))[: rows.post]
+        return over_active(events, add, jnp.zeros(rows.post + 1, sums))[: rows.post].astype(weight.dtype)
 
     return lane(events) if events.ndim == 1 else lax.map(lane, events)
 
@@ -178,32 +180,33 @@ def jit_by_synapses(
     pre, post = shape
     if rows.none:
         return jnp.zeros((*events.shape[:-1], pre if transposed else post), weight.dtype)
-    values = events.astype(weight.dtype)
+    sums = of_sums(weight.dtype)
+    values = events.astype(sums)
     if transposed:
 
         def receive(own: Any) -> Any:
             def each(found: Any, there: Any, random: Any, total: Any) -> Any:
                 arrived = values[..., jnp.where(there, found, 0)]
-                return total + jnp.where(there, arrived * weighed(weight, random), 0).sum(-1)
+                return total + jnp.where(there, arrived * weighed(weight, random).astype(sums), 0).sum(-1)
 
-            return rows.over(own, each, jnp.zeros((*events.shape[:-1], BLOCK), weight.dtype))
+            return rows.over(own, each, jnp.zeros((*events.shape[:-1], BLOCK), sums))
 
         arrived = jnp.moveaxis(lax.map(receive, rows.blocks()), 0, -2)
-        return arrived.reshape(*events.shape[:-1], -1)[..., :pre]
+        return arrived.reshape(*events.shape[:-1], -1)[..., :pre].astype(weight.dtype)
 
     def send(total: Any, block: Any) -> Any:
         own, values = block
 
         def each(found: Any, there: Any, random: Any, total: Any) -> Any:
-            sent = values[..., None] * weighed(weight, random)
+            sent = values[..., None] * weighed(weight, random).astype(sums)
             return total.at[..., jnp.where(there, found, post)].add(sent)
 
         return rows.over(own, each, total), None
 
     padded = jnp.pad(values, [(0, 0)] * (events.ndim - 1) + [(0, -pre % BLOCK)])
     blocks = jnp.moveaxis(padded.reshape(*events.shape[:-1], -1, BLOCK), -2, 0)
-    total = jnp.zeros((*events.shape[:-1], post + 1), weight.dtype)
-    return lax.scan(send, total, (rows.blocks(), blocks))[0][..., :post]
+    total = jnp.zeros((*events.shape[:-1], post + 1), sums)
+    return lax.scan(send, total, (rows.blocks(), blocks))[0][..., :post].astype(weight.dtype)
 
 
 MEANINGS["event.jit"] = jit_dense
