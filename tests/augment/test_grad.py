@@ -1,5 +1,4 @@
-"""``augment.grad`` and ``value_and_grad``: conventions, values against hand-purified JAX, nesting.
-"""
+"""``augment.grad`` and ``value_and_grad``: conventions, values against hand-purified JAX, nesting."""
 
 from __future__ import annotations
 
