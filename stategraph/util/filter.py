@@ -165,7 +165,7 @@ def to_predicate(the_filter: Filter) -> Predicate:
 
     >>> import stategraph as sg
     >>> sg.util.to_predicate((sg.ParamState, "slow"))
-    Any(predicates=(OfType(type=<class 'stategraph.state.ParamState'>), WithTag(tag='slow')))
+    Any(predicates=(OfType(type=<class 'stategraph.state.kinds.ParamState'>), WithTag(tag='slow')))
     """
     if isinstance(the_filter, _READY):
         return the_filter

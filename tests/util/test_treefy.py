@@ -59,7 +59,7 @@ def test_what_a_state_is_belongs_to_the_structure() -> None:
 def test_a_reference_prints_copies_and_pickles() -> None:
     reference = sg.TreefyState(sg.ParamState, {"b": jnp.ones(1), "a": jnp.zeros(1)}, tag="x", name="n")
     assert repr(reference) == (
-        "TreefyState(\n  type=<class 'stategraph.state.ParamState'>,\n  value={\n"
+        "TreefyState(\n  type=<class 'stategraph.state.kinds.ParamState'>,\n  value={\n"
         "    'a': Array([0.], dtype=float32),\n    'b': Array([1.], dtype=float32)\n  },\n"
         "  name='n',\n  tag=['x']\n)"
     )
