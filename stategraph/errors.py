@@ -123,7 +123,8 @@ def different_on_devices(
         created=created,
         why="a State without specs is the same on every device",
         fix="make it the same (jax.lax.pmean, psum), or say how the devices' values are put together: "
-        f"stategraph.augment.shard_map(..., state_out_specs={{{states[0]}: PartitionSpec({spec})}})",
+        f"state_out_specs={{{states[0]}: PartitionSpec({spec})}} of stategraph.augment.shard_map, "
+        f"out_states={{0: [{states[0]}]}} of stategraph.augment.pmap",
     )
 
 

@@ -154,7 +154,7 @@ def _find_touched(call: _Call, leaves: Sequence[Any], axes: Sequence[int | None]
         for chosen in call.mapped:
             try:
                 lanes = [
-                    _first(leaf, lane_of(chosen, _jax.typeof(leaf), call.size), chosen.axis)
+                    _first(leaf, lane_of(chosen, _jax.typeof(leaf), call.size, call.spec.caller), chosen.axis)
                     for leaf in chosen.state._peek()
                 ]
             except Exception:
@@ -178,7 +178,7 @@ def _find_touched(call: _Call, leaves: Sequence[Any], axes: Sequence[int | None]
     touched = {id(state) for state in call.touched.values()}
     for chosen in call.mapped:
         if id(chosen.state) in touched and chosen not in fitting:
-            lane_of(chosen, _jax.typeof(chosen.state._peek()[0]), call.size)
+            lane_of(chosen, _jax.typeof(chosen.state._peek()[0]), call.size, call.spec.caller)
     call.mapped = fitting  # also those that only a derivative rule reads, which the trace has not run
     call.touched.update(
         (f"mapped {i}", chosen.state) for i, chosen in enumerate(fitting) if id(chosen.state) not in touched

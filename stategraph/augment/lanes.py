@@ -16,7 +16,7 @@ import attrs
 import jax
 
 from stategraph import _jax
-from stategraph.backends.vmap import Called
+from stategraph.backends.vmap import Called, Caller
 from stategraph.errors import StateTypeError, TraceError, describe
 from stategraph.graph.node import Node
 from stategraph.graph.walk import path_text, walk
@@ -32,6 +32,11 @@ class NewStates:
     tag: str | None = None
     exclude: Any = None
     """A filter: those that are no lanes afterwards, but have the value that the first lane gave them."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.tag is not None and not isinstance(self.tag, str):
+            raise TypeError(f"state_tag is {self.tag!r}; give a str")
+        to_predicate(self.exclude)
 
     def excluded(self, path: str, state: State[Any]) -> bool:
         return bool(to_predicate(self.exclude)(tuple(path.split(".")), state))
@@ -54,6 +59,9 @@ class Lanes:
     """Whether the lanes are the slices of a batch of ``map``."""
     spmd_axis_name: str | tuple[str, ...] | None = None
     """The axes of a mesh that the lanes lie along, where the function says how what it computes is sharded."""
+    caller: Caller = Caller()
+    target: Any = None
+    """The model, where the function is none that the user wrote."""
     models: Mapping[int, tuple[str, ...]] = attrs.Factory(dict)
     """Under which names the caller knows the models that the function is bound to, by id."""
     nameless: Mapping[str, str] = attrs.Factory(dict)
@@ -61,7 +69,7 @@ class Lanes:
 
     def called_by(self, function: Callable[..., Any]) -> Lanes:
         """With what the caller's variables say of the models of ``function``."""
-        models = nameless_models(function)
+        models = nameless_models(function) if self.target is None else [self.target]
         if not models:
             return self
         names = known_as(models, *_jax.user_variables())
@@ -79,10 +87,16 @@ class Lanes:
         names: Mapping[int, str] | None = None,
     ) -> Called:
         """How the caller knows these States of ``function``; ``names`` are those without the models' own."""
-        if names is None or (states and self.models):
+        if self.target is not None:
+            names, _ = find_names(_nothing, {".".join(path): self.target for path in self.models.values()})
+        elif names is None or (states and self.models):
             names, _ = find_names(function, models=self.models)
         found = {key: names[id(state)] for key, state in states.items() if id(state) in names}
-        return Called(found, self.nameless, self.batches)
+        return Called(found, self.nameless, self.caller, self.batches)
+
+
+def _nothing() -> None:
+    """A function from which nothing can be reached."""
 
 
 # -------------------------------------------------------------------------------------- arguments and results
@@ -157,10 +171,12 @@ def lane_count(
             if -len(leaf.shape) <= chosen.axis < len(leaf.shape):
                 sizes.setdefault(leaf.shape[chosen.axis], f"{chosen.state._describe()}, axis {chosen.axis}")
     if not sizes:
-        raise ValueError("vmap does not know how many lanes there are: nothing is mapped; give axis_size=")
+        raise ValueError(
+            f"{spec.caller.name} does not know how many lanes there are: nothing is mapped; give axis_size="
+        )
     if len(sizes) > 1:
         found = "; ".join(f"{size} ({what})" for size, what in sizes.items())
-        raise ValueError(f"vmap is given different numbers of lanes: {found}")
+        raise ValueError(f"{spec.caller.name} is given different numbers of lanes: {found}")
     return next(iter(sizes))
 
 
@@ -248,18 +264,18 @@ def reachable_states(function: Callable[..., Any]) -> dict[str, State[Any]]:
     return dict(found.values())
 
 
-def lane_of(chosen: Chosen, aval: Any, size: int) -> Any:
+def lane_of(chosen: Chosen, aval: Any, size: int, caller: Caller) -> Any:
     """The type that one lane sees; raises for a State without that axis, or of another size."""
     shape = list(aval.shape)
     if not -len(shape) <= chosen.axis < len(shape) or shape[chosen.axis] != size:
         raise StateTypeError(
             describe(
                 f"{chosen.state._describe()} is {_jax.type_of(aval)}, "
-                f"and has no axis {chosen.axis} of size {size} for the lanes of a vmap.",
+                f"and has no axis {chosen.axis} of size {size} for the lanes of {caller.name}.",
                 created=chosen.state.source_location,
                 at=_jax.line_in_charge(),
-                why="in_states says that every lane gets its own slice of it",
-                fix=f"create it with an axis of size {size}, or leave it out of in_states to share it",
+                why=f"{caller.taken} says that every lane gets its own slice of it",
+                fix=f"create it with an axis of size {size}, or leave it out of {caller.taken} to share it",
             )
         )
     del shape[chosen.axis]

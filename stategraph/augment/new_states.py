@@ -7,8 +7,8 @@ from typing import Any
 
 from stategraph.augment.lanes import Lanes, NewStates
 from stategraph.augment.vmap import MappedFunction, check_axis_name, mesh_axes
+from stategraph.backends.vmap import Caller
 from stategraph.typing import Filter
-from stategraph.util.filter import to_predicate
 
 _MISSING: Any = object()
 
@@ -55,10 +55,6 @@ def vmap_new_states(
     (5, 2)
     """
     check_axis_name(axis_name)
-    if state_tag is not None and not isinstance(state_tag, str):
-        raise TypeError(f"state_tag is {state_tag!r}; give a str")
-    to_predicate(state_to_exclude)
-    new = NewStates(state_tag, state_to_exclude)
     spec = Lanes(
         in_axes,
         out_axes,
@@ -67,9 +63,39 @@ def vmap_new_states(
         in_states,
         out_states,
         False,
-        new,
+        NewStates(state_tag, state_to_exclude),
         spmd_axis_name=mesh_axes(spmd_axis_name),
+        caller=Caller("augment.vmap_new_states", forgets=False),
     )
     if fun is _MISSING:
         return lambda function: MappedFunction(function, spec)
     return MappedFunction(fun, spec)
+
+
+def run_lanes(
+    operation: str,
+    target: Any,
+    lane: Callable[[], None],
+    *,
+    axis_size: int | None,
+    in_states: Any,
+    out_states: Any = None,
+    state_tag: str | None = None,
+    state_to_exclude: Filter = None,
+) -> None:
+    """Do what a collective operation does to a model once per lane."""
+    MappedFunction(
+        lane,
+        Lanes(
+            0,
+            0,
+            None,
+            axis_size,
+            in_states,
+            out_states,
+            False,
+            NewStates(state_tag, state_to_exclude),
+            caller=Caller(operation, forgets=False),
+            target=target,
+        ),
+    )()

@@ -262,7 +262,7 @@ class _Run:
     def _enter(self, chosen: Chosen, token: Token) -> None:
         try:
             self.recorder.avals[token] = tuple(
-                lane_of(chosen, aval, self.size) for aval in self.recorder.avals[token]
+                lane_of(chosen, aval, self.size, self.spec.caller) for aval in self.recorder.avals[token]
             )
         except StateTypeError as error:
             if chosen.named:

@@ -31,6 +31,19 @@ from stategraph.passes.expand_transforms import (
 
 
 @attrs.frozen(eq=False)
+class Caller:
+    """What the user called to make lanes, and how its arguments are spelled, for errors."""
+
+    name: str = "augment.vmap"
+    taken: str = "in_states"
+    """The argument that names the States which lanes take apart."""
+    kept: str | None = "out_states"
+    """The argument that names the States which keep what lanes write."""
+    forgets: bool = True
+    """Whether there is an argument ``isolated``."""
+
+
+@attrs.frozen(eq=False)
 class Called:
     """How the caller of a ``vmap`` knows the States of the function, for errors. It holds no objects: programs
     outlive models.
@@ -40,6 +53,7 @@ class Called:
     """What reads as the State where the ``vmap`` was made, by token, later by symbol."""
     nameless: Mapping[str, str] = attrs.Factory(dict)
     """What such names begin with where no variable holds the model: what is put there, and its class."""
+    caller: Caller = Caller()
     batches: bool = False
     """Whether the lanes are the slices of a batch of ``augment.map``."""
 
@@ -136,8 +150,7 @@ def undeclared(states: Mapping[str, Location], at: Location, called: Called | No
     """The message for States that lanes leave different: their names, and where each was created."""
     called = called or Called()
     places = {called.names.get(path, path): place for path, place in states.items()}
-    names, lanes = list(places), "slice" if called.batches else "lane"
-    keep = f"out_states={{0: [{', '.join(names)}]}}"
+    names, lanes, caller = list(places), "slice" if called.batches else "lane", called.caller
     where = [
         f"{stands} is the {kind} that is mapped"
         for stands, kind in called.nameless.items()
@@ -149,9 +162,19 @@ def undeclared(states: Mapping[str, Location], at: Location, called: Called | No
         if path not in called.names and place.known
     ]
     explained = f" (where {', '.join(where)})" if where else ""
+    keep = f"{caller.kept}={{0: [{', '.join(names)}]}}{explained}"
+    if called.batches:
+        fix = (
+            "run the slices one after another, so that each sees what the ones before it wrote: leave out "
+            f"batch_size; or keep a value for each, from one augment.vmap over all of them: {keep}"
+        )
+    elif caller.kept is None:
+        fix = "create it in init_state of the module, which runs once per lane"
+    else:
+        fix = f"keep them, along axis 0: {keep}{'; or forget them: isolated=True' if caller.forgets else ''}"
     return describe(
         f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} written inside "
-        f"augment.{'map(..., batch_size=)' if called.batches else 'vmap'} "
+        f"{'augment.map(..., batch_size=)' if called.batches else caller.name} "
         f"with a value that depends on the {lanes}.",
         state="; ".join(
             f"{name}, created at {place.file}:{place.line}" if place.known else name
@@ -161,10 +184,7 @@ def undeclared(states: Mapping[str, Location], at: Location, called: Called | No
         why="the slices of a batch run at once and share every State, and each has its own value at the end"
         if called.batches
         else "every lane has its own value at the end, and nothing says where these are kept",
-        fix="run the slices one after another, so that each sees what the ones before it wrote: leave out "
-        f"batch_size; or keep a value for each, from one augment.vmap over all of them: {keep}{explained}"
-        if called.batches
-        else f"keep them, along axis 0: {keep}{explained}; or forget them: isolated=True",
+        fix=fix,
     )
 
 

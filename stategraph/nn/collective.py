@@ -333,7 +333,8 @@ def reset_all_states(
         else:
             from stategraph.nn.collective_lanes import reset_lanes
 
-            reset_lanes(found, reset_args, reset_kwargs, node_to_exclude, axis_size=size)
+            operation = "nn.reset_all_states"
+            reset_lanes(operation, target, found, reset_args, reset_kwargs, node_to_exclude, axis_size=size)
     return target
 
 

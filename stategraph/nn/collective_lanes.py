@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from stategraph.augment.lanes import LANES, has_lanes, selection
-from stategraph.augment.new_states import vmap_new_states
+from stategraph.augment.new_states import run_lanes
 from stategraph.nn.collective import call_of, calls_of, check_accepted, init_one, reset_nodes
 from stategraph.nn.redraw import parameters_to_draw, redraw
 from stategraph.state import State
@@ -67,14 +67,16 @@ def vmap_call_all_fns(
         for path, node in found:
             call_of(path, node, fn_name, node_to_exclude)(given, named)
 
-    vmap_new_states(
+    run_lanes(
+        "nn.vmap_call_all_fns",
+        target,
         lane,
         axis_size=axis_size,
         state_tag=state_tag,
         state_to_exclude=state_to_exclude,
         in_states=in_states,
         out_states=out_states,
-    )()
+    )
     return target
 
 
@@ -133,14 +135,16 @@ def vmap_init_all_states(
             init_one(call_of(path, node, "init_state", node_to_exclude), init_args, init_kwargs)
 
     with _drawing(drawn.values()) as kept:
-        vmap_new_states(
+        run_lanes(
+            "nn.vmap_init_all_states",
+            target,
             lane,
             axis_size=axis_size,
             state_tag=state_tag,
             state_to_exclude=state_to_exclude,
             in_states=in_states,
             out_states=_kept(out_states, kept),
-        )()
+        )
     return target
 
 
@@ -227,6 +231,8 @@ def vmap_reset_all_states(
     """
     found = _nodes(target, "reset_state", reset_kwargs, node_to_exclude, fn_if_not_exist)
     reset_lanes(
+        "nn.vmap_reset_all_states",
+        target,
         found,
         reset_args,
         reset_kwargs,
@@ -241,6 +247,8 @@ def vmap_reset_all_states(
 
 
 def reset_lanes(
+    operation: str,
+    target: Any,
     nodes: Sequence[tuple[PathParts, Any]],
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
@@ -250,4 +258,10 @@ def reset_lanes(
     **lanes: Any,
 ) -> None:
     """``reset_nodes`` once per lane."""
-    vmap_new_states(lambda: reset_nodes(nodes, args, kwargs, node_to_exclude), in_states=in_states, **lanes)()
+    run_lanes(
+        operation,
+        target,
+        lambda: reset_nodes(nodes, args, kwargs, node_to_exclude),
+        in_states=in_states,
+        **lanes,
+    )

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from stategraph.augment.lanes import has_lanes, selection
+from stategraph.augment.lanes import Lanes, has_lanes, selection
 from stategraph.augment.pmap import pmap
-from stategraph.augment.vmap import mesh_axes, vmap
+from stategraph.augment.vmap import MappedFunction, check_axis_name, mesh_axes
+from stategraph.backends.vmap import Caller
 from stategraph.errors import describe
 from stategraph.nn.collective import OwnWay
 from stategraph.nn.collective_lanes import vmap_init_all_states, vmap_reset_all_states
@@ -53,6 +54,7 @@ class Vmap(Module, OwnWay):
     """
 
     spmd_axis_name: str | tuple[str, ...] | None = None
+    _caller = Caller("nn.Vmap", "vmap_states", "vmap_out_states", forgets=False)
 
     def __init__(
         self,
@@ -89,17 +91,19 @@ class Vmap(Module, OwnWay):
     def _over_lanes(
         self, function: Callable[..., Any], in_axes: Any, out_axes: Any, axis_name: str | None
     ) -> Callable[..., Any]:
-        mapped: Callable[..., Any] = vmap(
-            function,
+        check_axis_name(axis_name)
+        lanes = Lanes(
             in_axes,
             out_axes,
-            axis_name=axis_name,
-            axis_size=self.axis_size,
+            axis_name,
+            self.axis_size,
+            has_lanes if self.vmap_states is None else self.vmap_states,
+            self.vmap_out_states,
+            False,
             spmd_axis_name=self.spmd_axis_name,
-            in_states=has_lanes if self.vmap_states is None else self.vmap_states,
-            out_states=self.vmap_out_states,
+            caller=self._caller,
         )
-        return mapped
+        return MappedFunction(function, lanes)
 
     def runs(self, fn_name: str) -> Any:
         if self.axis_size is None or fn_name not in ("init_state", "reset_state"):
@@ -146,6 +150,8 @@ class Map(Vmap):
     >>> noisy.init_all_states().module.gain.shape, noisy(1.).shape
     ((4,), (4,))
     """
+
+    _caller = Caller("nn.Map", "call_state_axes", None, forgets=False)
 
     def __init__(
         self,

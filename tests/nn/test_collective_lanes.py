@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 import stategraph as sg
-from stategraph.errors import StateGraphError
+from stategraph.errors import BatchAxisError, StateGraphError
 
 nn = sg.nn
 WAYS = ("eager", "jit", "disable_jit")
@@ -448,3 +449,43 @@ def test_what_an_ensemble_has_of_its_own_is_reset_once() -> None:
     np.testing.assert_array_equal(again["spk"].times, first["spk"].times)
     nn.init_all_states(lanes)
     assert int(lanes.clock.i.value) == 0 and lanes.more.V.shape == (2,) and neurons.V.shape == (2, 3)
+
+
+class Total(sg.nn.Module):
+    """A State from ``__init__`` that both methods give a value of the lane's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.h = sg.ShortTermState(jnp.zeros(()))
+
+    def init_state(self) -> None:
+        self.h.value = sg.random.rand()
+
+    def update(self, x: Any) -> Any:
+        self.h.value = self.h.value + x
+        return self.h.value
+
+
+def test_what_to_say_of_states_that_lanes_leave_different_are_arguments_that_there_are() -> None:
+    net = Total()
+    calls: dict[str, Callable[..., Any]] = {
+        "nn.vmap_init_all_states": lambda **said: sg.nn.vmap_init_all_states(net, axis_size=3, **said),
+        "nn.vmap_call_all_fns": lambda **said: sg.nn.vmap_call_all_fns(
+            net, "init_state", axis_size=3, **said
+        ),
+        "nn.Vmap": lambda **said: sg.nn.Vmap(net, **said)(jnp.arange(3.0)),
+    }
+    for name, call in calls.items():
+        net.h = sg.ShortTermState(jnp.zeros(()))
+        with pytest.raises(BatchAxisError) as caught:
+            call()
+        assert f"written inside {name} with" in str(caught.value)
+        argument, states = str(caught.value).split("along axis 0: ")[1].split("=", 1)
+        call(**{argument: eval(states)})  # what the message says to write
+        assert net.h.shape == (3,)
+
+
+def test_map_says_where_the_states_of_its_lanes_are_made() -> None:
+    net = Total()
+    with pytest.raises(BatchAxisError, match=r"net\.h is written inside nn\.Map(.|\n)*init_state"):
+        sg.nn.Map(net, 3)(jnp.arange(3.0))
