@@ -59,7 +59,7 @@ class Lanes:
     """Whether the lanes are the slices of a batch of ``map``."""
     spmd_axis_name: str | tuple[str, ...] | None = None
     """The axes of a mesh that the lanes lie along, where the function says how what it computes is sharded."""
-    caller: Caller = Caller()
+    caller: Caller = attrs.Factory(Caller)
     target: Any = None
     """The model, where the function is none that the user wrote."""
     models: Mapping[int, tuple[str, ...]] = attrs.Factory(dict)

@@ -53,7 +53,7 @@ class Called:
     """What reads as the State where the ``vmap`` was made, by token, later by symbol."""
     nameless: Mapping[str, str] = attrs.Factory(dict)
     """What such names begin with where no variable holds the model: what is put there, and its class."""
-    caller: Caller = Caller()
+    caller: Caller = attrs.Factory(Caller)
     batches: bool = False
     """Whether the lanes are the slices of a batch of ``augment.map``."""
 
