@@ -215,9 +215,11 @@ class FixedNumConn(Sparse):
       allow_multi_conn: whether two neurons may have several synapses.
       seed: a number or a key that decides who the partners are; without it the default random State does.
       name: a name for messages and listings.
+      conn_init: ``vmap`` or ``for_loop``, two ways to draw the same partners: the neurons are drawn in parallel, in memory
+        like the synapses, with either.
+      param_type: the kind of State that holds the weight.
       include_self: whether neuron ``i`` may have a synapse to neuron ``i``, for connections within a population.
       mask: where synapses may be, as for ``FixedProb``; every neuron still has its number of them.
-      param_type: the kind of State that holds the weight.
 
     Example:
 
@@ -239,11 +241,14 @@ class FixedNumConn(Sparse):
         allow_multi_conn: bool = True,
         seed: Any = None,
         name: str | None = None,
+        conn_init: str = "vmap",
+        param_type: ParamType = ParamState,
         *,
         include_self: bool = True,
         mask: Mask | None = None,
-        param_type: ParamType = ParamState,
     ) -> None:
+        if conn_init not in ("vmap", "for_loop"):
+            raise ValueError(f"conn_init is 'vmap' or 'for_loop', not {conn_init!r}")
         if efferent_target not in ("pre", "post"):
             raise ValueError(f"efferent_target is 'pre' or 'post', not {efferent_target!r}")
         pre, post = last(in_size), last(out_size)

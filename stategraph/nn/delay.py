@@ -9,7 +9,7 @@ made, so that the buffer is long enough.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -20,11 +20,11 @@ from stategraph import _jax, environ, init, units
 from stategraph.errors import StateAccessError, describe
 from stategraph.graph.node import Node
 from stategraph.nn.collective import call_order
+from stategraph.nn.interpolation import INTERPOLATIONS, nearest
 from stategraph.nn.module import Module
 from stategraph.nn.units import TIME, now, number, step
 from stategraph.state import DelayState, ShortTermState, State
 
-INTERPOLATIONS = {"linear": "linear", "linear_interp": "linear", "round": "round", "nearest": "round"}
 METHODS = ("rotation", "concat")
 
 
@@ -37,8 +37,10 @@ class Delay(Module):
       init: what the buffer holds at first: a number, an array, or an initialiser; None for zeros.
       entries: delays by name; a delay is a time (or an array of times), or a tuple of a time and indices into the value.
       interpolation: what ``retrieve_at_time`` gives between two steps: ``linear`` interpolation (also called
-        ``linear_interp``), or the value of the nearest (``round``, also called ``nearest``); None for what ``interp_method``
-        says.
+        ``linear_interp``), the value of the nearest (``round``, also called ``nearest``), a ``cubic`` spline (also called
+        ``hermite``), the polynomial through three or four steps (``polynomial2``, ``polynomial3``), or a function
+        ``(history, indices, position, max_length)`` of the buffer, a tuple of indices into a value, the place of the time
+        in the buffer, a float, and its length; None for what ``interp_method`` says. See ``stategraph.nn.interpolation``.
       take_aware_unit: changes nothing: the buffer always has the units of ``target_info``, and a value in another unit of
         the same dimension is converted.
       update_every: the time between two slots, a multiple of ``dt``: of the updates in between the buffer keeps none.
@@ -71,7 +73,7 @@ class Delay(Module):
         time: Any = None,
         init: Any = None,
         entries: Mapping[str, Any] | None = None,
-        interpolation: str | None = None,
+        interpolation: str | Callable[..., Any] | None = None,
         take_aware_unit: bool = False,
         update_every: float | None = None,
         delay_method: str = "rotation",
@@ -81,10 +83,12 @@ class Delay(Module):
         if delay_method not in METHODS:
             raise ValueError(f"delay_method is one of {', '.join(METHODS)}, not {delay_method!r}")
         interpolation = interp_method if interpolation is None else interpolation
-        if interpolation not in INTERPOLATIONS:
-            raise ValueError(f"interpolation is one of {', '.join(INTERPOLATIONS)}, not {interpolation!r}")
+        if not callable(interpolation) and interpolation not in INTERPOLATIONS:
+            raise ValueError(
+                f"interpolation is one of {', '.join(INTERPOLATIONS)}, or a function; not {interpolation!r}"
+            )
         self.target_info = _shapes(target_info)
-        self.interpolation = INTERPOLATIONS[interpolation]
+        self.interpolation = interpolation
         self.update_every_step = 1 if update_every is None else _updates(update_every)
         self.max_length = 1
         self._init = init
@@ -259,9 +263,8 @@ class Delay(Module):
                     fix="register the delay, or give Delay(..., time=...) the longest",
                 )
             )
-        newest = (self.write_ptr.value - 1) // self.update_every_step
-        slot = (newest - jnp.asarray(delay_step, jnp.int32)) % self.max_length
-        return jax.tree.map(lambda buffer: buffer[(slot, *indices)], history.value)
+        place = self._place(delay_step)
+        return jax.tree.map(lambda buffer: buffer[(place, *indices)], history.value)
 
     def retrieve_at_time(self, delay_time: Any, *indices: Any) -> Any:
         """The value at a time in the past: ``environ``'s ``t`` is the time of the last update.
@@ -275,19 +278,26 @@ class Delay(Module):
         """
         delay_time = number(delay_time, TIME, "A time in the past")
         slots = (now() - jnp.asarray(delay_time)) / (step() * self.update_every_step)
-        if self.interpolation == "round":
-            return self.retrieve_at_step(jnp.round(slots).astype(jnp.int32), *indices)
-        later = self.retrieve_at_step(jnp.floor(slots).astype(jnp.int32), *indices)
-        earlier = self.retrieve_at_step(jnp.ceil(slots).astype(jnp.int32), *indices)
-        part = slots - jnp.floor(slots)
+        if callable(self.interpolation):
+            position = (self.write_ptr.value - 1) // self.update_every_step - slots
+            return self.interpolation(self._buffer().value, indices, position, self.max_length)
+        between = INTERPOLATIONS[self.interpolation]
+        if between is nearest:
+            return nearest(lambda slot: self.retrieve_at_step(slot, *indices), slots, self.max_length)
 
-        def between(a: jax.Array, b: jax.Array) -> jax.Array:
-            dtype = a.dtype if jnp.issubdtype(a.dtype, jnp.inexact) else environ.dftype()
-            a, b = a.astype(dtype), b.astype(dtype)
-            weight: jax.Array = part.reshape(part.shape + (1,) * (a.ndim - part.ndim)).astype(dtype)
-            return a + (b - a) * weight
+        def found(buffer: jax.Array) -> jax.Array:
+            dtype = buffer.dtype if jnp.issubdtype(buffer.dtype, jnp.inexact) else environ.dftype()
+            return between(
+                lambda slot: buffer[(self._place(slot), *indices)].astype(dtype), slots, self.max_length
+            )
 
-        return jax.tree.map(between, later, earlier)
+        return jax.tree.map(found, self._buffer().value)
+
+    def _place(self, slot: Any) -> jax.Array:
+        """Where in the buffer the value of some slots ago is."""
+        newest = (self.write_ptr.value - 1) // self.update_every_step
+        place: jax.Array = (newest - jnp.asarray(slot, jnp.int32)) % self.max_length
+        return place
 
 
 def _shapes(target: Any) -> Any:

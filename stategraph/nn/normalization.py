@@ -332,6 +332,8 @@ class RMSNorm(_Norm):
       feature_axes: the axes of ``in_size`` along which there are parameters.
       axis_name: an axis of ``vmap`` or a mesh to average over, too.
       axis_index_groups: groups of that axis to average over separately.
+      use_fast_variance: changes nothing: the mean of squares takes one pass over the data, and no mean is subtracted
+        from it.
       param_type: the kind of State that holds the parameters.
     """
 
@@ -347,12 +349,13 @@ class RMSNorm(_Norm):
         feature_axes: Axes = -1,
         axis_name: Any = None,
         axis_index_groups: Any = None,
+        use_fast_variance: bool = True,
         param_type: ParamType = ParamState,
     ) -> None:
         super().__init__()
         shape = self._set_up(in_size, feature_axes, dtype)
         self.reduction_axes = (reduction_axes,) if isinstance(reduction_axes, int) else tuple(reduction_axes)
-        self._set_statistics(epsilon, axis_name, axis_index_groups, False)
+        self._set_statistics(epsilon, axis_name, axis_index_groups, use_fast_variance)
         self.weight = _parameters(shape, None, scale_init if use_scale else None, param_type)
 
     def update(self, x: Any, *, mask: Any = None) -> jax.Array:
@@ -382,6 +385,8 @@ class GroupNorm(_Norm):
       use_scale: whether to scale.
       bias_init: the shift at first.
       scale_init: the scale at first.
+      reduction_axes: the axes of an input that the statistics are taken over, that of the features among them, of which
+        it is the groups; None for all but the batch axes.
       axis_name: an axis of ``vmap`` or a mesh to average the statistics over, too.
       axis_index_groups: groups of that axis to average over separately.
       use_fast_variance: whether the variance is computed as the mean of squares minus the square of the mean: one pass
@@ -402,6 +407,7 @@ class GroupNorm(_Norm):
         use_scale: bool = True,
         bias_init: Initial = ZeroInit(),
         scale_init: Initial = Constant(1.0),
+        reduction_axes: Axes | None = None,
         axis_name: Any = None,
         axis_index_groups: Any = None,
         use_fast_variance: bool = True,
@@ -409,6 +415,7 @@ class GroupNorm(_Norm):
     ) -> None:
         super().__init__()
         shape = self._set_up(in_size, feature_axis, dtype)
+        self.reduction_axes = (reduction_axes,) if isinstance(reduction_axes, int) else reduction_axes
         features = self._in_size[self.feature_axes[0]]
         if (num_groups is None) == (group_size is None):
             raise ValueError(
@@ -433,11 +440,11 @@ class GroupNorm(_Norm):
           mask: booleans that broadcast to ``x``: which elements count for the statistics; None for all.
         """
         given = self._checked(x)
-        batch = given.ndim - len(self._in_size) if len(self._in_size) > 1 else min(1, given.ndim - 1)
         feature = given.ndim + self.feature_axes[0]
         split = (self.num_groups, self.group_size)
         grouped = (*given.shape[:feature], *split, *given.shape[feature + 1 :])
-        axes = [axis for axis in range(batch, len(grouped)) if axis != feature]
+        # The axis of the features becomes two, of which the statistics are taken over the second.
+        axes = [axis + (axis >= feature) for axis in self._reduced(given.ndim, feature)]
         mask = None if mask is None else jnp.broadcast_to(mask, given.shape).reshape(grouped)
         mean, variance = self._statistics(given.reshape(grouped), axes, mask)
         assert mean is not None
@@ -448,3 +455,18 @@ class GroupNorm(_Norm):
             return jnp.repeat(flat, self.group_size, axis=feature)
 
         return self._normalized(given, each_feature(mean), each_feature(variance))
+
+    def _reduced(self, rank: int, feature: int) -> Sequence[int]:
+        """The axes of an input that the statistics are taken over."""
+        if self.reduction_axes is None:
+            return range(rank - len(self._in_size) if len(self._in_size) > 1 else min(1, rank - 1), rank)
+        axes = _positive(self.reduction_axes, rank)
+        if feature not in axes:
+            raise ValueError(
+                describe(
+                    f"GroupNorm is told to take statistics over the axes {tuple(self.reduction_axes)}.",
+                    why=f"the axis of the features, {feature} or {feature - rank}, is not among them, and groups lie along it",
+                    fix=f"reduction_axes={(*self.reduction_axes, feature - rank)}",
+                )
+            )
+        return axes

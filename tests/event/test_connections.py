@@ -267,3 +267,13 @@ def test_complex_weights_take_events_of_any_kind() -> None:
     dense = np.asarray(layer.todense())
     for events in (np.array([1, 0, 1, 1], bool), np.array([1.0, 0, 2, 3], "f"), np.array([1j, 0, 2, 3], "F")):
         np.testing.assert_allclose(layer(events), events @ dense, rtol=1e-6)
+
+
+def test_either_way_of_drawing_partners_draws_the_same() -> None:
+    def drawn(**said: Any) -> Any:
+        return sg.nn.EventFixedNumConn(5, 7, 3, 1.0, allow_multi_conn=False, seed=1, **said).todense()
+
+    np.testing.assert_array_equal(drawn(conn_init="for_loop"), drawn(conn_init="vmap"))
+    np.testing.assert_array_equal(drawn(), drawn(conn_init="vmap"))
+    with pytest.raises(ValueError, match="conn_init is 'vmap' or 'for_loop', not 'loop'"):
+        drawn(conn_init="loop")

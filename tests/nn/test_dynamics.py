@@ -99,7 +99,7 @@ def test_delays_take_what_a_delay_takes() -> None:
     out = model.output_delay(0.2, interp_method="nearest", take_aware_unit=True)
     assert v.state_delay is not None
     assert (v.state_delay.interpolation, v.state_delay.update_every_step) == ("linear", 2)
-    assert out.out_delay.interpolation == "round"
+    assert out.out_delay.interpolation == "nearest"
     for wrong in (model.prefetch_delay, model.output_delay):
         with pytest.raises(TypeError, match="no_such_argument"):
             wrong("v", 0.2, update_every=0.1, no_such_argument=1)  # type: ignore[operator]

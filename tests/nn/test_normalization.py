@@ -146,6 +146,8 @@ def test_rms_norm() -> None:
         lambda x, weight: normalized(x, -1, 1e-6, weight, mean=False),
     )
     assert nn.RMSNorm(4, use_scale=False).weight is None
+    x = numbers(5, 4)
+    np.testing.assert_array_equal(nn.RMSNorm(4, use_fast_variance=False)(x), nn.RMSNorm(4)(x))
 
 
 @pytest.mark.parametrize("options", [{"num_groups": 2}, {"num_groups": None, "group_size": 3}])
@@ -175,6 +177,20 @@ def test_group_norm(options: Any) -> None:
     plain = nn.GroupNorm((3, 2, 6), **options)
     np.testing.assert_allclose(
         np.moveaxis(first(np.moveaxis(x, -1, 1)), 1, -1), plain(x), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("axes", [-1, (-1,), (-2, -1), (1, 3), (-4, -3, -2, -1)])
+def test_group_norm_takes_statistics_over_the_axes_that_are_named(axes: Any) -> None:
+    x = numbers(2, 3, 5, 6) * 2 + 1
+    layer = nn.GroupNorm((3, 5, 6), num_groups=2, reduction_axes=axes, use_fast_variance=False)
+    over = tuple(axis % 4 for axis in (axes if isinstance(axes, tuple) else (axes,)))
+    expected = np.concatenate([normalized(part, over, 1e-6) for part in (x[..., :3], x[..., 3:])], -1)
+    np.testing.assert_allclose(layer(x), expected, rtol=1e-4, atol=1e-5)
+    moved = tuple(1 if a == 3 else a + (a > 0) for a in over)
+    turned = nn.GroupNorm((6, 3, 5), 0, 2, reduction_axes=moved, use_fast_variance=False)
+    np.testing.assert_allclose(
+        np.moveaxis(turned(np.moveaxis(x, 3, 1)), 1, 3), expected, rtol=1e-4, atol=1e-5
     )
 
 
@@ -209,6 +225,10 @@ def test_weight_standardization() -> None:
         (lambda: nn.BatchNorm0d(4).train()(numbers(1, 4)), "has no variance"),
         (lambda: nn.LayerNorm(4)(numbers(4, 5)), r"shape \(4, 5\)"),
         (lambda: nn.LayerNorm(4, feature_axes=1), "no axis 1"),
+        (
+            lambda: nn.GroupNorm((3, 6), num_groups=2, reduction_axes=-2)(np.ones((2, 3, 6))),
+            "axes=\\(-2, -1\\)",
+        ),
         (lambda: nn.GroupNorm(6, num_groups=4), "6 features cannot be split into 4 groups"),
         (lambda: nn.GroupNorm(6, num_groups=None, group_size=4), "groups of 4"),
         (lambda: nn.GroupNorm(6, group_size=4), "num_groups=None"),
