@@ -13,6 +13,7 @@ from typing import Any
 
 from stategraph import _jax
 from stategraph.graph.construction import Construction
+from stategraph.graph.copying import deepcopy_node
 from stategraph.recording import EPOCHS, LOCAL, MISSING, Recorder
 from stategraph.state import State
 
@@ -48,6 +49,9 @@ class Node:
         state = object.__getstate__(self)
         attributes, slots = state if isinstance(state, tuple) else (state, {})
         return attributes, {**slots, "_construction": None}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return deepcopy_node(self, memo)
 
     def __repr__(self) -> str:
         from stategraph.graph.show import node_repr
