@@ -37,6 +37,11 @@ def type_of(aval: Any) -> Type:
     return found
 
 
+def result_types(eqn: Any) -> list[Type]:
+    """The IR types of what an equation gives."""
+    return [type_of(var.aval) for var in eqn.outvars]
+
+
 @functools.cache
 def aval_of(type: Type) -> Any:
     """The JAX aval of an IR type."""

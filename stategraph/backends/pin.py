@@ -13,8 +13,7 @@ from stategraph import _jax
 from stategraph.ir.attributes import Opaque
 from stategraph.ir.core import Constant, Op, Region, Value
 from stategraph.ir.types import TensorType
-from stategraph.passes.edit import REWRITER
-from stategraph.passes.hoist_state import insert_arg, insert_results, insert_yields
+from stategraph.passes.edit import REWRITER, insert_arg, insert_results, insert_yields
 
 HOST = ("host.debug_print", "host.debug_callback", "host.io_callback", "host.pure_callback")
 _I32, _BOOL = TensorType("i32"), TensorType("bool")

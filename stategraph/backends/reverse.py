@@ -18,11 +18,12 @@ import jax
 import numpy as np
 
 from stategraph import _jax
-from stategraph.backends.emit import HOST, captures, emit_op
+from stategraph.backends.emit import HOST, emit_op
 from stategraph.errors import underivable
 from stategraph.ir.clone import clone_op
 from stategraph.ir.core import Constant, Op, Region, Value
 from stategraph.ir.location import Location
+from stategraph.ir.regions import captures
 from stategraph.ir.types import TensorType
 from stategraph.passes.edit import EFFECTS_OF, REWRITER, erase_uses
 

@@ -22,9 +22,10 @@ from stategraph.compile.identity import looked_into
 from stategraph.compile.pickling import method_of, reduce_function
 from stategraph.compile.plans import PlanCache
 from stategraph.recording import EPOCHS, LOCAL
+from stategraph.tracing.compiled import Compiled
 from stategraph.tracing.functions import signature_of, split
 from stategraph.tracing.shardings import shardings_of
-from stategraph.tracing.stages import Compiled, Lowered, Traced
+from stategraph.tracing.stages import Lowered, Traced
 
 _MISSING: Any = object()
 _TRACE, _EAGER, _DISABLE_JIT = _jax.TRACE_STATE, _jax.EAGER, _jax.DISABLE_JIT

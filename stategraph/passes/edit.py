@@ -1,5 +1,5 @@
-"""Edits that several passes share: erasing many ops, dropping results and arguments, splicing a region into
-its parent.
+"""Edits that several passes share: erasing many ops, dropping results and arguments and putting in new ones, splicing
+a region into its parent.
 
 They keep uses, owners and positions consistent, as ``ir.Rewriter`` does, and are linear in what they touch.
 """
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from stategraph.ir.core import Constant, Op, Region, Value
 from stategraph.ir.registry import EffectRule, definition_of, own_effects
 from stategraph.ir.rewriter import Rewriter
+from stategraph.ir.types import Type
 
 REWRITER = Rewriter()
 
@@ -148,3 +149,29 @@ def erase_uses(op: Op) -> None:
     """Let go of the operands of ``op`` and of everything inside it; the caller drops it from its region."""
     REWRITER.detach(op)
     op.parent = None
+
+
+def insert_results(op: Op, position: int, types: Sequence[Type], names: Sequence[str | None]) -> list[Value]:
+    """New results of an op at ``position``."""
+    new = [Value(type, op, 0, name) for type, name in zip(types, names, strict=True)]
+    op.results[position:position] = new
+    for index, result in enumerate(op.results):
+        result.index = index
+    return new
+
+
+def insert_yields(region: Region, position: int, values: Sequence[Value]) -> None:
+    """New yielded values of a region at ``position``."""
+    terminator = region.terminator
+    terminator.operands[position:position] = values
+    for value in values:
+        value._users.append(terminator)
+
+
+def insert_arg(region: Region, position: int, type: Type, name: str | None) -> Value:
+    """A new argument of a region at ``position``."""
+    arg = Value(type, region, position, name)
+    region.args.insert(position, arg)
+    for index, other in enumerate(region.args):
+        other.index = index
+    return arg

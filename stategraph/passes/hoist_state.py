@@ -25,7 +25,7 @@ from stategraph.ir.registry import definition_of
 from stategraph.ir.types import Type
 from stategraph.passes.base import Pass, PassError
 from stategraph.passes.context import Context
-from stategraph.passes.edit import REWRITER
+from stategraph.passes.edit import REWRITER, insert_arg, insert_results, insert_yields
 from stategraph.passes.eliminate_local_state import eliminate
 from stategraph.passes.entry_types import Types, entry_types
 from stategraph.passes.forward_state import Accesses, forward
@@ -465,35 +465,6 @@ class _Hoister:
             ]
             after.append(Op("state.write", values, (), {"symbol": path}, (), write.location))
         return after
-
-
-# ------------------------------------------------------------------------------------------------ small edits
-
-
-def insert_results(op: Op, position: int, types: Sequence[Type], names: Sequence[str | None]) -> list[Value]:
-    """New results of an op at ``position``."""
-    new = [Value(type, op, 0, name) for type, name in zip(types, names, strict=True)]
-    op.results[position:position] = new
-    for index, result in enumerate(op.results):
-        result.index = index
-    return new
-
-
-def insert_yields(region: Region, position: int, values: Sequence[Value]) -> None:
-    """New yielded values of a region at ``position``."""
-    terminator = region.terminator
-    terminator.operands[position:position] = values
-    for value in values:
-        value._users.append(terminator)
-
-
-def insert_arg(region: Region, position: int, type: Type, name: str | None) -> Value:
-    """A new argument of a region at ``position``."""
-    arg = Value(type, region, position, name)
-    region.args.insert(position, arg)
-    for index, other in enumerate(region.args):
-        other.index = index
-    return arg
 
 
 def _inside(op: Op, region: Region) -> bool:

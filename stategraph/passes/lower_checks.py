@@ -28,8 +28,7 @@ from stategraph.ir.tree import LEAF, Tree
 from stategraph.ir.types import TensorType, Type, numpy_dtype
 from stategraph.passes.base import Pass, PassError
 from stategraph.passes.context import Context
-from stategraph.passes.edit import REWRITER
-from stategraph.passes.hoist_state import insert_arg, insert_results, insert_yields
+from stategraph.passes.edit import REWRITER, insert_arg, insert_results, insert_yields
 from stategraph.passes.registry import register
 
 CHECK = "check.error_if"

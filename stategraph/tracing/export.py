@@ -26,12 +26,13 @@ from stategraph.ir.printer import print_program
 from stategraph.ir.types import Type
 from stategraph.passes.registry import closest
 from stategraph.state import RUNTIME_LOCK, Poisoned, State
+from stategraph.tracing.compiled import Compiled
 from stategraph.tracing.container import pack
 from stategraph.tracing.entry import Untraced, trace
 from stategraph.tracing.exported import Exported, _Arrays, load_exported
 from stategraph.tracing.portable import check_portable, from_raw, raw_struct, to_raw, tree_text
 from stategraph.tracing.signature import signature_table
-from stategraph.tracing.stages import Compiled, Lowered, Traced
+from stategraph.tracing.stages import Lowered, Traced
 from stategraph.units import DECLARED
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")

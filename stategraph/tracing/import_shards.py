@@ -72,7 +72,7 @@ def _shard_map(
         "private": tuple(Symbol(importer.symbol(token)) for token in keys),
         "written": (),
     }
-    types = [_jax.type_of(var.aval) for var in eqn.outvars]
+    types = _jax.result_types(eqn)
     return Op("xform.shard_map", operands, types, attributes, [region], location)
 
 

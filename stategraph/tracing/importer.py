@@ -10,9 +10,7 @@ one run made, in order.
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,14 +19,14 @@ from stategraph import _jax
 from stategraph.backends.checks import jax_check
 from stategraph.backends.params import encode, state_tree_of
 from stategraph.errors import StateAccessError, TraceError, describe
-from stategraph.ir.attributes import Opaque, RegionRef, Symbol
+from stategraph.ir.attributes import Opaque, RegionRef
 from stategraph.ir.core import Constant, Op, Region, Value
 from stategraph.ir.event_ops import EVENT_OPS
-from stategraph.ir.lanes import one_lane
 from stategraph.ir.location import Location
 from stategraph.recording import Body, Recorder, Token
+from stategraph.tracing.import_rules import import_jvp, import_vjp
 from stategraph.tracing.import_shards import import_jax, import_own
-from stategraph.tracing.rules import closed_over, force_jvp, force_vjp, has_tangents, rule_key, rule_name
+from stategraph.tracing.import_transforms import import_grad, import_product, import_vmap
 from stategraph.tracing.types_here import TypesHere
 
 Env = dict[Any, Value]
@@ -162,9 +160,7 @@ class Importer:
             declared = _jax.declared_effects(eqn) if eqn.effects else ()
             if declared:
                 attributes["effects"] = tuple(sorted(str(type(effect).__name__) for effect in declared))
-        return Op(
-            name, operands, [_jax.type_of(var.aval) for var in eqn.outvars], attributes, regions, location
-        )
+        return Op(name, operands, _jax.result_types(eqn), attributes, regions, location)
 
     def refuse_state(self, body: Any, name: str, location: Location) -> None:
         """State inside a function that only JAX understands would be lost."""
@@ -238,7 +234,7 @@ class Importer:
         return found
 
     def state_read(self, eqn: Any, operands: list[Value], location: Location) -> Op:
-        types = [_jax.type_of(var.aval) for var in eqn.outvars]
+        types = _jax.result_types(eqn)
         path = self.symbol(eqn.params["token"])
         op = Op("state.read", (), types, {"symbol": path}, (), location)
         short = path.rsplit(".", 1)[-1]
@@ -286,17 +282,17 @@ class Importer:
             "unroll": int(eqn.params["unroll"]),
             "carry": carry,
         }
-        return Op("flow.scan", operands[consts:], _types(eqn), attributes, [body], location)
+        return Op("flow.scan", operands[consts:], _jax.result_types(eqn), attributes, [body], location)
 
     def while_(self, eqn: Any, operands: list[Value], location: Location) -> Op:
         n, m = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
         cond = self.inner(eqn.params["cond_jaxpr"], operands[:n])
         body = self.inner(eqn.params["body_jaxpr"], operands[n : n + m])
-        return Op("flow.while", operands[n + m :], _types(eqn), {}, [cond, body], location)
+        return Op("flow.while", operands[n + m :], _jax.result_types(eqn), {}, [cond, body], location)
 
     def cond(self, eqn: Any, operands: list[Value], location: Location) -> Op:
         branches = [self.inner(branch, operands[1:]) for branch in eqn.params["branches"]]
-        return Op("flow.cond", operands[:1], _types(eqn), {}, branches, location)
+        return Op("flow.cond", operands[:1], _jax.result_types(eqn), {}, branches, location)
 
     def call(self, eqn: Any, operands: list[Value], location: Location) -> Op:
         attributes: dict[str, Any] = {"name": eqn.params.get("name") or eqn.primitive.name}
@@ -304,7 +300,9 @@ class Importer:
         if eqn.primitive.name in ("jit", "pjit") and not _jax.is_plain_jit(eqn.params):
             kept = {key: value for key, value in eqn.params.items() if key not in ("jaxpr", "name")}
             attributes["jit"] = Opaque("jit parameters", kept)
-        return Op("flow.call", operands, _types(eqn), attributes, [self.region(body, ())], location)
+        return Op(
+            "flow.call", operands, _jax.result_types(eqn), attributes, [self.region(body, ())], location
+        )
 
     def expanded(self, eqn: Any, operands: list[Value], location: Location) -> Op:
         """An operation that JAX itself takes apart before it compiles."""
@@ -312,188 +310,20 @@ class Importer:
         if _jax.STATE_EFFECT in eqn.effects:
             raise _used_inside(name, location)
         body = _jax.low_body(eqn, name)
-        return Op("flow.call", operands, _types(eqn), {"name": name}, [self.region(body, ())], location)
+        return Op(
+            "flow.call", operands, _jax.result_types(eqn), {"name": name}, [self.region(body, ())], location
+        )
 
     def remat(self, eqn: Any, operands: list[Value], location: Location) -> Op:
         attributes = {key: encode(value, _no_body) for key, value in eqn.params.items() if key != "jaxpr"}
         return Op(
-            "xform.remat", operands, _types(eqn), attributes, [self.region(eqn.params["jaxpr"], ())], location
+            "xform.remat",
+            operands,
+            _jax.result_types(eqn),
+            attributes,
+            [self.region(eqn.params["jaxpr"], ())],
+            location,
         )
-
-    def custom_jvp(self, eqn: Any, operands: list[Value], location: Location) -> Op:
-        depth = self.enclosing(eqn)
-        if depth:
-            return self.recursive("flow.custom_jvp", eqn, operands, depth, location)
-        consts = closed_over(eqn)
-        kept = operands[eqn.params["num_consts"] : consts]
-        call = self.inner(eqn.params["call_jaxpr"], operands[:consts])
-        args = operands[consts:]
-        if not self.needs_rule(eqn):
-            return Op("flow.call", args, _types(eqn), {"name": rule_name(eqn)}, [call], location)
-        with self.inside(eqn):
-            with self.types.seen():
-                rule = force_jvp(eqn)
-            jvp = self.rule_region(rule.body, rule.consts, "custom_jvp", kept)
-        return Op("flow.custom_jvp", args, _types(eqn), {"name": rule.name}, [call, jvp], location)
-
-    def needs_rule(self, eqn: Any) -> bool:
-        """Whether a derivative rule can still matter: not for integers, nor where nobody will differentiate
-        any more.
-        """
-        return self.keep_rules and has_tangents(eqn)
-
-    def enclosing(self, eqn: Any) -> int:
-        """A rule may call its own function (``jax.nn.relu`` does): how many rules up this function is, 0 if
-        it is none of them.
-        """
-        key = rule_key(eqn)
-        avals = [str(atom.aval) for atom in eqn.invars]
-        for depth, (known, args) in enumerate(reversed(self.rules), start=1):
-            if known == key and avals[len(avals) - len(args) :] == args:
-                return depth
-        return 0
-
-    def recursive(self, name: str, eqn: Any, operands: list[Value], depth: int, location: Location) -> Op:
-        """A call of a function inside its own rule. What the function closes over comes first among the
-        operands.
-        """
-        consts = len(operands) - len(self.rules[-depth][1])
-        call = self.inner(eqn.params["call_jaxpr"], operands[:consts])
-        attributes = {"name": rule_name(eqn), "recursive": depth}
-        return Op(name, operands[consts:], _types(eqn), attributes, [call], location)
-
-    @contextlib.contextmanager
-    def inside(self, eqn: Any) -> Iterator[None]:
-        args = eqn.invars[closed_over(eqn) :]
-        self.rules.append((rule_key(eqn), [str(atom.aval) for atom in args]))
-        try:
-            yield
-        finally:
-            self.rules.pop()
-
-    def custom_vjp(self, eqn: Any, operands: list[Value], location: Location) -> Op:
-        depth = self.enclosing(eqn)
-        if depth:
-            return self.recursive("flow.custom_vjp", eqn, operands, depth, location)
-        consts = closed_over(eqn)
-        kept = operands[eqn.params["num_consts"] : consts]
-        call = self.inner(eqn.params["call_jaxpr"], operands[:consts])
-        args = operands[consts:]
-        if not self.needs_rule(eqn):
-            return Op("flow.call", args, _types(eqn), {"name": rule_name(eqn)}, [call], location)
-        with self.inside(eqn):
-            with self.types.seen():
-                forward, backward = force_vjp(eqn)
-            fwd = self.rule_region(forward.body, forward.consts, "custom_vjp", kept)
-            bwd = self.rule_region(backward.body, backward.consts, "custom_vjp")
-        attributes = {"name": forward.name}
-        return Op("flow.custom_vjp", args, _types(eqn), attributes, [call, fwd, bwd], location)
-
-    def rule_region(self, jaxpr: Any, consts: Sequence[Any], what: str, kept: Sequence[Value] = ()) -> Region:
-        """The body of a derivative rule; its first inputs are bound to ``kept``. It may read State, and write
-        only what it creates.
-        """
-        born = {alloc.params["token"] for alloc in _jax.equations_of(jaxpr, ("state_alloc",))}
-        for write in _jax.equations_of(jaxpr, ("state_write",)):
-            if write.params["token"] not in born:
-                raise StateAccessError(
-                    describe(
-                        f"A State is written in a derivative rule of {what}.",
-                        state=self.symbol(write.params["token"]),
-                        at=_jax.location_of(write),
-                        why="a rule runs only when a gradient is taken, so the write would come and go with it",
-                        fix="write the State in the function itself",
-                    )
-                )
-        region = Region([_jax.type_of(var.aval) for var in jaxpr.invars[len(kept) :]])
-        env: Env = dict(zip(jaxpr.invars, [*kept, *region.args], strict=True))
-        outer, self.depth = self.depth, 0  # a rule is a body of its own
-        self.fill(region, jaxpr, consts, env)
-        self.depth = outer
-        return region
-
-    def grad(self, eqn: Any, operands: list[Value], location: Location) -> Op:
-        params = eqn.params
-        consts = params["num_consts"]
-        body = self.region(params["jaxpr"], operands[:consts])
-        states = tuple(Symbol(self.symbol(token)) for token in params["tokens"])
-        attributes: dict[str, Any] = {
-            "states": states,
-            "allow_int": params["allow_int"],
-            "holomorphic": params["holomorphic"],
-        }
-        return Op("xform.grad", operands[consts:], _types(eqn), attributes, [body], location)
-
-    def vmap(self, eqn: Any, operands: list[Value], location: Location) -> Op:
-        """The lanes' keys come last among the operands: each lane begins by writing its own to the random
-        State.
-        """
-        params = eqn.params
-        consts = params["num_consts"]
-        with self.types.lanes(params):
-            body = self.region(params["jaxpr"], operands[:consts])
-        given = operands[consts:]
-        keys = len(params["keys"])
-        for token, value, at in zip(params["keys"], given[len(given) - keys :], range(keys), strict=True):
-            path = self.symbol(token)
-            key = Value(one_lane(value.type, 0), body, len(body.args), path.rsplit(".", 1)[-1])
-            body.args.append(key)
-            write = Op("state.write", [key], (), {"symbol": path}, (), location)
-            write.parent = body
-            body.ops.insert(at, write)
-
-        def states(pairs: Sequence[tuple[Token, int]]) -> tuple[tuple[Symbol, int], ...]:
-            return tuple((Symbol(self.symbol(token)), axis) for token, axis in pairs)
-
-        attributes: dict[str, Any] = {
-            "size": params["size"],
-            "axis_name": params["axis_name"],
-            "spmd_axis_name": params["spmd_axis_name"],
-            "in_axes": params["in_axes"],
-            "out_axes": params["out_axes"],
-            "in_states": states([pair for pair in params["in_states"] if pair[0] in self.symbols]),
-            "out_states": states(params["out_states"]),
-            "private": tuple(Symbol(self.symbol(token)) for token in params["private"]),
-            "shared": (),
-        }
-        location.note = params["called"].renamed(self.symbols)
-        return Op("xform.vmap", given, _types(eqn), attributes, [body], location)
-
-    def product(self, eqn: Any, operands: list[Value], location: Location) -> Op:
-        """``jvp`` and ``vjp``. Inputs: entry values of States that the body has copies of, constants,
-        tangents or cotangents, arguments.
-
-        A pullback runs the body again, on copies of the States as they were: each of ``local`` names a State,
-        its structure and where among the entry values and arguments its leaves are.
-        """
-        params = eqn.params
-        jaxpr, closed = _jax.body_parts(params["jaxpr"])
-        sizes = (params["num_held"], params["num_consts"], params["num_seeds"])
-        starts = [sum(sizes[:i]) for i in range(4)]
-        held, consts, seeds = (operands[a:b] for a, b in itertools.pairwise(starts))
-        given = operands[starts[3] :]
-        region = Region([value.type for value in given])
-        sources = [*held, *region.args]
-        outer = {token: self.symbol(token) for token, _, _ in params["local"]}
-        depth = self.depth
-        if params["depth"] is not None:  # what it runs on is its own, so it may stand anywhere
-            self.depth = params["depth"]
-        for token, tree, slots in params["local"]:
-            assert self.recorder is not None
-            self.symbols[token] = self.name_copy(token)
-            attributes = {
-                "symbol": self.symbols[token],
-                "kind": type(self.recorder.owners[token]).__name__,
-                "tree": state_tree_of(tree),
-            }
-            region.append(Op("state.alloc", [sources[i] for i in slots], (), attributes, (), location))
-        self.fill(region, jaxpr, closed, dict(zip(jaxpr.invars, [*consts, *region.args], strict=False)))
-        self.symbols.update(outer)
-        self.depth = depth
-        states = tuple(Symbol(self.symbol(token)) for token in params["tokens"])
-        attributes = {"outputs": params["outputs"], "lanes": params["lanes"], "states": states}
-        name = "xform." + eqn.primitive.name.removeprefix("stategraph_")
-        return Op(name, [*seeds, *given], _types(eqn), attributes, [region], location)
 
 
 def _used_inside(name: str, location: Location) -> StateAccessError:
@@ -505,10 +335,6 @@ def _used_inside(name: str, location: Location) -> StateAccessError:
             fix="read the State before and pass its value; write it after",
         )
     )
-
-
-def _types(eqn: Any) -> list[Any]:
-    return [_jax.type_of(var.aval) for var in eqn.outvars]
 
 
 def _no_body(value: Any) -> RegionRef:
@@ -535,14 +361,14 @@ _HANDLERS: dict[str, Callable[[Importer, Any, list[Value], Location], Op]] = {
     "checkpoint": Importer.remat,
     "remat": Importer.remat,
     "remat2": Importer.remat,
-    "custom_jvp_call": Importer.custom_jvp,
-    "custom_vjp_call": Importer.custom_vjp,
+    "custom_jvp_call": import_jvp,
+    "custom_vjp_call": import_vjp,
     "shard_map": import_jax,
     "stategraph_shard_map": import_own,
-    "stategraph_grad": Importer.grad,
-    "stategraph_vmap": Importer.vmap,
-    "stategraph_jvp": Importer.product,
-    "stategraph_vjp": Importer.product,
+    "stategraph_grad": import_grad,
+    "stategraph_vmap": import_vmap,
+    "stategraph_jvp": import_product,
+    "stategraph_vjp": import_product,
 }
 
 

@@ -19,14 +19,14 @@ from jax.sharding import Sharding
 from stategraph import _jax, units
 from stategraph.backends.params import state_tree_of, tree_of
 from stategraph.backends.placement import sharding_attribute
-from stategraph.errors import ConcretizationError, StateAccessError, StateGraphError, TraceError, describe
-from stategraph.graph.node import Node, Structure, _instance_dict, watching
-from stategraph.graph.walk import walk
+from stategraph.errors import ConcretizationError, StateGraphError, TraceError, describe
+from stategraph.graph.node import Node, Structure, watching
 from stategraph.ir.core import Program, Region, StateSymbol, Value
-from stategraph.recording import MISSING, Recorder, StartAgain, Token, state_read_p
+from stategraph.recording import Recorder, StartAgain, Token, state_read_p
 from stategraph.sharding import per_leaf
 from stategraph.state import State
 from stategraph.tracing.importer import Importer
+from stategraph.tracing.left_behind import check_reused, escapes, final_guards, rollback
 from stategraph.tracing.pause import paused_gc
 from stategraph.tracing.roots import creation_name, find_names
 
@@ -114,7 +114,7 @@ def trace_function(
             labels = list(argument_names or _leaf_names(in_tree))
             return _assemble(run, recorder, jaxpr, consts, name, names, labels, assignments)
         finally:
-            _rollback(recorder)
+            rollback(recorder)
 
 
 _CONCRETE = (
@@ -147,7 +147,7 @@ def accessed_states(
                 run, [_argument_aval(leaf) for leaf in leaves], traced_for="stategraph", name="touched"
             )
         finally:
-            _rollback(recorder)
+            rollback(recorder)
     names, _ = find_names(function)
     found: dict[str, dict[str, State[Any]]] = {"state_read": {}, "state_write": {}}
     for eqn in _jax.equations_of(jaxpr, found):
@@ -231,7 +231,7 @@ def _assemble(
     assignments: bool,
 ) -> Trace:
     state_names, array_names = names()
-    escaping, replays = _escapes(recorder, assignments)
+    escaping, replays = escapes(recorder, assignments)
     namer = _Namer(recorder, state_names, escaping)
     body = Region([_jax.type_of(var.aval) for var in jaxpr.invars], argument_names)
     captures = _Captures(body, array_names, set(argument_names))
@@ -242,7 +242,7 @@ def _assemble(
     for changing, token, error in recorder.type_changes:
         if token not in recorder.born_in and not importer.instances.get(changing.number):
             raise error
-    _check_reused(recorder, importer, escaping)
+    check_reused(recorder, importer, escaping)
     program = Program(
         name=name,
         body=body,
@@ -265,7 +265,7 @@ def _assemble(
         states=states,
         born=born,
         replays=replays,
-        guards=_final_guards(recorder, replays),
+        guards=final_guards(recorder, replays),
         containers=list(recorder.containers.values()),
         in_tree=run.in_tree,
         out_tree=run.out_tree,
@@ -404,150 +404,6 @@ def _argument_name(path: Sequence[Any]) -> str:
     if which.idx == 1 and rest:
         return f"{rest[0].key}{jax.tree_util.keystr(tuple(rest[1:]))}"
     return f"args{jax.tree_util.keystr(tuple(rest))}"
-
-
-# --------------------------------------------------------------------------------- what the trace left behind
-
-
-def _rollback(recorder: Recorder) -> None:
-    for node, name, before, _ in reversed(recorder.journal):
-        if before is MISSING:
-            _instance_dict(node).pop(name, None)
-        else:
-            _instance_dict(node)[name] = before
-    for node, order in recorder.orders.values():
-        attributes = _instance_dict(node)
-        for name in order:
-            if name in attributes:
-                attributes[name] = attributes.pop(name)
-    for container, copy in recorder.containers.values():
-        if _changed(container, copy):
-            if isinstance(container, list):
-                container[:] = copy
-            else:
-                container.clear()
-                container.update(copy)
-
-
-def _changed(container: Any, copy: Any) -> bool:
-    if isinstance(container, dict):
-        return list(container) != list(copy) or any(
-            container[key] is not value for key, value in copy.items()
-        )
-    return len(container) != len(copy) or any(
-        now is not then for now, then in zip(container, copy, strict=True)
-    )
-
-
-def _escapes(recorder: Recorder, assignments: bool) -> tuple[set[Token], list[tuple[Node, str, Any]]]:
-    """Trace-born States that attributes hold at the end, and the assignments that bind them (or all of them).
-    Other traced values there are errors.
-    """
-    last: dict[tuple[int, str], tuple[Node, str, Any]] = {}
-    for node, name, _, after in recorder.journal:
-        last[(id(node), name)] = (node, name, after)
-    escaping: set[Token] = set()
-    replays = []
-    for container, copy in recorder.containers.values():
-        if _changed(container, copy):
-            _check_left_behind(recorder, container)
-    for node, name, value in last.values():
-        tokens = set()
-        for path, obj in walk(value):
-            token = recorder.token(obj) if isinstance(obj, State) else None
-            if token is not None and token in recorder.born_in:
-                tokens.add(token)
-            elif _jax.is_tracer(obj):
-                raise TraceError(
-                    describe(
-                        f"A traced value was left on {type(node).__name__}.{name}{''.join(f'[{p!r}]' for p in path)}.",
-                        at=recorder.assigned[(id(node), name)],
-                        why="the value exists only while the program runs; an ordinary attribute would keep a dead placeholder",
-                        fix=f"make it a State: `self.{name} = stategraph.State(...)` once, then `self.{name}.value = ...`",
-                    )
-                )
-        escaping |= tokens
-        if tokens or assignments:
-            replays.append((node, name, value))
-    return escaping, replays
-
-
-def _check_left_behind(recorder: Recorder, container: Any) -> None:
-    """A list or dict of a Node that was changed in place may hold neither traced values nor States of the
-    trace.
-    """
-    kind = type(container).__name__
-    for _, obj in walk(container):
-        token = recorder.token(obj) if isinstance(obj, State) else None
-        if token is not None and token in recorder.born_in:
-            raise StateAccessError(
-                describe(
-                    f"{obj._describe()} is created while tracing and put into a {kind} that existed before.",
-                    created=obj.source_location,
-                    why=f"every call would put another one there, while the trace runs once; the {kind} is left as it was",
-                    fix="assign a new container to the attribute: `self.items = [*self.items, stategraph.State(...)]`",
-                )
-            )
-        if _jax.is_tracer(obj):
-            raise TraceError(
-                describe(
-                    f"A traced value was left in a {kind} that a Node holds.",
-                    at=_jax.origin_of(obj),
-                    why="the value exists only while the program runs; the container would keep a dead placeholder",
-                    fix="keep the value in a State, or return it",
-                )
-            )
-
-
-def _check_reused(recorder: Recorder, importer: Importer, escaping: set[Token]) -> None:
-    for token in escaping:
-        body = recorder.born_in[token]
-        owner: State[Any] = recorder.owners[token]
-        instances = importer.instances.get(body.number, 0)
-        if instances == 0:
-            raise StateAccessError(
-                describe(
-                    f"{owner._describe()} was created in a function whose result JAX discards, and is kept on the model.",
-                    created=owner.source_location,
-                    why="JAX traces the function only for its shapes (jax.eval_shape, jax.make_jaxpr), so the State never gets a value",
-                    fix="create the State in the function itself",
-                )
-            )
-        if not body.straight or instances > 1:
-            raise StateAccessError(
-                describe(
-                    f"{owner._describe()} was created inside a loop, branch or function that runs several times, and is kept on the model.",
-                    created=owner.source_location,
-                    why="there would be one State for many runs",
-                    fix="create it once, outside of that body",
-                )
-            )
-
-
-def _final_guards(
-    recorder: Recorder, replays: Sequence[tuple[Node, str, Any]]
-) -> list[tuple[Node, str | Structure, Any]]:
-    """Attributes that the trace read.
-
-    One that it rebinds to a trace-born State is no guard: the program sets it. But one that decided something
-    is: it was missing or no State (``if not hasattr(self, "h")``), or the program uses the State that it
-    held.
-    """
-    replayed = {(id(node), name) for node, name, _ in replays}
-    guards: list[tuple[Node, str | Structure, Any]] = []
-    for key, (node, name, value) in recorder.guards.items():
-        if name == "*":
-            ignored = frozenset(attribute for number, attribute in replayed if number == id(node))
-            guards.append((node, Structure(ignored), tuple(pair for pair in value if pair[0] not in ignored)))
-        elif key not in replayed or not _untouched(recorder, value):
-            guards.append((node, name, value))
-    return guards
-
-
-def _untouched(recorder: Recorder, value: Any) -> bool:
-    """Whether a value holds State, none of which the program uses."""
-    found = [obj for _, obj in walk(value) if isinstance(obj, State)]
-    return bool(found) and all(recorder.token(state) is None for state in found)
 
 
 def _concretization(error: BaseException, recorder: Recorder) -> StateGraphError:

@@ -215,9 +215,7 @@ def rewritten(function: Any, *args: Any, pipeline: str = f"{HOIST},{ALWAYS}") ->
 SURROGATES = [
     function
     for name, function in vars(sg.surrogate).items()
-    if inspect.isfunction(function)
-    and not name.startswith("_")
-    and function.__module__ == sg.surrogate.__name__
+    if inspect.isfunction(function) and name in sg.surrogate.__all__
 ]
 
 

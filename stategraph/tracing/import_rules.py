@@ -1,0 +1,124 @@
+"""Functions with derivative rules, ``jax.custom_jvp`` and ``custom_vjp``, become ops whose regions are the function and its
+rules.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from stategraph import _jax
+from stategraph.errors import StateAccessError, describe
+from stategraph.ir.core import Op, Region, Value
+from stategraph.ir.location import Location
+from stategraph.tracing.rules import closed_over, force_jvp, force_vjp, has_tangents, rule_key, rule_name
+
+if TYPE_CHECKING:
+    from stategraph.tracing.importer import Env, Importer
+
+
+def import_jvp(importer: Importer, eqn: Any, operands: list[Value], location: Location) -> Op:
+    """A function with a rule of forward differentiation."""
+    depth = _enclosing(importer, eqn)
+    if depth:
+        return _recursive(importer, "flow.custom_jvp", eqn, operands, depth, location)
+    consts = closed_over(eqn)
+    kept = operands[eqn.params["num_consts"] : consts]
+    call = importer.inner(eqn.params["call_jaxpr"], operands[:consts])
+    args = operands[consts:]
+    if not _needs_rule(importer, eqn):
+        return Op("flow.call", args, _jax.result_types(eqn), {"name": rule_name(eqn)}, [call], location)
+    with _inside(importer, eqn):
+        with importer.types.seen():
+            rule = force_jvp(eqn)
+        jvp = _rule_region(importer, rule.body, rule.consts, "custom_jvp", kept)
+    return Op("flow.custom_jvp", args, _jax.result_types(eqn), {"name": rule.name}, [call, jvp], location)
+
+
+def import_vjp(importer: Importer, eqn: Any, operands: list[Value], location: Location) -> Op:
+    """A function whose pullback is written out, in a forward and a backward part."""
+    depth = _enclosing(importer, eqn)
+    if depth:
+        return _recursive(importer, "flow.custom_vjp", eqn, operands, depth, location)
+    consts = closed_over(eqn)
+    kept = operands[eqn.params["num_consts"] : consts]
+    call = importer.inner(eqn.params["call_jaxpr"], operands[:consts])
+    args = operands[consts:]
+    if not _needs_rule(importer, eqn):
+        return Op("flow.call", args, _jax.result_types(eqn), {"name": rule_name(eqn)}, [call], location)
+    with _inside(importer, eqn):
+        with importer.types.seen():
+            forward, backward = force_vjp(eqn)
+        fwd = _rule_region(importer, forward.body, forward.consts, "custom_vjp", kept)
+        bwd = _rule_region(importer, backward.body, backward.consts, "custom_vjp")
+    attributes = {"name": forward.name}
+    return Op("flow.custom_vjp", args, _jax.result_types(eqn), attributes, [call, fwd, bwd], location)
+
+
+def _needs_rule(importer: Importer, eqn: Any) -> bool:
+    """Whether a derivative rule can still matter: not for integers, nor where nobody will differentiate
+    any more.
+    """
+    return importer.keep_rules and has_tangents(eqn)
+
+
+def _enclosing(importer: Importer, eqn: Any) -> int:
+    """A rule may call its own function (``jax.nn.relu`` does): how many rules up this function is, 0 if
+    it is none of them.
+    """
+    key = rule_key(eqn)
+    avals = [str(atom.aval) for atom in eqn.invars]
+    for depth, (known, args) in enumerate(reversed(importer.rules), start=1):
+        if known == key and avals[len(avals) - len(args) :] == args:
+            return depth
+    return 0
+
+
+def _recursive(
+    importer: Importer, name: str, eqn: Any, operands: list[Value], depth: int, location: Location
+) -> Op:
+    """A call of a function inside its own rule. What the function closes over comes first among the
+    operands.
+    """
+    consts = len(operands) - len(importer.rules[-depth][1])
+    call = importer.inner(eqn.params["call_jaxpr"], operands[:consts])
+    attributes = {"name": rule_name(eqn), "recursive": depth}
+    return Op(name, operands[consts:], _jax.result_types(eqn), attributes, [call], location)
+
+
+@contextlib.contextmanager
+def _inside(importer: Importer, eqn: Any) -> Iterator[None]:
+    """While the rules of a function are imported."""
+    args = eqn.invars[closed_over(eqn) :]
+    importer.rules.append((rule_key(eqn), [str(atom.aval) for atom in args]))
+    try:
+        yield
+    finally:
+        importer.rules.pop()
+
+
+def _rule_region(
+    importer: Importer, jaxpr: Any, consts: Sequence[Any], what: str, kept: Sequence[Value] = ()
+) -> Region:
+    """The body of a derivative rule; its first inputs are bound to ``kept``. It may read State, and write
+    only what it creates.
+    """
+    born = {alloc.params["token"] for alloc in _jax.equations_of(jaxpr, ("state_alloc",))}
+    for write in _jax.equations_of(jaxpr, ("state_write",)):
+        if write.params["token"] not in born:
+            raise StateAccessError(
+                describe(
+                    f"A State is written in a derivative rule of {what}.",
+                    state=importer.symbol(write.params["token"]),
+                    at=_jax.location_of(write),
+                    why="a rule runs only when a gradient is taken, so the write would come and go with it",
+                    fix="write the State in the function itself",
+                )
+            )
+    region = Region([_jax.type_of(var.aval) for var in jaxpr.invars[len(kept) :]])
+    env: Env = dict(zip(jaxpr.invars, [*kept, *region.args], strict=True))
+    outer, importer.depth = importer.depth, 0  # a rule is a body of its own
+    importer.fill(region, jaxpr, consts, env)
+    importer.depth = outer
+    return region
