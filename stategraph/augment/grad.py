@@ -20,9 +20,10 @@ import jax.numpy as jnp
 
 from stategraph import _jax
 from stategraph.augment.eager import eager_gradient
+from stategraph.augment.primitive import transformation
 from stategraph.compile.cached import run_cached
 from stategraph.compile.identity import ByValue, looked_into
-from stategraph.errors import StateGraphError, TraceError, describe
+from stategraph.errors import TraceError, describe
 from stategraph.graph.filters import to_predicate
 from stategraph.recording import LOCAL, Recorder, Token
 from stategraph.state import ParamState, State
@@ -32,24 +33,7 @@ from stategraph.util.mapping import FlattedDict
 _MISSING: Any = object()
 
 
-def _grad_avals(*avals: Any, out_avals: Sequence[Any], **params: Any) -> Sequence[Any]:
-    return out_avals
-
-
-def _misplaced(*args: Any, **params: Any) -> Any:
-    raise StateGraphError(
-        describe(
-            "stategraph.augment.grad is used inside a JAX transformation that StateGraph does not trace.",
-            at=_jax.line_in_charge(),
-            why="the gradient of a function over State is an op of a StateGraph program",
-            fix="use stategraph.augment (grad, vmap) instead of jax.grad or jax.vmap around it",
-        )
-    )
-
-
-grad_p = _jax.new_primitive(
-    "stategraph_grad", _grad_avals, on_eval=_misplaced, on_batch=_misplaced, on_jvp=_misplaced
-)
+grad_p = transformation("stategraph_grad", "stategraph.augment.grad", "the gradient of a function over State")
 
 
 @attrs.frozen(eq=False)

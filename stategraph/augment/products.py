@@ -21,7 +21,7 @@ import numpy as np
 
 from stategraph import _jax
 from stategraph.augment.grad import Wanted, _combine, _state_tokens
-from stategraph.errors import StateGraphError, describe
+from stategraph.augment.primitive import misplaced, transformation
 from stategraph.recording import Body, Recorder, Token, state_read_p
 
 Part = Callable[[Any], tuple[Any, Any]]
@@ -43,20 +43,7 @@ class Product(Protocol):
     def linear(self, seeds: Sequence[Any], lanes: int | None = None) -> list[Any]: ...
 
 
-def _product_avals(*avals: Any, out_avals: Sequence[Any], **params: Any) -> Sequence[Any]:
-    return out_avals
-
-
-def _misplaced(*args: Any, **params: Any) -> Any:
-    raise StateGraphError(
-        describe(
-            "A derivative of stategraph.augment is used inside a JAX transformation that StateGraph does not"
-            " trace.",
-            at=_jax.line_in_charge(),
-            why="the derivative of a function over State is an op of a StateGraph program",
-            fix="use stategraph.augment (grad, vmap, jvp, ...) instead of jax.grad or jax.vmap around it",
-        )
-    )
+_WHAT = ("A derivative of stategraph.augment", "the derivative of a function over State")
 
 
 def _batched_pullback(args: Sequence[Any], dims: Sequence[Any], **params: Any) -> Any:
@@ -68,7 +55,7 @@ def _batched_pullback(args: Sequence[Any], dims: Sequence[Any], **params: Any) -
         params["jaxpr"], ("state_read", "state_write", "state_alloc")
     )
     if stateful or params["lanes"] is not None or any(not first <= i < last for i in batched):
-        _misplaced()
+        misplaced(*_WHAT)()
     lanes = args[batched[0]].shape[dims[batched[0]]]
     operands = list(args)
     for i in range(first, last):
@@ -84,12 +71,8 @@ def _batched_pullback(args: Sequence[Any], dims: Sequence[Any], **params: Any) -
     return results, [None] * kept + [0] * len(moved)
 
 
-jvp_p = _jax.new_primitive(
-    "stategraph_jvp", _product_avals, on_eval=_misplaced, on_batch=_misplaced, on_jvp=_misplaced
-)
-vjp_p = _jax.new_primitive(
-    "stategraph_vjp", _product_avals, on_eval=_misplaced, on_batch=_batched_pullback, on_jvp=_misplaced
-)
+jvp_p = transformation("stategraph_jvp", *_WHAT)
+vjp_p = transformation("stategraph_vjp", *_WHAT, on_batch=_batched_pullback)
 
 
 class Recording:

@@ -23,6 +23,7 @@ import jax
 
 from stategraph import _jax
 from stategraph.augment.eager_shards import eager_shards
+from stategraph.augment.primitive import transformation
 from stategraph.augment.shards import (
     Cut,
     Shards,
@@ -37,7 +38,7 @@ from stategraph.augment.shards import (
 from stategraph.augment.vmap import Touched, is_random, split_keys
 from stategraph.compile.cached import run_cached
 from stategraph.compile.identity import ByValue, looked_into
-from stategraph.errors import StateGraphError, StateTypeError, TraceError, describe
+from stategraph.errors import StateTypeError, TraceError, describe
 from stategraph.recording import LOCAL, Recorder, Token
 from stategraph.sharding import plain_mesh
 from stategraph.state import State
@@ -45,23 +46,8 @@ from stategraph.state import State
 _MISSING: Any = object()
 
 
-def _avals(*avals: Any, out_avals: Sequence[Any], **params: Any) -> Sequence[Any]:
-    return out_avals
-
-
-def _misplaced(*args: Any, **params: Any) -> Any:
-    raise StateGraphError(
-        describe(
-            "stategraph.augment.shard_map is used inside a JAX transformation that StateGraph does not trace.",
-            at=_jax.line_in_charge(),
-            why="a function over State that runs on shards is an op of a StateGraph program",
-            fix="use stategraph.augment (grad, vmap) instead of jax.grad or jax.vmap around it",
-        )
-    )
-
-
-shard_map_p = _jax.new_primitive(
-    "stategraph_shard_map", _avals, on_eval=_misplaced, on_batch=_misplaced, on_jvp=_misplaced
+shard_map_p = transformation(
+    "stategraph_shard_map", "stategraph.augment.shard_map", "a function over State that runs on shards"
 )
 
 

@@ -39,9 +39,10 @@ from stategraph.augment.lanes import (
     selection,
     stacked,
 )
+from stategraph.augment.primitive import transformation
 from stategraph.compile.cached import run_cached
 from stategraph.compile.identity import ByValue, looked_into
-from stategraph.errors import StateGraphError, StateTypeError, TraceError, describe
+from stategraph.errors import StateTypeError, TraceError, describe
 from stategraph.graph.walk import walk
 from stategraph.recording import LANES, LOCAL, Recorder, Token
 from stategraph.state import Cell, State, Unborn
@@ -50,23 +51,8 @@ from stategraph.tracing.roots import find_names
 _MISSING: Any = object()
 
 
-def _avals(*avals: Any, out_avals: Sequence[Any], **params: Any) -> Sequence[Any]:
-    return out_avals
-
-
-def _misplaced(*args: Any, **params: Any) -> Any:
-    raise StateGraphError(
-        describe(
-            "stategraph.augment.vmap is used inside a JAX transformation that StateGraph does not trace.",
-            at=_jax.line_in_charge(),
-            why="a function over State that is mapped over lanes is an op of a StateGraph program",
-            fix="use stategraph.augment (grad, vmap) instead of jax.grad or jax.vmap around it",
-        )
-    )
-
-
-vmap_p = _jax.new_primitive(
-    "stategraph_vmap", _avals, on_eval=_misplaced, on_batch=_misplaced, on_jvp=_misplaced
+vmap_p = transformation(
+    "stategraph_vmap", "stategraph.augment.vmap", "a function over State that is mapped over lanes"
 )
 
 
