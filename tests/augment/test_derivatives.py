@@ -6,6 +6,8 @@ hand-purified functions.
 
 from __future__ import annotations
 
+import operator
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -555,3 +557,21 @@ def test_transform_holds_the_names_of_both() -> None:
         for name in module.__all__:
             assert getattr(sg.transform, name) is getattr(module, name)
     assert sorted(sg.transform.__all__) == sorted({*sg.compile.__all__, *sg.augment.__all__})
+
+
+def test_transform_says_what_other_names_of_brainstate_are_here() -> None:
+    for name in (
+        "vmap2",
+        "pmap2",
+        "StatefulMapping",
+        "StatefulFunction",
+        "GradientTransform",
+        "constant_fold",
+    ):
+        with pytest.raises(AttributeError) as caught:
+            getattr(sg.transform, name)
+        assert f"stategraph.transform has no {name}." in str(caught.value)
+        (path,) = re.findall(r"fix: +stategraph\.([\w.]+)", str(caught.value))
+        assert callable(operator.attrgetter(path)(sg))
+    with pytest.raises(AttributeError, match="has no attribute 'no_such_name'"):
+        sg.transform.no_such_name  # type: ignore[attr-defined]
