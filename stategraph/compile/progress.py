@@ -2,7 +2,8 @@
 
 Every ``freq`` trips the loop calls back to move a bar of tqdm. The calls do not depend on lanes, so a loop under
 ``vmap`` has one bar; they are prints to the compiler, so gradients keep them. What a gradient computes a second
-time does not move a bar back.
+time does not move a bar back. Nothing else orders prints on GPUs, so the loop counts from a number that is known once the
+bar has begun.
 """
 
 from __future__ import annotations
@@ -209,9 +210,19 @@ def with_bar(
         return (done, inner), y
 
     try:
-        jax.debug.callback(live.start)
-        (_, carry), ys = loop(counted, (jnp.asarray(0, jnp.int32), carry))
+        (_, carry), ys = loop(counted, (_begun(live), carry))
     except BaseException:
         live.close()
         raise
     return carry, ys
+
+
+def _begun(live: Live) -> Any:
+    """0, in a program that begins the bar before. The compiler must not see through the branch: it would set both free."""
+    now, zero = jax.lax.optimization_barrier((jnp.asarray(True), jnp.asarray(0, jnp.int32)))
+
+    def begin(zero: Any) -> Any:
+        jax.debug.callback(live.start)
+        return zero
+
+    return jax.lax.cond(now, begin, lambda zero: zero + 1, zero)

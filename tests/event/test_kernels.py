@@ -227,6 +227,45 @@ def test_dtypes_of_weights(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("op", ["csr", "csr listed", "csr_add", "csr_outer", "csr_outer_add", "dense"])
+def test_kernels_for_gpus_add_short_floats_up_as_longer_ones(op: str, dtype: str) -> None:
+    """So what they give is the sum in numbers of any length, rounded once; twice where it is added to another."""
+    rng = np.random.default_rng(0)
+    shape, indptr, indices = drawn(1)
+    rows = np.repeat(np.arange(shape[0]), np.diff(indptr))
+    each = jnp.asarray(rng.normal(size=indices.size), dtype)
+    matrix = np.zeros(shape)
+    np.add.at(matrix, (rows, indices), np.asarray(each, np.float64))
+    values = jnp.asarray(events_of(rng, 0.5, "float32", (shape[0],)), dtype)
+    others = jnp.asarray(rng.normal(size=shape[1]), dtype)
+    sent, received, pair = (
+        np.asarray(x, np.float64) for x in (values, others, values[rows] * others[indices])
+    )
+    places = (*map(jnp.asarray, (indptr, indices)),)
+    columns, order = event.CSR(indptr, indices, shape).by_post
+    listed = columns.indptr, columns.indices, order
+    ones, params = jnp.ones(indices.size, dtype), {"shape": shape}
+    operands, params, expected = {
+        "csr": ((values, each, *places), params | {"transposed": False}, sent @ matrix),
+        "csr listed": ((others, each, *places, *listed), params | {"transposed": True}, matrix @ received),
+        "csr_add": (
+            (others, values, each, *places),
+            params | {"transposed": False},
+            received + sent @ matrix,
+        ),
+        "csr_outer": ((values, others, *places), params, pair),
+        "csr_outer_add": ((ones, values, others, *places), params, 1 + pair),
+        "dense": ((values, jnp.asarray(matrix, dtype)), {"transposed": False, "threshold": 0.5}, None),
+    }[op]
+    if expected is None:
+        expected = sent @ np.asarray(operands[1], np.float64)
+    found = kernel("pallas", f"event.{op.split()[0]}", list(operands), **params)(*operands)
+    assert found.dtype == dtype
+    step = float(jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(np.asarray(found, np.float64), expected, rtol=step, atol=step)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_sums_of_short_floats_are_those_of_ordinary_products(dtype: str) -> None:
     """Not so ``1 + 1 + ...`` in such a type itself: the sum stays at 2,048 and at 256."""
     size = 5000
@@ -269,9 +308,12 @@ def test_kernels_of_gpus_are_for_gpus_and_sums_in_any_order(monkeypatch: pytest.
     assert name() == "all synapses"
     monkeypatch.setattr(dispatch, "on_gpu", lambda: True)
     assert name() == "Pallas: rows of active neurons"
-    half = [avals[0], jax.typeof(jnp.zeros((), jnp.float16)), *avals[2:]]
+    half, other = (
+        [avals[0], jax.typeof(jnp.zeros((), dtype)), *avals[2:]] for dtype in (jnp.float16, jnp.int32)
+    )
+    assert name((2, half)) == "Pallas: rows of active neurons"
     empty = [*avals[:3], jax.typeof(jnp.zeros(0, jnp.int32))]
-    for change in ((1, False), (2, half), (2, empty)):
+    for change in ((1, False), (2, other), (2, empty)):
         assert name(change) == "all synapses"
     for flags, found in (
         ("--xla_gpu_deterministic_ops=true", "all synapses"),
@@ -292,6 +334,7 @@ def test_triton_compiles_for_recent_gpus_of_nvidia(monkeypatch: pytest.MonkeyPat
     ):
         device = SimpleNamespace(platform=platform, compute_capability=capability)
         monkeypatch.setattr(dispatch, "_device", lambda device=device: device)
+        monkeypatch.setattr(dispatch, "_lowers_kernels", lambda: True)
         assert dispatch.on_gpu() == found
     monkeypatch.undo()
     assert dispatch.on_gpu() == (jax.default_backend() == "gpu")
@@ -299,12 +342,26 @@ def test_triton_compiles_for_recent_gpus_of_nvidia(monkeypatch: pytest.MonkeyPat
         assert not dispatch.on_gpu()
 
 
-def test_a_jax_without_triton_has_no_kernels_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("way", ["it has no such module", "it refuses"])
+def test_a_jax_without_triton_has_no_kernels_for_gpus_and_one_message_says_so(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recent = SimpleNamespace(platform="gpu", compute_capability="9.0")
+    monkeypatch.setattr(dispatch, "_device", lambda: recent)
+    if way == "it refuses":
+        from stategraph.backends.events import pallas_dense
+
+        monkeypatch.setattr(pallas_dense, "LISTED", -1)
+    else:
+        monkeypatch.setitem(sys.modules, "stategraph.backends.events.pallas_dense", None)
+    dispatch._lowers_kernels.cache_clear()
     avals = [jax.typeof(jnp.zeros(4, bool))]
-    monkeypatch.setattr(dispatch, "on_gpu", lambda: True)
-    assert dispatch.choose("event.compact", "cuda", True, avals, {})[0] == "Pallas: list"
-    monkeypatch.setitem(sys.modules, "stategraph.backends.events.pallas_dense", None)
-    assert dispatch.choose("event.compact", "cuda", True, avals, {})[0] == "all elements"
+    try:
+        with pytest.warns(RuntimeWarning, match="does not lower kernels in Pallas") as found:
+            names = [dispatch.choose("event.compact", "cuda", True, avals, {})[0] for _ in range(3)]
+        assert names == ["all elements"] * 3 and len(found) == 1
+    finally:
+        dispatch._lowers_kernels.cache_clear()
 
 
 def products(spikes: Any, first: event.CSR, second: event.CSR) -> Any:

@@ -7,8 +7,10 @@ platforms, take the generic ones. So do kernels in Pallas: they are compiled for
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -49,12 +51,15 @@ def _if_small(avals: Any, *, transposed: bool, threshold: float | None) -> Compu
     return generic.dense_whole if threshold is None and avals[1].size <= SMALL else None
 
 
-def _pallas(module: str, name: str, ordered: bool = True) -> Callable[..., Compute | None]:
-    """A kernel in Pallas; ``ordered``: whether its sums are made in a fixed order."""
+def _pallas(
+    module: str, name: str, ordered: bool = True, short: bool = True
+) -> Callable[..., Compute | None]:
+    """A kernel in Pallas; ``ordered``: whether its sums are made in a fixed order; ``short``: whether it takes 16-bit floats."""
+    types = [{"float32"}, {"float64"}, *([{"float16"}, {"bfloat16"}] if short else [])]
 
     def build(avals: Any, *, shape: tuple[int, int], prob: float = 1.0, **params: Any) -> Compute | None:
         floats = {aval.dtype.name for aval in avals if aval.dtype.kind not in "biu"}
-        if floats not in ({"float32"}, {"float64"}):
+        if floats not in types:
             return None
         batch = avals[0].shape[0] if avals[0].ndim == 2 else 1
         sizes = (batch * shape[0], batch * shape[1], *(aval.size for aval in avals))
@@ -67,12 +72,9 @@ def _pallas(module: str, name: str, ordered: bool = True) -> Callable[..., Compu
     return build
 
 
-def _function(module: str, name: str) -> Compute | None:
-    """A function of a module that imports much of JAX; None when this JAX compiles no kernels with Triton."""
-    try:
-        found: Compute = getattr(importlib.import_module(f"stategraph.backends.events.{module}"), name)
-    except ImportError:
-        return None
+def _function(module: str, name: str) -> Compute:
+    """A function of a module that imports much of JAX."""
+    found: Compute = getattr(importlib.import_module(f"stategraph.backends.events.{module}"), name)
     return found
 
 
@@ -123,7 +125,13 @@ TABLE: tuple[Row, ...] = (
         "event.csr_outer_add", None, False, "all synapses", _always(generic.added(generic.outer_by_synapses))
     ),
     Row("event.csr_change", "cpu", True, "native: list, rows, in place", changes.change_native),
-    Row("event.csr_change", "cuda", True, "Pallas: rows of active neurons", _pallas("pallas", "csr_change")),
+    Row(
+        "event.csr_change",
+        "cuda",
+        True,
+        "Pallas: rows of active neurons",
+        _pallas("pallas", "csr_change", short=False),
+    ),
     Row("event.csr_change", "cpu", False, "loop over active rows", _always(changes.change_by_rows)),
     Row("event.csr_change", None, False, "all synapses", _always(changes.change_by_synapses)),
     Row("event.csr_ring", "cpu", True, "native: list, rows, in place", ring.ring_native),
@@ -151,7 +159,26 @@ def on_gpu() -> bool:
     """Whether this process runs programs on a GPU that Triton compiles for, unless somebody says otherwise."""
     device = _device()
     generation = str(getattr(device, "compute_capability", "")).partition(".")[0]  # of NVIDIA's a number
-    return device.platform == "gpu" and generation.isdigit() and int(generation) >= AMPERE
+    recent = device.platform == "gpu" and generation.isdigit() and int(generation) >= AMPERE
+    return recent and _lowers_kernels()
+
+
+@functools.cache
+def _lowers_kernels() -> bool:
+    """Whether this JAX lowers kernels in Pallas through Triton, which it says it will not for ever. Where it does not, one
+    message says what that means.
+    """
+    try:
+        _function("pallas_dense", "try_lowering")()
+    except Exception as error:  # whatever it is, the generic forms compute the same
+        warnings.warn(
+            f"JAX {jax.__version__} does not lower kernels in Pallas through Triton ({type(error).__name__}: {error}), so "
+            "products of events on GPUs look at every synapse: XLA compiles their generic forms. An earlier JAX does.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return False
+    return True
 
 
 def _device() -> Any:

@@ -7,12 +7,15 @@ A tile is as small as the number of programs allows, since a program with many a
 *Receiving* programs hold several rows side by side and sum along them, in a fixed order and without atomic operations:
 products from post to pre, and those that belong to synapses.
 
+16-bit floats are added up as 32-bit floats, so sums of them are not made in place.
+
 The kernels lower through Triton. With ``interpret`` they run as ordinary operations on any device, one program after
 another; atomic additions and masked writing are spelled out there, since the interpreter's lose repeated places.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -23,8 +26,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
 from stategraph.backends.events.changes import changed
-from stategraph.backends.events.generic import FEW
-from stategraph.backends.events.ring import taken
+from stategraph.backends.events.generic import FEW, of_sums
+from stategraph.backends.events.ring import ring_apart, taken
 
 PROGRAMS = 4096
 """Programs that keep a device busy."""
@@ -45,7 +48,7 @@ def csr_add(total: Any, *operands: Any, interpret: bool = False, **params: Any) 
       interpret: run the kernel as ordinary operations, on any device.
       **params: those of the op.
     """
-    if params["transposed"]:
+    if params["transposed"] or of_sums(total.dtype) != total.dtype:
         return total + csr(*operands, **params, interpret=interpret)
     return _sent(total, *operands, interpret=interpret)
 
@@ -62,16 +65,17 @@ def csr(
 ) -> Any:
     """``event.csr``; from post to pre by the active columns where these are listed and few, else by all rows."""
     if not transposed:
-        nothing = jnp.zeros((*events.shape[:-1], shape[1]), weight.dtype)
-        return _sent(nothing, events, weight, indptr, indices, interpret=interpret)
+        nothing = jnp.zeros((*events.shape[:-1], shape[1]), of_sums(weight.dtype))
+        return _sent(nothing, events, weight, indptr, indices, interpret=interpret).astype(weight.dtype)
     if not by_post:
-        return _received(events, weight, indptr, indices, interpret=interpret)
+        return _received(events, weight, indptr, indices, interpret=interpret).astype(weight.dtype)
     starts, pres, order = by_post
     many = jnp.count_nonzero(events) > events.size // FEW
     received = _received(events, weight, indptr, indices, wanted=(many,), interpret=interpret)
     few = jnp.where(many, jnp.zeros_like(events), events)
     places = (order,) if weight.ndim else ()
-    return _sent(received, few, weight, starts, pres, order=places, interpret=interpret)
+    sent = _sent(received, few, weight, starts, pres, order=places, interpret=interpret)
+    return sent.astype(weight.dtype)
 
 
 def csr_ring(
@@ -86,6 +90,9 @@ def csr_ring(
     interpret: bool = False,
 ) -> Any:
     """``event.csr_ring``."""
+    if of_sums(total.dtype) != total.dtype:
+        apart = ring_apart(functools.partial(csr, interpret=interpret))
+        return apart(total, events, weight, indptr, indices, base, shape=shape)
     around = (base, shape[1])
     added = _sent(total, events, weight, indptr, indices, around=around, interpret=interpret)
     return taken(added, base, shape[1])
@@ -126,8 +133,9 @@ def _sent(
                 sent = jnp.full(places.shape, weights[0])
             else:
                 sent = weights[more[0][places] if order else places]
+            sent = sent.astype(sums.dtype)
             if event.dtype != jnp.bool_:
-                sent = sent * event
+                sent = sent * event.astype(sums.dtype)
             add(out, lane, found, sent, own, interpret)
 
         over_row(indptr, neuron, block, piece)
@@ -177,6 +185,8 @@ def csr_outer_add(
     interpret: bool = False,
 ) -> Any:
     """``event.csr_outer_add``, in place."""
+    if of_sums(total.dtype) != total.dtype:
+        return total + csr_outer(pre, post, indptr, indices, shape=shape, interpret=interpret)
     receivers = jnp.atleast_2d(post)
     block = block_of(indices.shape[0], shape[0])
 
@@ -266,7 +276,8 @@ def over_row(indptr: Any, row: Any, block: int, piece: Callable[[Any, Any], None
 def _received(
     events: Any, weight: Any, indptr: Any, indices: Any, *, wanted: tuple[Any, ...] = (), interpret: bool
 ) -> Any:
-    """``events[..., indices] * weight``, summed along each row; zeros unless ``wanted``, where that is given."""
+    """``events[..., indices] * weight``, summed along each row, as sums are; zeros unless ``wanted``, where that is given."""
+    sums = of_sums(weight.dtype)
     flags = events if events.ndim == 2 else events[None]
     batch, pre = flags.shape[0], indptr.shape[0] - 1
 
@@ -279,17 +290,17 @@ def _received(
         def block(k: Any, total: Any) -> Any:
             places, own = rows.block(k)
             ends = triton.load(indices.at[places], mask=own, other=0)
-            found = triton.load(events.at[place % batch, ends], mask=own, other=0).astype(weight.dtype)
-            sent = found * (triton.load(weights.at[places], mask=own, other=0) if weight.ndim else weights[0])
-            return total + jnp.where(own, sent, 0)
+            found = triton.load(events.at[place % batch, ends], mask=own, other=0).astype(sums)
+            own_weight = triton.load(weights.at[places], mask=own, other=0) if weight.ndim else weights[0]
+            return total + jnp.where(own, found * own_weight.astype(sums), 0)
 
-        total = lax.fori_loop(0, blocks, block, jnp.zeros((ROWS, rows.width), weight.dtype))
+        total = lax.fori_loop(0, blocks, block, jnp.zeros((ROWS, rows.width), sums))
         put(out, place % batch * pre + rows.ids, total.sum(axis=1), rows.there, interpret)
 
     given = flags.astype(jnp.uint8) if flags.dtype == jnp.bool_ else flags
     more = (jnp.reshape(flag.astype(jnp.int32), 1) for flag in wanted)
     operands = (given, jnp.atleast_1d(weight), indptr, indices, *more)
-    out = jax.ShapeDtypeStruct((batch * pre,), weight.dtype)
+    out = jax.ShapeDtypeStruct((batch * pre,), sums)
     found = side_by_side(program, batch * pl.cdiv(pre, ROWS), out, operands, 4, interpret, "event_columns")
     return found.reshape(*events.shape[:-1], pre)
 
@@ -299,7 +310,7 @@ def csr_outer(
 ) -> Any:
     """``event.csr_outer``; nothing is read for silent neurons."""
     dtype = post.dtype if pre.dtype == jnp.bool_ else pre.dtype
-    senders, receivers = jnp.atleast_2d(pre), jnp.atleast_2d(post)
+    senders, receivers, sums = jnp.atleast_2d(pre), jnp.atleast_2d(post), of_sums(dtype)
 
     def program(pre: Any, post: Any, indptr: Any, indices: Any, out: Any) -> None:
         rows = Rows(pl.program_id(0), indptr, indices)
@@ -313,10 +324,10 @@ def csr_outer(
                 there = own & (sent != 0)
                 found = triton.load(post.at[b, ends], mask=there, other=0).astype(dtype)
                 found = found if senders.dtype == jnp.bool_ else found * sent.astype(dtype)
-                return total + jnp.where(there, found, 0)
+                return total + jnp.where(there, found, 0).astype(sums)
 
-            total = lax.fori_loop(0, senders.shape[0], lane, jnp.zeros(places.shape, dtype))
-            put(out, places, total, own, interpret)
+            total = lax.fori_loop(0, senders.shape[0], lane, jnp.zeros(places.shape, sums))
+            put(out, places, total.astype(dtype), own, interpret)
             return carry
 
         lax.fori_loop(0, rows.blocks, block, None)

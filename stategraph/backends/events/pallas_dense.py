@@ -6,6 +6,7 @@ one, which is as slow as memory is; products of several vectors are ordinary one
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
+from stategraph.backends.events.generic import of_sums
 from stategraph.backends.events.pallas import PROGRAMS, add, power, put, side_by_side, warps
 
 COLUMNS = 512
@@ -53,18 +55,19 @@ def dense(
         def _() -> None:
             add(out, 0, columns, total, own, interpret)
 
-    nothing = jnp.zeros((1, post), matrix.dtype)
+    nothing = jnp.zeros((1, post), of_sums(matrix.dtype))
     given = (events if valued else events.astype(jnp.uint8), matrix, nothing)
     out = jax.ShapeDtypeStruct(nothing.shape, nothing.dtype)
     programs = across * pl.cdiv(pre, each)
-    return side_by_side(program, programs, out, given, warps(width), interpret, "event_dense", {2: 0})[0]
+    sent = side_by_side(program, programs, out, given, warps(width), interpret, "event_dense", {2: 0})[0]
+    return sent.astype(matrix.dtype)
 
 
 def _one_by_one(
     events: Any, matrix: Any, first: Any, last: Any, columns: Any, own: Any, valued: bool
 ) -> tuple[Any, Any]:
     """(how many rows from ``first`` to ``last`` are active, the sum of their columns)."""
-    lanes = jnp.arange(TILE, dtype=jnp.int32)
+    lanes, sums = jnp.arange(TILE, dtype=jnp.int32), of_sums(matrix.dtype)
 
     def tile(k: Any, state: Any) -> Any:
         begin = first + k * TILE
@@ -76,12 +79,13 @@ def _one_by_one(
 
         def visit(state: Any) -> Any:
             at, found, total = state
-            sent = matrix[begin + at, columns]
-            return following(at), found + 1, total + (sent * events[begin + at] if valued else sent)
+            sent = matrix[begin + at, columns].astype(sums)
+            sent = sent * events[begin + at].astype(sums) if valued else sent
+            return following(at), found + 1, total + sent
 
         return lax.while_loop(lambda state: state[0] < TILE, visit, (following(-1), *state))[1:]
 
-    start = (jnp.int32(0), jnp.zeros(columns.shape, matrix.dtype))
+    start = (jnp.int32(0), jnp.zeros(columns.shape, sums))
     found, total = lax.fori_loop(0, (last - first + TILE - 1) // TILE, tile, start)
     return found, total
 
@@ -90,6 +94,7 @@ def _in_blocks(
     events: Any, matrix: Any, first: Any, last: Any, columns: Any, own: Any, valued: bool
 ) -> tuple[Any, Any]:
     """The same, reading several rows at once."""
+    sums = of_sums(matrix.dtype)
 
     def part(k: Any, state: Any) -> Any:
         found, total = state
@@ -100,12 +105,12 @@ def _in_blocks(
         wanted = active[:, None] & own[None, :]
         at = jnp.where(active, rows, 0)[:, None], columns[None, :]
         places = tuple(jnp.broadcast_to(axis, wanted.shape) for axis in at)
-        sent = triton.load(matrix.at[places], mask=wanted, other=0)
+        sent = triton.load(matrix.at[places], mask=wanted, other=0).astype(sums)
         if valued:
-            sent = jnp.where(wanted, sent * values[:, None], 0)
+            sent = jnp.where(wanted, sent * values[:, None].astype(sums), 0)
         return found + active.astype(jnp.int32), total + sent
 
-    start = jnp.zeros(ROWS, jnp.int32), jnp.zeros((ROWS, columns.shape[0]), matrix.dtype)
+    start = jnp.zeros(ROWS, jnp.int32), jnp.zeros((ROWS, columns.shape[0]), sums)
     found, total = lax.fori_loop(0, (last - first + ROWS - 1) // ROWS, part, start)
     return found.sum(), total.sum(axis=0)
 
@@ -129,3 +134,10 @@ def places(events: Any, *, interpret: bool = False) -> Any:
     out = jax.ShapeDtypeStruct((1 + size,), jnp.int32)
     given = (flat.astype(jnp.uint8), ends - counts, ends[-1:])
     return side_by_side(program, parts, out, given, 4, interpret, "event_list")
+
+
+def try_lowering() -> None:
+    """Lower a small kernel for this GPU, and raise whatever JAX raises."""
+    with jax.disable_jit(False), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        jax.jit(places).lower(jax.ShapeDtypeStruct((LISTED,), jnp.bool_))

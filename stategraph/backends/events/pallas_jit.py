@@ -15,6 +15,7 @@ import numpy as np
 from jax import lax
 from jax.experimental import pallas as pl
 
+from stategraph.backends.events.generic import of_sums
 from stategraph.backends.events.hashing import (
     Gaps,
     another,
@@ -45,7 +46,7 @@ def jit(
     """``event.jit``: from pre to post over active rows, against their direction over all."""
     (pre, post), flags = shape, events if events.ndim == 2 else events[None]
     block = power(min(max(round(2 * post * prob), WARP), 4 * BLOCK, LONGEST // (post + 1) - 1))
-    gaps = Gaps.of(prob)
+    gaps, sums = Gaps.of(prob), of_sums(weight.dtype)
 
     def synapses(row: Any, refs: Any, each: Callable[[Any, Any, Any, Any], Any], total: Any) -> Any:
         """``each(post neurons, which of them are there, weights, total)`` for the blocks of a row."""
@@ -83,15 +84,15 @@ def jit(
             *made, _, out = refs
 
             def each(found: Any, there: Any, own: Any, total: Any) -> Any:
-                sent = own if event.dtype == jnp.bool_ else own * event
+                sent = own.astype(sums) if event.dtype == jnp.bool_ else own.astype(sums) * event.astype(sums)
                 add(out, lane, jnp.where(there, found, 0), sent, there, interpret)
                 return total
 
             synapses(neuron, made, each, jnp.int32(0))
 
-        nothing = jnp.zeros((flags.shape[0], post), weight.dtype)
+        nothing = jnp.zeros((flags.shape[0], post), sums)
         sent = walk(row, events, (*given, nothing), block, interpret, "event_jit_rows")
-        return sent.reshape(*events.shape[:-1], post)
+        return sent.reshape(*events.shape[:-1], post).astype(weight.dtype)
 
     def program(flags: Any, *refs: Any) -> None:
         *made, out = refs
@@ -99,22 +100,22 @@ def jit(
         lane, neuron = place // pre, place % pre
 
         def each(found: Any, there: Any, own: Any, total: Any) -> Any:
-            arrived = flags[lane, jnp.where(there, found, 0)].astype(weight.dtype)
-            return total + jnp.where(there, arrived * own, 0)
+            arrived = flags[lane, jnp.where(there, found, 0)].astype(sums)
+            return total + jnp.where(there, arrived * own.astype(sums), 0)
 
-        total = synapses(neuron, made, each, jnp.zeros(block, weight.dtype)).sum()
+        total = synapses(neuron, made, each, jnp.zeros(block, sums)).sum()
         put(out, jnp.full(1, place), jnp.full(1, total), jnp.full(1, True), interpret)
 
     received = side_by_side(
         program,
         flags.shape[0] * pre,
-        jax.ShapeDtypeStruct((flags.shape[0] * pre,), weight.dtype),
+        jax.ShapeDtypeStruct((flags.shape[0] * pre,), sums),
         (flags.astype(jnp.uint8) if flags.dtype == jnp.bool_ else flags, *given),
         warps(block),
         interpret,
         "event_jit_columns",
     )
-    return received.reshape(*events.shape[:-1], pre)
+    return received.reshape(*events.shape[:-1], pre).astype(weight.dtype)
 
 
 def _leading_zeros(bits: Any) -> Any:
