@@ -17,8 +17,15 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    + (" --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else ""),
+    + (" --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else "")
+    + (
+        " --xla_gpu_enable_triton_gemm=false --xla_gpu_autotune_level=0"
+        * ("cuda" in os.environ["JAX_PLATFORMS"])
+    ),
 )
+os.environ.setdefault(
+    "NVIDIA_TF32_OVERRIDE", "0"
+)  # products of programs that are read from text have no precision
 
 import functools
 import gc

@@ -68,6 +68,7 @@ from stategraph._jax.derivatives import (
     tracer_var,
     user_array,
 )
+from stategraph._jax.effects import forget_failed_effects, wait_for_effects
 from stategraph._jax.locations import (
     display_file,
     here,
@@ -189,6 +190,7 @@ __all__ = [
     "equations_of",
     "eval_body",
     "folds_eagerly",
+    "forget_failed_effects",
     "frame_of",
     "gradient_aval",
     "has_tangent",
@@ -267,6 +269,7 @@ __all__ = [
     "user_array",
     "user_variables",
     "varies_over",
+    "wait_for_effects",
     "watched_numbers",
     "weak",
     "when_watching_changes",

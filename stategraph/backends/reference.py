@@ -113,8 +113,12 @@ def run(
     born = frozenset(path for path, symbol in program.states.items() if symbol.born)
     settings = _Settings(program, born, host or _bind, trip_limit, watcher)
     machine = _Machine(settings, ChainMap({}), store, (), False)
-    results = machine.region(program.body, values)
-    jax.effects_barrier()
+    try:
+        results = machine.region(program.body, values)
+        jax.effects_barrier()
+    except BaseException:
+        _jax.forget_failed_effects()
+        raise
     failure_of(program, machine.store)
     return results, machine.store
 
@@ -354,7 +358,10 @@ def _bind(op: Op, operands: Sequence[Any], params: dict[str, Any]) -> Sequence[A
         raise ExecutionError(f"JAX {jax.__version__} has no primitive {name!r}")
     if name == "debug_print":
         params = {**params, "logging_record": None}
-    return _jax.bind_here(primitive, params, operands)
+    results = _jax.bind_here(primitive, params, operands)
+    if op.name.startswith("host."):
+        _jax.wait_for_effects(results)
+    return results
 
 
 def _entry(program: Program, path: str, leaves: Leaves | None) -> Leaves:

@@ -230,8 +230,8 @@ class Plan:
         )
 
     def _calling_back(self, args: Any, kwargs: Any, given: Any) -> Any:
-        """What a call does that calls back into Python: nothing is donated, and no lock is held while a
-        callback may read State.
+        """What a call does that calls back into Python: nothing is donated, no lock is held while a callback may read
+        State, and State is as it was when a callback raises.
         """
         with RUNTIME_LOCK:
             for c in self.kept:
@@ -247,9 +247,11 @@ class Plan:
             else:
                 given = _unshared(given, (kept, args, kwargs))
                 new, result = self.jitted(([], given), kept, *args, **kwargs)
+            _jax.wait_for_effects((new, result))
         except SignatureMiss:
             raise
         except BaseException:
+            _jax.forget_failed_effects()
             for give_up in WHEN_A_CALL_FAILS:
                 give_up()
             raise

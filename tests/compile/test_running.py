@@ -295,6 +295,33 @@ def test_a_callback_that_raises_leaves_the_model_usable(kind: str) -> None:
     assert float(s.value[0]) == after + 2
 
 
+def test_jax_forgets_programs_that_failed_and_keeps_those_that_run() -> None:
+    """Where calls return before their callbacks ran, it would raise their errors at every barrier."""
+    from jax._src.dispatch import runtime_tokens
+
+    class Token:
+        def __init__(self, fails: bool) -> None:
+            self.fails = fails
+
+        def block_until_ready(self) -> None:
+            if self.fails:
+                raise RuntimeError("from the callback")
+
+    kept, failed = Token(False), Token(True)
+    jax.effects_barrier()
+    runtime_tokens.current_tokens.update(ours=kept, theirs=failed)
+    runtime_tokens.output_runtime_tokens.update(ours=failed, theirs=kept)
+    try:
+        with pytest.raises(RuntimeError, match="from the callback"):
+            jax.effects_barrier()
+        _jax.forget_failed_effects()
+        assert runtime_tokens.current_tokens == {"ours": kept}
+        assert runtime_tokens.output_runtime_tokens == {"theirs": kept}
+        jax.effects_barrier()
+    finally:
+        runtime_tokens.clear()
+
+
 def test_a_call_that_fails_after_donation_says_which_one_and_a_new_value_cures_it() -> None:
     s = sg.State(jnp.zeros(3), name="lost")
     step = increment(s)

@@ -128,6 +128,15 @@ def test_synapses_exist_with_the_probability_and_independently() -> None:
     assert abs(numbers.var() / variance - 1) < 5 * np.sqrt(2 / count)
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_batch_may_be_empty_where_all_synapses_are_looked_at(transposed: bool) -> None:
+    layer = connections("one")
+    product = functools.partial(jit_generic.jit_by_synapses, **layer._connectivity(), transposed=transposed)
+    sent, arrived = reversed(SIZES) if transposed else SIZES
+    found = jax.eval_shape(product, jnp.zeros((0, sent), bool), layer.weight.value, layer.seed)
+    assert found.shape == (0, arrived)
+
+
 @pytest.mark.parametrize("law", ["uniform", "normal"])
 def test_one_active_neuron_sends_the_same_bits_on_every_path(law: str) -> None:
     layer = connections(law)

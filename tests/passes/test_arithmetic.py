@@ -23,6 +23,8 @@ SPECIAL = {
 @pytest.mark.parametrize("name", BINARY)
 @pytest.mark.parametrize("dtype", list(SPECIAL))
 def test_what_is_evaluated_has_the_bits_that_jax_computes(name: str, dtype: type) -> None:
+    if name == "div" and jax.default_backend() == "gpu":
+        pytest.skip("GPUs divide with an error of a bit")
     primitive = _jax.primitive_by_name(name)
     for x in SPECIAL[dtype]:
         for y in SPECIAL[dtype]:

@@ -160,7 +160,7 @@ def test_clearing_buffers() -> None:
     code = (
         "import jax.numpy as jnp, stategraph as sg\n"
         "x = jnp.ones(3); sg.util.clear_buffer_memory(array=False, compilation=True); x.sum()\n"
-        "sg.util.clear_buffer_memory('cpu'); print(x.is_deleted(), jnp.ones(3).sum())"
+        "import jax; sg.util.clear_buffer_memory(jax.default_backend()); print(x.is_deleted(), jnp.ones(3).sum())"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert result.stdout.strip() == "True 3.0", result.stderr[-500:]

@@ -192,7 +192,7 @@ def jit_by_synapses(
             return rows.over(own, each, jnp.zeros((*events.shape[:-1], BLOCK), sums))
 
         arrived = jnp.moveaxis(lax.map(receive, rows.blocks()), 0, -2)
-        return arrived.reshape(*events.shape[:-1], -1)[..., :pre].astype(weight.dtype)
+        return arrived.reshape(*events.shape[:-1], pre + -pre % BLOCK)[..., :pre].astype(weight.dtype)
 
     def send(total: Any, block: Any) -> Any:
         own, values = block
@@ -204,7 +204,7 @@ def jit_by_synapses(
         return rows.over(own, each, total), None
 
     padded = jnp.pad(values, [(0, 0)] * (events.ndim - 1) + [(0, -pre % BLOCK)])
-    blocks = jnp.moveaxis(padded.reshape(*events.shape[:-1], -1, BLOCK), -2, 0)
+    blocks = jnp.moveaxis(padded.reshape(*events.shape[:-1], padded.shape[-1] // BLOCK, BLOCK), -2, 0)
     total = jnp.zeros((*events.shape[:-1], post + 1), sums)
     return lax.scan(send, total, (rows.blocks(), blocks))[0][..., :post].astype(weight.dtype)
 
