@@ -485,5 +485,8 @@ class _Missing:
     def __repr__(self) -> str:
         return "<missing>"
 
+    def __reduce__(self) -> str:
+        return "MISSING"
+
 
 MISSING = _Missing()

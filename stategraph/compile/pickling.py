@@ -60,8 +60,8 @@ def method_of(jitted: Any) -> tuple[Any, str]:
 
 
 def _importable(function: Any, wanted: Any) -> bool:
-    found: Any = sys.modules.get(function.__module__ or "")
-    for part in function.__qualname__.split("."):
+    found: Any = sys.modules.get(getattr(function, "__module__", None) or "")
+    for part in getattr(function, "__qualname__", "").split("."):  # a compiled model has no name
         found = getattr(found, part, None)
     return found is wanted
 

@@ -21,7 +21,7 @@ import attrs
 
 from stategraph import _jax
 from stategraph.environ.fingerprint import MISSING, fingerprint, holds_tracer, same
-from stategraph.errors import StateGraphError, TraceError, describe
+from stategraph.errors import PickleError, StateGraphError, TraceError, describe
 from stategraph.recording import EPOCHS, LOCAL, Recorder
 from stategraph.state import RUNTIME_LOCK
 
@@ -100,6 +100,18 @@ class EnvironmentState:
             found = self._thread.frames = {}
         return found
 
+    def __reduce__(self) -> str:
+        """Pickled and copied by name: settings belong to a process, and to its threads."""
+        if self is GLOBAL:
+            return "GLOBAL"
+        raise PickleError(
+            describe(
+                "An EnvironmentState cannot be pickled or copied.",
+                why="it belongs to this process, and what it holds differs between threads",
+                fix="set(..., env=...) in a new one, or the settings of everybody, without env=",
+            )
+        )
+
     def __repr__(self) -> str:
         settings = {**self.settings, **{key: frames[-1].value for key, frames in self.contexts.items()}}
         return f"EnvironmentState({', '.join(f'{key}={value!r}' for key, value in sorted(settings.items()))})"
@@ -123,20 +135,19 @@ class EnvironmentState:
         if recorder is not None:
             frames = self.contexts.get(key)
             if not frames or frames[-1].recorder is not recorder:
-                self._depend(recorder, key, lambda: fingerprint(self.current(key)))
+                self._depend(recorder, key)
         return value
 
-    def _depend(self, recorder: Recorder, key: str | None, read: Callable[[], Any]) -> None:
+    def _depend(self, recorder: Recorder, key: str | None) -> None:
         if ("environ", id(self), key) not in recorder.settings:
-            self._followed.add(key)
+            read = Reading(self, key, recorder.number)
             recorder.depends_on(("environ", id(self), key), read, read())
 
     def names(self) -> list[str]:
         """The names of all settings that have a value for this thread."""
         recorder = LOCAL.recorder
         if recorder is not None:
-            trace = recorder.number  # not the recorder itself: programs keep what is given here
-            self._depend(recorder, None, lambda: ",".join(self._names(without=trace)))
+            self._depend(recorder, None)
         return self._names()
 
     def _names(self, without: int | None = None) -> list[str]:
@@ -177,6 +188,25 @@ class EnvironmentState:
 
 
 GLOBAL = EnvironmentState()
+
+
+class Reading:
+    """What a program depends on: the value of a setting, or which settings there are."""
+
+    def __init__(self, env: EnvironmentState, key: str | None, trace: int) -> None:
+        self.env = env
+        self.key = key
+        self.trace = trace  # its number and not the recorder: programs keep this
+        env._followed.add(key)
+
+    def __call__(self) -> Any:
+        if self.key is None:
+            return ",".join(self.env._names(without=self.trace))
+        return fingerprint(self.env.current(self.key))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process reads its own settings, and a trace of this one has no contexts there."""
+        return (Reading, (self.env, self.key, -1))
 
 
 def of(env: EnvironmentState | None) -> EnvironmentState:

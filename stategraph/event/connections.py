@@ -18,7 +18,7 @@ from stategraph.event.product import product
 from stategraph.event.sampling import Mask, bernoulli, fixed_number
 from stategraph.event.weighted import from_post
 from stategraph.init import Initial, param
-from stategraph.nn.module import Module
+from stategraph.nn.module import Module, whole
 from stategraph.nn.units import refuse_quantity, separated
 from stategraph.state import ParamState, State
 from stategraph.typing import Size
@@ -281,7 +281,7 @@ def _in_order(weights: Any, csr: CSR, efferent_target: str) -> jax.Array:
 
 def last(size: Size) -> int:
     """The length of the last axis of a size."""
-    return int(np.atleast_1d(np.asarray(size))[-1])
+    return whole(np.atleast_1d(np.asarray(size))[-1])
 
 
 def _count(number: int | float, partners: int) -> int:

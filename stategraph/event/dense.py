@@ -140,8 +140,10 @@ class AllToAll(Linear):
         if self.include_self:
             return super()._total(sent, weight, receiving)
         given = sent.astype(weight.dtype)
-        own = jnp.pad(given, [(0, 0)] * (sent.ndim - 1) + [(0, max(0, receiving - sent.shape[-1]))])
-        return (given.sum(-1, keepdims=True) - own[..., :receiving]) * weight
+        own, missing = given[..., :receiving], receiving - sent.shape[-1]
+        if missing > 0:
+            own = jnp.pad(own, [(0, 0)] * (sent.ndim - 1) + [(0, missing)])
+        return (given.sum(-1, keepdims=True) - own) * weight
 
 
 class OneToOne(Connections):

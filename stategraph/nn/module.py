@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from stategraph.errors import describe
 from stategraph.graph.convert import treefy_states
 from stategraph.graph.node import Node
 from stategraph.graph.walk import ALL_LEVELS, iter_children, nodes, states
@@ -48,6 +52,19 @@ class Module(Node, ParamDesc):
 
     def __init__(self, name: str | None = None) -> None:
         self._name = name
+
+    if not TYPE_CHECKING:  # an annotation of State promises an attribute that init_state may have to make
+
+        def __getattr__(self, name: str) -> Any:
+            if name not in _states_of(type(self)):
+                return super().__getattribute__(name)  # Python's own error, or that of a property
+            raise AttributeError(
+                describe(
+                    f"{type(self).__name__} has no State {name!r} yet.",
+                    why="init_state makes it",
+                    fix="stategraph.nn.init_all_states(model) before the first step",
+                )
+            )
 
     @property
     def name(self) -> str | None:
@@ -320,7 +337,29 @@ class Module(Node, ParamDesc):
 
 
 def _shape(size: Size) -> tuple[int, ...]:
-    return tuple(map(int, size)) if isinstance(size, (tuple, list)) else (int(size),)  # type: ignore[arg-type]
+    return tuple(whole(part) for part in (size if isinstance(size, (tuple, list)) else (size,)))
+
+
+def whole(number: Any) -> int:
+    """A length of a shape. Raises ``ValueError`` for what is none; ``0.8 * 4000`` is one."""
+    try:
+        found = int(number)
+    except (TypeError, ValueError):
+        found = -1
+    if found < 0 or found != number:
+        raise ValueError(f"a size is a whole number, or a tuple of these, not {number!r}")
+    return found
+
+
+@functools.cache
+def _states_of(cls: type) -> frozenset[str]:
+    """The attributes that a class says are States."""
+    return frozenset(
+        name
+        for base in cls.__mro__
+        for name, kind in inspect.get_annotations(base).items()
+        if isinstance(kind, str) and re.match(r"\w*State\b", kind)
+    )
 
 
 def _is_hierarchy(found: Any) -> bool:

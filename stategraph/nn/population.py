@@ -142,7 +142,14 @@ class Population(Dynamics):
         return jnp.broadcast_to(jnp.asarray(param(initial, shape, allow_none=False), environ.dftype()), shape)
 
     def _checked(self, value: jax.Array, state: State[Any]) -> jax.Array:
-        """A new value of a State, which has to keep its shape."""
+        """A new value of a State, which has to keep its shape, and stays a real number."""
+        if jnp.iscomplexobj(value) and not jnp.issubdtype(state.dtype, jnp.complexfloating):
+            raise TypeError(
+                describe(
+                    f"An input of {type(self).__name__} is complex, and its State {state.dtype}.",
+                    fix="give the real part, input.real",
+                )
+            )
         if value.shape != state.shape:
             raise ValueError(
                 describe(

@@ -127,3 +127,26 @@ def test_traced_and_exported_programs_are_pickled() -> None:
     exported(2.0)
     again = pickle.loads(pickle.dumps(exported))
     assert float(again(1.0)) == float(exported(1.0)) and again.states is not exported.states
+
+
+class Scaled(sg.nn.Module):
+    def update(self, x: Any) -> Any:
+        return x * sg.environ.get_dt() + (1.0 if "gain" in sg.environ.all() else 0.0)
+
+
+def test_settings_that_a_program_depends_on_go_with_it() -> None:
+    model = Scaled()
+    with sg.environ.context(dt=0.5):
+        traced = pickle.loads(pickle.dumps(sg.trace(model, 3.0)))
+        compiled = traced.lower().compile()
+        assert float(compiled(3.0)) == 1.5
+    with sg.environ.context(dt=0.25), pytest.raises(sg.errors.CallError, match="a setting"):
+        compiled(3.0)
+    with pytest.raises(PickleError, match="EnvironmentState"):
+        pickle.dumps(sg.environ.EnvironmentState())
+
+
+def test_compiled_models() -> None:
+    for again in (pickle.loads(pickle.dumps(sg.compile.jit(Scaled()))), copy.deepcopy(sg.compile.jit(Scaled()))):
+        with sg.environ.context(dt=2.0):
+            assert float(again(3.0)) == 6

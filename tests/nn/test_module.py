@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import stategraph as sg
+from stategraph import nn
 from tests.graph.models import MLP, Inception, Linear, ResNet
 
 
@@ -67,6 +68,32 @@ def test_sizes_are_shapes() -> None:
 
 
 @pytest.mark.core
+@pytest.mark.parametrize("size", [3.5, (3, 2.5), -1, "3", None])
+def test_sizes_are_whole_numbers(size: Any) -> None:
+    for make in (nn.LIF, lambda size: nn.Linear(size, 2), lambda size: sg.event.FixedProb(2, size, 0.5, 1.0)):
+        with pytest.raises(ValueError, match="whole number"):
+            make(size)
+    assert nn.LIF(0.8 * 40).in_size == nn.LIF(np.int64(32)).in_size == (32,)
+
+
+def test_a_state_that_init_state_makes_is_named_when_it_is_missing() -> None:
+    neurons, cell = nn.LIF(3), nn.GRUCell(2, 3)
+    for read in (lambda: neurons.V, neurons.get_spike, lambda: cell.h):
+        with pytest.raises(AttributeError, match=r"(?s)has no State '(V|h)' yet.*init_all_states"):
+            read()
+    assert not hasattr(neurons, "V") and hasattr(nn.init_all_states(neurons), "V")
+    with pytest.raises(AttributeError, match="'LIF' object has no attribute 'W'"):
+        neurons.W
+
+    class Broken(nn.Module):
+        @property
+        def size(self) -> Any:
+            return self.nothing
+
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        Broken().size
+
+
 def test_children_and_modules_iterate_and_map() -> None:
     net = Net()
     assert list(net.children()) == [net.first, net.gain, net.layers[0], net.offset]

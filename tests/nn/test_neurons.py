@@ -152,6 +152,8 @@ def test_bad_arguments() -> None:
         pytest.raises(ValueError, match=r"(?s)from the shape \(3,\).*batch_size"),
     ):
         nn.init_all_states(nn.LIF(3))(jnp.ones((2, 3)))
+    with sg.environ.context(dt=0.1), pytest.raises(TypeError, match=r"(?s)LIF is complex.*\.real"):
+        nn.init_all_states(nn.LIF(3))(1j)
 
 
 # ----------------------------------------------------------------------------------------------------- leaky
