@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import attrs
 
+from stategraph.ir.attributes import DType
 from stategraph.ir.core import Op, Program
 from stategraph.ir.types import TensorType
 from stategraph.passes.base import Pass
@@ -164,6 +165,47 @@ class ReverseOfReverse(Pattern):
         return True
 
 
+class PadWithNothing(Pattern):
+    """pad(x) -> x with no padding on any side"""
+
+    name = "pad with nothing"
+    ops = ("jax.pad",)
+
+    def rewrite(self, op: Op, rewriter: PatternRewriter) -> bool:
+        if any(any(sides) for sides in op.attributes["padding_config"]):
+            return False
+        rewriter.replace(op, [op.operands[0]])
+        return True
+
+
+class ProductOfTruthValues(Pattern):
+    """dot_general(p, w) -> dot_general(convert(p), w) for truth values p and floats w, on either side: native kernels
+    multiply numbers of one type
+    """
+
+    name = "product of truth values"
+    ops = ("jax.dot_general",)
+
+    def rewrite(self, op: Op, rewriter: PatternRewriter) -> bool:
+        types = [value.type for value in (*op.operands, op.result)]
+        dtypes = [type_.dtype if isinstance(type_, TensorType) else None for type_ in types]
+        if (
+            sorted(map(str, dtypes)) not in (["bool", "f32", "f32"], ["bool", "f64", "f64"])
+            or dtypes[2] == "bool"
+        ):
+            return False
+        side = dtypes.index("bool")
+        truths, dtype = op.operands[side], str(dtypes[2])
+        attributes = {"new_dtype": DType(dtype), "sharding": None, "weak_type": False}
+        shape = types[side].shape  # type: ignore[union-attr]
+        numbers = Op("jax.convert_element_type", [truths], [TensorType(dtype, shape)], attributes)
+        rewriter.insert_before(op, numbers)
+        rewriter.set_operands(
+            op, [numbers.result if i == side else value for i, value in enumerate(op.operands)]
+        )
+        return True
+
+
 PATTERNS: list[Pattern] = [
     *EXACT,
     *FAST_MATH,
@@ -172,6 +214,8 @@ PATTERNS: list[Pattern] = [
     SqueezeOfBroadcast(),
     TransposeOfTranspose(),
     ReverseOfReverse(),
+    PadWithNothing(),
+    ProductOfTruthValues(),
 ]
 """What ``algebra`` applies, as far as the chosen exactness goes."""
 

@@ -147,6 +147,9 @@ def test_settings_that_a_program_depends_on_go_with_it() -> None:
 
 
 def test_compiled_models() -> None:
-    for again in (pickle.loads(pickle.dumps(sg.compile.jit(Scaled()))), copy.deepcopy(sg.compile.jit(Scaled()))):
+    for again in (
+        pickle.loads(pickle.dumps(sg.compile.jit(Scaled()))),
+        copy.deepcopy(sg.compile.jit(Scaled())),
+    ):
         with sg.environ.context(dt=2.0):
             assert float(again(3.0)) == 6

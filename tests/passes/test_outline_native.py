@@ -34,7 +34,24 @@ class Network(nn.Module):
         return self.neurons(current)
 
 
+class Competing(nn.Module):
+    """Neurons that each silence all others, driven by truth values through a small matrix: Diehl and Cook (2015)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.neurons = nn.LIF(40)
+        self.weight = sg.ParamState(jnp.linspace(0.0, 0.1, 400).reshape(10, 40))
+        self.learned = event.FixedProb(40, 40, 0.2, 0.3, seed=1)
+        self.inhibit = nn.DeltaProj(comm=event.AllToAll(40, 40, -0.1, include_self=False), post=self.neurons)
+
+    def update(self, current: Any) -> Any:
+        spikes = self.neurons.get_spike()
+        self.inhibit(spikes)
+        return self.neurons(current + (current[:10] > 7.0) @ self.weight.value + spikes @ self.learned)
+
+
 MODELS = {
+    "Competing": Competing,
     "LIF": lambda: Network(nn.LIF(40), nn.Expon, nn.CUBA),
     "LIFRef": lambda: Network(nn.LIFRef(40, spk_reset="hard"), nn.Alpha, lambda: nn.COBA(E=3.0)),
     "ALIF": lambda: Network(nn.ALIF(40), nn.DualExpon, nn.CUBA),
