@@ -48,7 +48,7 @@ class Compiled(Stage):
                 raise CallError(
                     describe(
                         f"The model changed since {self.program.name!r} was compiled.",
-                        why="a State, an attribute or a setting that the program depends on is another one, or a State has another structure",
+                        why="a State, attribute or setting that it depends on is another one, or a State has another structure",
                         fix="trace, lower and compile again, or use stategraph.compile.jit, which does so by itself",
                     )
                 )
