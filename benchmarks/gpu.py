@@ -192,6 +192,10 @@ def operations(n: int = 100_000) -> Records:
             lambda total, own, *given: primitives.csr_add(total, own, *given, shape),
             (jnp.zeros(n), spikes, each, indptr, indices),
         ),
+        "weight of each synapse, bfloat16": (
+            lambda total, own, *given: primitives.csr_add(total, own, *given, shape),
+            (jnp.zeros(n, jnp.bfloat16), spikes, each.astype(jnp.bfloat16), indptr, indices),
+        ),
         "32 vectors": (
             lambda total, own, *given: primitives.csr_add(total, own, *given, shape),
             (jnp.zeros((32, n)), batch, jnp.float32(0.5), indptr, indices),

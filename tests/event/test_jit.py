@@ -129,6 +129,19 @@ def test_synapses_exist_with_the_probability_and_independently() -> None:
 
 
 @pytest.mark.parametrize("transposed", [False, True])
+def test_kernels_for_gpus_add_short_floats_up_as_longer_ones(transposed: bool) -> None:
+    layer = connections("one", prob=0.9)
+    weight, params = jnp.asarray(0.3, jnp.bfloat16), {**layer._connectivity(), "transposed": transposed}
+    matrix = np.asarray(layer.todense()) / 0.5 * float(weight)
+    events = jnp.ones(SIZES[1] if transposed else SIZES[0], bool)
+    on_gpu = functools.partial(pallas_jit.jit, interpret=jax.default_backend() != "gpu", **params)
+    check_kernels_for_gpus(functools.partial(pallas_jit.jit, **params), events, weight, layer.seed)
+    found = jax.jit(on_gpu)(events, weight, layer.seed)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(found, np.float64), matrix.sum(int(transposed)), rtol=2**-8)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
 def test_a_batch_may_be_empty_where_all_synapses_are_looked_at(transposed: bool) -> None:
     layer = connections("one")
     product = functools.partial(jit_generic.jit_by_synapses, **layer._connectivity(), transposed=transposed)

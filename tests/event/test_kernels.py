@@ -227,39 +227,48 @@ def test_dtypes_of_weights(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize("op", ["csr", "csr listed", "csr_add", "csr_outer", "csr_outer_add", "dense"])
+@pytest.mark.parametrize(
+    "op", ["csr", "csr listed", "csr_add", "csr_ring", "csr_outer", "csr_outer_add", "dense"]
+)
 def test_kernels_for_gpus_add_short_floats_up_as_longer_ones(op: str, dtype: str) -> None:
     """So what they give is the sum in numbers of any length, rounded once; twice where it is added to another."""
     rng = np.random.default_rng(0)
     shape, indptr, indices = drawn(1)
-    rows = np.repeat(np.arange(shape[0]), np.diff(indptr))
+    rows, post = np.repeat(np.arange(shape[0]), np.diff(indptr)), shape[1]
     each = jnp.asarray(rng.normal(size=indices.size), dtype)
     matrix = np.zeros(shape)
     np.add.at(matrix, (rows, indices), np.asarray(each, np.float64))
     values = jnp.asarray(events_of(rng, 0.5, "float32", (shape[0],)), dtype)
-    others = jnp.asarray(rng.normal(size=shape[1]), dtype)
-    sent, received, pair = (
-        np.asarray(x, np.float64) for x in (values, others, values[rows] * others[indices])
-    )
-    places = (*map(jnp.asarray, (indptr, indices)),)
+    others = jnp.asarray(rng.normal(size=post), dtype)
+    sent, received = (np.asarray(x, np.float64) for x in (values, others))
+    products = np.asarray(values[rows] * others[indices], np.float64)
     columns, order = event.CSR(indptr, indices, shape).by_post
     listed = columns.indptr, columns.indices, order
-    ones, params = jnp.ones(indices.size, dtype), {"shape": shape}
-    operands, params, expected = {
-        "csr": ((values, each, *places), params | {"transposed": False}, sent @ matrix),
-        "csr listed": ((others, each, *places, *listed), params | {"transposed": True}, matrix @ received),
-        "csr_add": (
-            (others, values, each, *places),
-            params | {"transposed": False},
-            received + sent @ matrix,
+    ring, empty = (
+        jnp.tile(others, 2),
+        jnp.zeros(post, dtype),
+    )  # what is sent a step later arrives in the second half
+    forward, backward = {"shape": shape, "transposed": False}, {"shape": shape, "transposed": True}
+    cases: dict[str, Any] = {
+        "csr": ((values, each, indptr, indices), forward, sent @ matrix),
+        "csr listed": ((others, each, indptr, indices, *listed), backward, matrix @ received),
+        "csr_add": ((others, values, each, indptr, indices), forward, received + sent @ matrix),
+        "csr_ring": (
+            (jnp.append(ring, empty), values, each, indptr, indices + post, np.int32(post)),
+            {"shape": (shape[0], 2 * post)},
+            np.concatenate([received + sent @ matrix, 0 * received, received]),
         ),
-        "csr_outer": ((values, others, *places), params, pair),
-        "csr_outer_add": ((ones, values, others, *places), params, 1 + pair),
-        "dense": ((values, jnp.asarray(matrix, dtype)), {"transposed": False, "threshold": 0.5}, None),
-    }[op]
-    if expected is None:
-        expected = sent @ np.asarray(operands[1], np.float64)
-    found = kernel("pallas", f"event.{op.split()[0]}", list(operands), **params)(*operands)
+        "csr_outer": ((values, others, indptr, indices), {"shape": shape}, products),
+        "csr_outer_add": ((0 * each + 1, values, others, indptr, indices), {"shape": shape}, 1 + products),
+        "dense": (
+            (values, jnp.asarray(matrix, dtype)),
+            {"transposed": False, "threshold": 0.5},
+            sent @ np.asarray(jnp.asarray(matrix, dtype), np.float64),
+        ),
+    }
+    given, params, expected = cases[op]
+    operands = [jnp.asarray(x) for x in given]
+    found = kernel("pallas", f"event.{op.split()[0]}", operands, **params)(*operands)
     assert found.dtype == dtype
     step = float(jnp.finfo(dtype).eps)
     np.testing.assert_allclose(np.asarray(found, np.float64), expected, rtol=step, atol=step)
