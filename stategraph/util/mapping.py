@@ -215,15 +215,22 @@ class NestedDict(dict[Any, Any]):
                     into[key] = convert(item)
         return root
 
-    def replace_by_pure_dict(self, pure: Mapping[Any, Any]) -> None:
+    def replace_by_pure_dict(
+        self, pure_dict: Mapping[Any, Any], replace_fn: Callable[[Any, Any], Any] | None = None
+    ) -> None:
         """Take values from nested dicts as ``to_pure_dict`` gives them. Nothing changes when a path is
         unknown.
+
+        Args:
+          pure_dict: new values by path; the others stay.
+          replace_fn: a function of an entry and its new value that gives the entry to put there. By default a State
+            is given the value, and what refers to one is replaced with that value.
 
         Raises:
           KeyError: for a path that is not here.
         """
         mine = self.to_flat()
-        found = dict(iter_entries(pure, stop=mine))
+        found = dict(iter_entries(pure_dict, stop=mine))
         unknown = [path for path in found if path not in mine]
         if unknown:
             raise KeyError(
@@ -234,7 +241,9 @@ class NestedDict(dict[Any, Any]):
             level: Any = self
             for key in path[:-1]:
                 level = level[key]
-            if isinstance(item, State):
+            if replace_fn is not None:
+                dict.__setitem__(level, path[-1], replace_fn(item, value))
+            elif isinstance(item, State):
                 item.value = value
             else:
                 new = item.replace(value) if isinstance(item, TreefyState) else value

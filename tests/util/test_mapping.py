@@ -97,6 +97,9 @@ def test_values_out_and_in(states: FlattedDict) -> None:
     with pytest.raises(KeyError, match="no entry at"):
         reference.replace_by_pure_dict({"n": 1, "q": 1})
     assert reference["n"].value == 9
+    nested = states.to_nest()
+    nested.replace_by_pure_dict({"n": 2}, replace_fn=lambda old, new: old.value * new)
+    assert nested["n"] == 8 and states[("n",)].value == 4
 
 
 def test_states_become_references(states: FlattedDict) -> None:
