@@ -38,7 +38,7 @@ import stategraph as sg
 from benchmarks.common import table
 from stategraph.backends.events.primitives import dense_product
 from stategraph.passes import hooks
-from stategraph.passes.event_costs import TABLE, dense_cost, event_cost, threshold
+from stategraph.passes.event_costs import TABLE, Size, dense_cost, event_cost, threshold
 from stategraph.passes.pipeline import DEFAULT
 
 MOST = 2e10
@@ -164,8 +164,8 @@ def guesses(case: Case, every: bool) -> dict[str, float]:
     plain = sg.compile.jit(run, passes=pipeline)
     said = products[0].attributes.get("threshold")
     if said is None:
-        native = hooks.platform() == "cpu-native"
-        said = threshold(native, bool(products[0].attributes["transposed"]), case.batch, case.size**2)
+        size = Size(case.batch, case.size, case.size, np.dtype(case.dtype).itemsize)
+        said = threshold(TABLE[hooks.platform()], size, bool(products[0].attributes.get("transposed")))
     most = int(said * case.batch * case.size)
     active: dict[str, float | int | str] = {
         "0": 0,
@@ -182,9 +182,11 @@ def guesses(case: Case, every: bool) -> dict[str, float]:
 
 
 def _surely(*given: Any) -> float:
-    """The ratio; where it is high, the median of three, because a product of XLA may take 1.5 times as long as just before."""
-    first = ratio(*given)
-    return first if first < 1.15 else statistics.median([first, ratio(*given), ratio(*given)])
+    """The ratio, at a glance; where that is high the median of three, because a product of XLA may take 1.5 times as long as
+    just before.
+    """
+    first = ratio(*given, spend=0.06)
+    return first if first < 1.1 else statistics.median(ratio(*given) for _ in range(3))
 
 
 def ratio(ours: Callable[..., Any], plain: Callable[..., Any], *given: Any, spend: float = 0.25) -> float:
@@ -278,17 +280,17 @@ def measure_model() -> list[list[str]]:
     for size, batch in itertools.product((100, 256, 500, 1_000, 4_000), (1, 8, 32, 128)):
         if batch * size**2 > 5e8:
             continue
-        matrix = jnp.asarray(rng.normal(size=(size, size)), jnp.float32)
+        matrix, product = jnp.asarray(rng.normal(size=(size, size)), jnp.float32), Size(batch, size, size)
         shape = (10, size) if batch == 1 else (10, batch, size)
         for rate in (0.0, 0.01, 0.1):
             events = jnp.asarray(rng.random(shape) < rate, jnp.float32)
             cells = []
-            for product, model in (
-                (lambda s, w: s @ w, dense_cost(costs, batch, size, size)),
-                (_rows(False), event_cost(costs, batch, size, size, rate, False)),
-                (_rows(True), event_cost(costs, batch, size, size, rate, True)),
+            for send, model in (
+                (lambda s, w: s @ w, dense_cost(costs, product)),
+                (_rows(False), event_cost(costs, product, rate, False)),
+                (_rows(True), event_cost(costs, product, rate, True)),
             ):
-                cells.append(f"{1e6 * seconds(product, events, matrix):.1f} ({model / 1e3:.1f})")
+                cells.append(f"{1e6 * seconds(send, events, matrix):.1f} ({model / 1e3:.1f})")
             rows.append([f"{size:,}", str(batch), f"{rate:.0%}", *cells])
     return rows
 

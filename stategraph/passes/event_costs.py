@@ -1,17 +1,25 @@
 """What a product costs, as an ordinary one and as one of events: the model by which ``rewrite-events`` decides.
 
-    dense    = start + batch * pre * post * (``row``, in a batch ``few / batch`` if that is less, at least ``block``)
-    events   = call + batch * (pre * scan + active * (visit + post * add))
-    synapses = call + batch * (pre * scan + active * (visit + synapses / pre * scatter))
+    dense    = start + batch * pre * post * (block + read / batch) / cores
+    events   = call + batch * pre * (scan + rate * (visit + post * add))
+    synapses = call + batch * pre * (scan + rate * (visit + synapses / pre * scatter))
 
-in nanoseconds, with ``active = rate * pre``. The figures are medians on two cores of an x86-64 server; only
-their ratios matter, and a wrong decision is bounded: an event product counts its active rows when it runs, and above
-its threshold it is an ordinary one.
+in nanoseconds. ``read`` and ``add`` lie between a *near* and a *far* price, by the part of the matrix that the memory of
+one core cannot hold, and are those of 32 bits: 64 take twice as long. ``cores`` is 1 for one vector, unless its matrix is huge.
+
+Only the ratios of the figures matter, and a wrong decision is bounded: an event product counts its active rows when it runs,
+and above its threshold it is an ordinary one. The threshold is the share of active events at which both would cost
+the same, less a margin, since an ordinary product may take half as long in one run as in the next.
 """
 
 from __future__ import annotations
 
+import os
+
 import attrs
+
+Near = tuple[float, float]
+"""The price of an element in the memory of one core, and of one further away."""
 
 
 @attrs.frozen
@@ -20,21 +28,19 @@ class Costs:
 
     call: float
     """Of an event product: making a list of what is active, and choosing between rows and the whole matrix."""
-    row: float
-    """One element of the matrix in an ordinary product with one vector: it is read from memory."""
-    few: float
-    """The same in a product with a batch, which reads it once for all."""
     block: float
-    """One multiplication in a product with a large batch."""
+    """One multiplication in a product with a large batch, by one core."""
+    read: Near
+    """One element of the matrix in an ordinary product."""
     scan: float
     """Passing over one neuron."""
     count: float
     """Counting one neuron, if that is all that is done."""
     visit: float
     """Beginning with one active row."""
-    add: float
+    add: Near
     """Adding one element of an active row."""
-    strided: float
+    strided: Near
     """The same when the row is a column of the matrix as it lies in memory."""
     scatter: float
     """Adding one synapse at its place."""
@@ -50,49 +56,57 @@ class Costs:
     """Sorting one synapse."""
     batches: bool = True
     """Whether there are kernels for batches of vectors times a matrix."""
+    cores: int = 1
+    """Among how many XLA shares a product, while an event product has one."""
+
+
+def processors() -> int:
+    """How many this process may use: so many threads XLA has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 TABLE: dict[str, Costs] = {
-    # measured by benchmarks/event_costs.py: 256 to 8,192 neurons, batches of 1 to 512, rates of 0 to 100 %; without numba
-    # for the second row
+    # measured on two cores of an x86-64 server (benchmarks/event_costs.py model): 128 to 4,096 neurons, batches of 1 to 512,
+    # rates of 0 to 10 %, float32 and float64; without numba for the second row. Ordinary products as fast as they were at times.
     "cpu-native": Costs(
         call=900,
-        row=0.06,
-        few=0.9,
-        block=0.009,
+        block=0.017,
+        read=(0.045, 0.11),
         scan=0.6,
-        count=0.3,
-        visit=30,
-        add=0.2,
-        strided=2.5,
+        count=0.06,
+        visit=20,
+        add=(0.06, 0.18),
+        strided=(0.5, 3.5),
         scatter=0.4,
         sparse=0.5,
+        cores=processors(),
     ),
     "cpu": Costs(
-        call=3000,
-        row=0.06,
-        few=0.9,
-        block=0.009,
-        scan=4.3,
+        call=2000,
+        block=0.017,
+        read=(0.045, 0.11),
+        scan=2.5,
         count=1.2,
-        visit=450,
-        add=0.4,
-        strided=8.0,
+        visit=120,
+        add=(0.15, 0.25),
+        strided=(1.3, 9.0),
         scatter=0.9,
         sparse=4.0,
+        cores=processors(),
     ),
     # measured by benchmarks/gpu.py on an H200: 1,000 to 20,000 neurons, rates of 0.1 to 100 %. A kernel reads no more
     # than the ordinary product, whatever is active.
     "gpu": Costs(
         call=900,
-        row=0.0009,
-        few=0.0009,
         block=0.00003,
+        read=(0.0009, 0.0009),
         scan=0.02,
         count=0.0,
         visit=1.0,
-        add=0.0012,
-        strided=10.0,
+        add=(0.0012, 0.0012),
+        strided=(10.0, 10.0),
         scatter=0.005,
         sparse=0.03,
         listed=0.03,
@@ -102,10 +116,15 @@ TABLE: dict[str, Costs] = {
         batches=False,
     ),
 }
-"""By platform; ``cpu`` is a CPU without numba, or a program that is exported. Elsewhere a matrix is multiplied whole: a
-loop over spikes would be slower."""
+"""By platform; ``cpu`` is a CPU without numba, or a program that is exported, or one with weights for which there are no native
+kernels. Elsewhere a matrix is multiplied whole: a loop over spikes would be slower.
+"""
 AT_MOST = 1.2
 """What a wrong guess may cost: an event product with so many events that it is an ordinary one in the end."""
+MARGIN = 0.8
+"""What an event product may cost at its threshold, where an ordinary one costs 1."""
+HALF = 0.5
+"""The highest threshold: what reads most rows is no faster than what reads all."""
 START = 400.0
 """Nanoseconds to start an ordinary product."""
 TURN = 1.5
@@ -114,42 +133,73 @@ TRIPS = 100
 """How often a loop is taken to run that does not say."""
 BRANCH = 300.0
 """Nanoseconds to look at a count and take a branch."""
-APART = 4
-"""How many times as long the columns of active neurons take in a batch, which an ordinary product reads only once."""
-SMALL, LARGE, HUGE, MANY = 1 << 18, 1 << 20, 1 << 23, 64
-"""Elements of a matrix that the memory of one core holds, that that of all holds, and that two threads read much faster than
-one; rows from which on an ordinary product is as fast as it gets.
-"""
+CACHE = 1 << 21
+"""Bytes that the memory of one core holds."""
+LARGE, HUGE = 1 << 20, 1 << 23
+"""Elements of a matrix that the memory of all cores holds; elements from which on XLA shares it among the cores for one vector."""
+BEAR = 4
+"""So many cores read from memory as fast as it gets."""
 
 
-def threshold(native: bool, transposed: bool, batch: int, elements: int) -> float:
-    """Share of active events above which a kernel of event products leaves the product to XLA: measured on matrices of
-    256 × 256 to 8,192 × 8,192 elements and batches of 1 to 512.
-    """
-    if not native:
-        return 0.1 if batch == 1 else 0.01 if elements <= SMALL else 0.015
-    small = elements <= SMALL
-    if transposed:
-        return 0.005 if batch > 1 else 0.08 if small else 0.03 if elements <= HUGE else 0.015
-    if batch < MANY or small:
-        return 0.5 if batch == 1 else 0.1 if elements <= HUGE else 0.08
-    return 0.07 if elements <= LARGE else 0.04
+@attrs.frozen
+class Size:
+    """Of a product of ``batch`` vectors with a matrix."""
+
+    batch: int
+    pre: int
+    post: int
+    bytes: int = 4
+    """Of one element."""
+
+    @property
+    def elements(self) -> int:
+        return self.pre * self.post
 
 
-def dense_cost(costs: Costs, batch: int, pre: int, post: int) -> float:
+def threshold(costs: Costs, size: Size, transposed: bool) -> float:
+    """Share of active events above which an event product is left to XLA."""
+    whole = size.post * _multiplication(costs, size) - costs.scan
+    share = MARGIN * whole / (costs.visit + size.post * _addition(costs, size, transposed))
+    return round(min(max(share, 0.0), HALF), 3)
+
+
+def dense_cost(costs: Costs, size: Size) -> float:
     """An ordinary product of ``batch`` rows of ``pre`` elements with a matrix."""
-    return START + batch * pre * post * max(costs.block, min(costs.row, costs.few / batch))
+    return START + size.batch * size.elements * _multiplication(costs, size)
 
 
-def event_cost(costs: Costs, batch: int, pre: int, post: int, rate: float, transposed: bool) -> float:
-    """The same, reading active rows only; of columns each vector of a batch has to look for its own again."""
-    add = costs.strided * (1 if batch == 1 else APART) if transposed else costs.add
-    return costs.call + batch * pre * (costs.scan + rate * (costs.visit + post * add))
+def event_cost(costs: Costs, size: Size, rate: float, transposed: bool) -> float:
+    """The same, reading active rows only."""
+    row = costs.visit + size.post * _addition(costs, size, transposed)
+    return costs.call + size.batch * size.pre * (costs.scan + rate * row)
 
 
-def worst_cost(costs: Costs, batch: int, pre: int, post: int) -> float:
+def worst_cost(costs: Costs, size: Size) -> float:
     """An event product that turns out to be an ordinary one: behind a count and a branch."""
-    return dense_cost(costs, batch, pre, post) + BRANCH + batch * pre * costs.count
+    return dense_cost(costs, size) + BRANCH + size.batch * size.pre * costs.count
+
+
+def _multiplication(costs: Costs, size: Size) -> float:
+    """One of an ordinary product, by all cores that take part."""
+    read = _between(costs.read, size)
+    if size.batch > 1:
+        return (costs.block + read / size.batch) * _words(size) / costs.cores
+    return read * _words(size) / (min(costs.cores, BEAR) if size.elements > HUGE else 1)
+
+
+def _addition(costs: Costs, size: Size, transposed: bool) -> float:
+    return _between(costs.strided, size) if transposed else _between(costs.add, size) * _words(size)
+
+
+def _between(near: Near, size: Size) -> float:
+    """The price of an element of a matrix: the part that does not fit is far."""
+    far = max(0.0, 1 - CACHE / max(size.elements * size.bytes, 1))
+    return near[0] + far * (near[1] - near[0])
+
+
+def _words(size: Size) -> float:
+    """How many times as long an element takes as one of 32 bits."""
+    return max(size.bytes, 4) / 4
 
 
 def synapse_costs(costs: Costs, batch: int, pre: int, synapses: int, rate: float) -> tuple[float, float]:

@@ -16,7 +16,7 @@ import attrs
 
 from stategraph.ir.attributes import DType
 from stategraph.ir.core import Constant, Op, Region, Value
-from stategraph.ir.types import TensorType
+from stategraph.ir.types import TensorType, itemsize_bits
 from stategraph.passes.edit import REWRITER, home, visible_outside
 from stategraph.passes.event_costs import (
     HUGE,
@@ -24,6 +24,7 @@ from stategraph.passes.event_costs import (
     TRIPS,
     TURN,
     Costs,
+    Size,
     dense_cost,
     event_cost,
     threshold,
@@ -76,12 +77,16 @@ class Product:
         """What the events are multiplied with."""
         raise NotImplementedError
 
+    @property
+    def size(self) -> Size:
+        return Size(self.batch, self.pre, self.post, itemsize_bits(_dtype(self.weights)) // 8)
+
     def costs(self, costs: Costs, rate: float) -> tuple[float, float]:
         """Nanoseconds as it is, and as an event product. Where transposing the matrix does not pay, it is left as it is."""
-        whole = dense_cost(costs, self.batch, self.pre, self.post)
-        active = event_cost(costs, self.batch, self.pre, self.post, rate, self.transposed)
+        whole = dense_cost(costs, self.size)
+        active = event_cost(costs, self.size, rate, self.transposed)
         if self.turned is not None:
-            turned = event_cost(costs, self.batch, self.pre, self.post, rate, False)
+            turned = event_cost(costs, self.size, rate, False)
             turned += TURN * self.pre * self.post / self.steps
             if turned < active:
                 return whole, turned
@@ -95,16 +100,16 @@ class Product:
     def worst(self, costs: Costs) -> float:
         """Nanoseconds of an event product if nearly everything is active."""
         turning = TURN * self.pre * self.post / self.steps if self.turned is not None else 0.0
-        return worst_cost(costs, self.batch, self.pre, self.post) + turning
+        return worst_cost(costs, self.size) + turning
 
-    def guard(self, native: bool, always: bool) -> None:
+    def guard(self, costs: Costs, always: bool) -> None:
         """Nobody has said how many events there are: what XLA does much faster than kernels if they are many becomes an
         ordinary product then, in kernels too; so does one vector where a kernel has no threshold of its own (``always``).
         """
-        sideways, elements = self.transposed and self.turned is None, self.pre * self.post
+        sideways, elements = self.transposed and self.turned is None, self.size.elements
         large = (sideways and elements > LARGE) or elements > HUGE * (4 if self.looped else 1)
-        if self.batch > 1 or always or (native and large):
-            self.threshold = threshold(native, sideways, self.batch, elements)
+        if self.batch > 1 or always or large:
+            self.threshold = threshold(costs, self.size, sideways)
 
     def build(self) -> str:
         """Put the event product in its place; returns its name."""

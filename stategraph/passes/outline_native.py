@@ -30,6 +30,9 @@ SCOPES = ("events", "all")
 DRAW = "jax.random_bits"
 MOST_DRAWN = 2**17
 """The random numbers of one draw, for a loop without event products: XLA shares longer arrays among the processors."""
+DENSE = "event.dense"
+LARGE_MATRIX = 2**17
+"""Elements of a matrix that is better computed outside of a kernel: XLA shares them among the processors."""
 
 
 @register
@@ -97,12 +100,13 @@ def groups(region: Region) -> list[list[Op]]:
     """Sets of ops that may run together as one: a kernel can hold them, they hang together, and no path leads from one
     to another through an op outside.
     """
-    level: dict[Op, int] = {}
+    level: dict[Op, int] = {}  # how often a path to the op has left what a kernel can hold, -1 before it came there
     holds: set[Op] = set()
-    barrier = 0
+    barrier = -1
+    shared = _makes_matrices(region)
     for op in region.ops[:-1]:
-        held = op.name not in CONTROL and op.name != KERNEL and why_not(op) is None
-        found = 0
+        held = op not in shared and op.name not in CONTROL and op.name != KERNEL and why_not(op) is None
+        found = 0 if held else -1
         for value in _taken(op):
             owner = value.owner
             if isinstance(owner, Op) and owner in level:
@@ -133,6 +137,18 @@ def groups(region: Region) -> list[list[Op]]:
         if op in holds:
             found_groups.setdefault(root(op), []).append(op)
     return list(found_groups.values())
+
+
+def _makes_matrices(region: Region) -> set[Op]:
+    """The ops whose results end up in large matrices that events are multiplied with: masks, and masked weights."""
+    found: set[Op] = set()
+    wanted = {op.operands[1] for op in region.ops if op.name == DENSE}
+    for op in reversed(region.ops):
+        large = math.prod(getattr(op.results[0].type, "shape", ())) > LARGE_MATRIX if op.results else False
+        if large and op.name not in EVENTS and any(result in wanted for result in op.results):
+            found.add(op)
+            wanted.update(op.operands)
+    return found
 
 
 def _users(op: Op, region: Region) -> list[Op]:

@@ -29,6 +29,7 @@ from stategraph.passes.event_costs import AT_MOST, TABLE
 from stategraph.passes.event_origin import Origin, Origins
 from stategraph.passes.event_products import Place, Product, dot_general, masked_sum
 from stategraph.passes.event_sparse import sparse_places, sparse_rows
+from stategraph.passes.native_ops import FLOATS
 from stategraph.passes.registry import register
 
 FINDERS: dict[str, Callable[[Op, Place], Product | None]] = {
@@ -76,7 +77,7 @@ class RewriteEvents(Pass):
         rate = self.rate if origin.rate is None else origin.rate
         if origin.rate is None and origin.inverted:
             rate = 1 - rate
-        platform = self.platform or context.platform or hooks.platform()
+        platform = _kernels(self.platform or context.platform or hooks.platform(), product)
         costs = TABLE.get(platform)
         numbers: dict[str, int | float | str] = {**product.numbers, "rate": rate}
         whole = active = worst = 0.0
@@ -99,8 +100,8 @@ class RewriteEvents(Pass):
                 advice="sg.event.declare(x, use='events'), or rewrite-events{mode=always}",
             )
             return
-        if self.mode == "auto" and origin.use is None and origin.rate is None:
-            product.guard(native=platform == "cpu-native", always=platform == "gpu")
+        if costs is not None and self.mode == "auto" and origin.use is None and origin.rate is None:
+            product.guard(costs, always=platform == "gpu")
         new = product.build()
         context.explain(
             product.op,
@@ -121,6 +122,12 @@ class RewriteEvents(Pass):
         if active < whole:
             return True, f"that is {whole / active:.3g} times cheaper"
         return False, f"events would cost {active / whole:.3g} times as much"
+
+
+def _kernels(platform: str, product: Product) -> str:
+    """Where a product runs: without native kernels if there are none for its weights."""
+    dtype = getattr(product.weights.type, "dtype", "")
+    return "cpu" if platform == "cpu-native" and dtype not in FLOATS else platform
 
 
 def _is_safe(product: Product, whole: float, worst: float, why: str) -> tuple[bool, str]:

@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +21,7 @@ import stategraph.compile
 from stategraph import ir
 from stategraph.backends import reference
 from stategraph.passes import PassError, event_products, event_rules, run_passes
+from stategraph.passes.event_costs import TABLE, Size, threshold
 from stategraph.passes.event_facts import event_facts
 from stategraph.passes.native_ops import why_not
 from tests.support import EventFacts, build
@@ -322,7 +324,7 @@ def test_weights_that_are_not_finite_count_where_spikes_are_and_a_check_names_th
             return sent
 
     net = Net()
-    xs = jnp.zeros((2, N)).at[0, 3].set(1.0).at[0, 4:].set(-1.0)
+    xs = jnp.full((2, N), -1.0).at[0, 3].set(1.0)
     run, checked = (
         sg.compile.jit(lambda xs: sg.compile.for_loop(net, xs), passes=f"{more}{HOIST},{ALWAYS},dce")
         for more in ("", "check-weights,")
@@ -499,7 +501,7 @@ LARGE = (jnp.ones(1000), jnp.ones((1000, 1000)))
         (LARGE, "mode=never", False, "mode=never"),
         ((jnp.ones(30), jnp.ones((30, 30))), "platform=cpu-native", False, "events would cost"),
         ((jnp.ones(30), jnp.ones((30, 30))), "mode=always", True, "mode=always"),
-        ((jnp.ones(110), jnp.ones((110, 110))), "platform=cpu-native", False, "if the guess is wrong"),
+        ((jnp.ones(120), jnp.ones((120, 120))), "platform=cpu-native", False, "if the guess is wrong"),
         ((jnp.ones((128, 100)), jnp.ones((100, 100))), "platform=cpu", False, "events would cost"),
     ],
 )
@@ -523,7 +525,11 @@ def test_declarations_decide() -> None:
     assert decision(lambda x, w: (~(x > 0)) @ w, x, w).numbers["rate"] == 0.99
 
 
-def test_a_batch_whose_rate_nobody_declared_says_above_which_share_it_is_an_ordinary_product() -> None:
+@pytest.mark.parametrize("cores", [2, 4, 64])
+def test_a_batch_whose_rate_nobody_declared_says_above_which_share_it_is_an_ordinary_product(
+    monkeypatch: pytest.MonkeyPatch, cores: int
+) -> None:
+    monkeypatch.setitem(TABLE, "cpu-native", attrs.evolve(TABLE["cpu-native"], cores=cores))
     w = sg.ParamState(jnp.ones((400, 400)))
 
     def train(x: Any, rate: float | None) -> Any:
@@ -532,16 +538,34 @@ def test_a_batch_whose_rate_nobody_declared_says_above_which_share_it_is_an_ordi
 
         return sg.augment.grad(loss, w)()
 
-    for x, rate, share in (
-        (jnp.ones((128, 400)), None, 0.1),
-        (jnp.ones((128, 400)), 0.01, None),
-        (jnp.ones(400), None, None),
-    ):
-        program = build(lambda x, rate=rate: train(x, rate), x).program
+    def thresholds(x: Any, rate: float | None) -> list[float | None]:
+        program = build(lambda x: train(x, rate), x).program
         program = run_passes(program, f"{HOIST},infer-events,rewrite-events{{platform=cpu-native}}").program
-        (product,) = program.walk("event.dense")
-        assert product.attributes["threshold"] == share
-        assert (why_not(product) is None) == (share is None), "a kernel of a loop has no ordinary product"
+        products = list(program.walk("event.dense"))
+        for product in products:
+            in_kernels = product.attributes["threshold"] is None
+            assert (why_not(product) is None) == in_kernels, "a kernel of a loop has no ordinary product"
+        return [product.attributes["threshold"] for product in products]
+
+    batch = jnp.ones((128, 400))
+    share = threshold(TABLE["cpu-native"], Size(128, 400, 400), transposed=False)
+    # among many cores an ordinary product of a batch is faster than the rows on one
+    assert thresholds(batch, None) == ([] if cores == 64 else [share])
+    assert 0.01 < share < 0.06 / cores * 2 or cores == 64
+    assert thresholds(batch, 0.0001) == ([] if cores == 64 else [None])
+    assert thresholds(batch[0], None) == [None]
+
+
+def test_weights_of_16_bits_cost_what_they_cost_without_native_kernels() -> None:
+    """A threshold of native kernels would let 20 times too many rows through."""
+
+    def figures(dtype: Any, platform: str) -> Any:
+        x, w = jnp.ones((64, 1000), dtype), jnp.ones((1000, 1000), dtype)
+        found = decision(send, x, w, options=f"platform={platform}")
+        return found.decision, found.numbers
+
+    assert figures(jnp.bfloat16, "cpu-native") == figures(jnp.bfloat16, "cpu")
+    assert figures(jnp.float32, "cpu-native") != figures(jnp.float32, "cpu")
 
 
 def test_programs_without_products_or_events_are_left_alone() -> None:

@@ -289,6 +289,24 @@ def test_a_scope_that_is_none_is_refused() -> None:
         sg.compile.jit(lambda x: x, passes="outline-native{scope=most}").lower(1.0)
 
 
+@pytest.mark.for_cpus
+def test_large_masked_matrices_are_computed_outside_of_kernels() -> None:
+    """XLA has threads for them."""
+
+    def send(v: Any, w: Any) -> Any:
+        spikes = event.declare((v >= 1).astype(jnp.float32), use="events")
+        return spikes @ (w * (w > 0)), spikes.sum()
+
+    for size, inside in ((300, True), (400, False)):
+        v, w = jnp.zeros(size).at[3].set(1.0), jnp.ones((size, size)) - jnp.eye(size)
+        compiled = sg.compile.jit(send)
+        (kernel,) = (
+            k for k in compiled.lower(v, w).program.walk("native.kernel") if any(k.walk("event.dense"))
+        )
+        assert any(op.result.type.shape == (size, size) for op in kernel.walk("jax.mul")) == inside
+        np.testing.assert_array_equal(compiled(v, w)[0], w[3])
+
+
 def test_effects_keep_their_order_around_a_kernel(capfd: pytest.CaptureFixture[str]) -> None:
     """One print needs what the kernel computes, the next one does not; both stand before the kernel's last op."""
     pytest.importorskip("llvmlite")

@@ -14,7 +14,7 @@ from stategraph.backends.codegen.events import active, array, lanes, moved
 from stategraph.backends.codegen.llvm import item_size, literal, llvm_type
 from stategraph.backends.codegen.schedule import tensor
 from stategraph.ir.core import Op, Value
-from stategraph.passes.event_costs import threshold
+from stategraph.passes.event_costs import TABLE, Size, threshold
 
 if TYPE_CHECKING:
     from stategraph.backends.codegen.blocks import Block
@@ -74,7 +74,7 @@ def _columns(
     size = tensor(events).shape[-1]
     listed, count = active(block, events, held, kept)
     number = f.load(count, "i64")
-    most = int(threshold(True, True, 1, width * size) * size)
+    most = int(threshold(TABLE["cpu-native"], Size(1, size, width, item_size(dtype)), True) * size)
 
     def some(first: str, many: int, stop: str, column_of: Callable[[str], str]) -> None:
         """The sums of this many rows, over columns."""

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from stategraph.passes.event_costs import TABLE, Size
 from stategraph.passes.event_costs import threshold as default_threshold
 
 WORD = 32
@@ -195,7 +196,8 @@ def dense_by_rows(events: Any, matrix: Any, *, transposed: bool, threshold: floa
     """``event.dense`` over active rows, unless many are active."""
     if threshold is None:
         batch = events.shape[0] if events.ndim == 2 else 1
-        threshold = default_threshold(False, transposed, batch, matrix.size)
+        size = Size(batch, events.shape[-1], matrix.shape[0 if transposed else 1], matrix.dtype.itemsize)
+        threshold = default_threshold(TABLE["cpu"], size, transposed)
     if not events.size or not matrix.size:
         return dense_whole(events, matrix, transposed=transposed, threshold=None)
     sums = of_sums(matrix.dtype)

@@ -16,6 +16,7 @@ from jax import lax
 from stategraph.backends.events import generic
 from stategraph.backends.native.binding import Kernel, Tensor, bind
 from stategraph.ir.types import short_dtype
+from stategraph.passes.event_costs import TABLE, Size
 from stategraph.passes.event_costs import threshold as default_threshold
 
 FLOATS = ("f32", "f64")
@@ -131,8 +132,8 @@ def event_dense_columns(ids, count, events, matrix, out):
     add_dense_columns(ids, count[()], events, matrix, out)
 
 
-def event_count(events, count):
-    count[()] = count_active(events)
+def event_count(events, most, count):
+    count[()] = count_active(events, most[()])
 
 
 def event_dense_batch(events, matrix, out):
@@ -234,22 +235,26 @@ def dense(avals: Any, *, transposed: bool, threshold: float | None) -> Compute |
     arrived = matrix.shape[0] if transposed else matrix.shape[1]
     batch = events.ndim == 2
     if threshold is None:
-        threshold = default_threshold(True, transposed, events.shape[0] if batch else 1, matrix.size)
+        size = Size(events.shape[0] if batch else 1, events.shape[-1], arrived, matrix.dtype.itemsize)
+        threshold = default_threshold(TABLE["cpu-native"], size, transposed)
     most = int(threshold * events.size)
     name = "event_dense_columns" if transposed else "event_dense"
     ids = Tensor("i32", (None,))
-    counts = _kernel(
-        "event_count" if batch else "event_compact", [events], [*([] if batch else [ids]), _COUNT]
-    )
+    if batch:
+        counts = bind(_SOURCE, "event_count", [_tensor(events), _COUNT], [_COUNT])
+    else:
+        counts = _kernel("event_compact", [events], [ids, _COUNT])
     given = avals if batch else [jnp.zeros(1, jnp.int32), jnp.zeros((), jnp.int32), *avals]
     rows = _kernel(f"{name}_batch" if batch else name, given, [_like(matrix, events.ndim)])
     if counts is None or rows is None:
         return None
 
     def compute(events: Any, matrix: Any, **params: Any) -> Any:
-        sizes = [()] if batch else [(events.shape[0],), ()]
-        *listed, count = counts(events, shapes=sizes)
-        lists = [*listed, count] if listed else []
+        if batch:
+            lists, (count,) = [], counts(events, jnp.int32(most), shapes=[()])
+        else:
+            lists = counts(events, shapes=[(events.shape[0],), ()])
+            count = lists[1]
 
         def by_rows(events: Any, matrix: Any) -> Any:
             return rows(*lists, events, matrix, shapes=[(*events.shape[:-1], arrived)])[0]

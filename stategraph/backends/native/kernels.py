@@ -1,7 +1,7 @@
 """Event products as loops over arrays, compiled by numba; generated kernels call them too (needs numba).
 
     count = compact(events, ids)                               # the indices of the active neurons
-    count = count_active(events)                               # how many there are in a batch
+    count = count_active(events, most)                         # how many there are in a batch, or more than ``most``
     add_rows(ids, count, events, weight, indptr, indices, out)       # out[j] += events[i] * weight, for each synapse
     add_columns(events, weight, indptr, indices, out)                # out[i] += events[j] * weight, for each synapse
     add_listed(ids, events, weight, indptr, indices, starts, pres, order, out)   # the same, of few events by their columns
@@ -31,6 +31,8 @@ AHEAD = 4
 """How many active rows ahead memory is asked for."""
 BLOCK = 32
 """Float events that are passed over at once when none of them is active."""
+COUNTED = 2048
+"""Events that are counted before it is asked whether that is enough."""
 LINE = 16
 """Indices in a cache line."""
 FEW = 8
@@ -97,33 +99,21 @@ def _compact_bits(events: Any, bits: Any, ids: Any) -> Any:
     return np.int64(count)
 
 
-def count_active(events: Any) -> Any:
-    """How many neurons of a batch ``events`` (batch, pre) are active."""
-    raise NotImplementedError("for compiled code")
-
-
-@overload(count_active, strict=False)
-def _count_active(events: Any) -> Any:
-    if events.dtype == types.boolean:
-        return lambda events: _count_bools(events.reshape(-1).view(np.uint8))
-    if events.dtype == types.float32:
-        return lambda events: _count_bits(events.reshape(-1).view(np.uint32), np.uint32(1))
-    return lambda events: _count_bits(events.reshape(-1).view(np.uint64), np.uint64(1))
-
-
 @njit
-def _count_bools(bytes: Any) -> Any:
+def count_active(events: Any, most: Any) -> Any:
+    """How many neurons of a batch ``events`` (batch, pre) are active, counted no further than it takes to be sure that they are
+    more than ``most``.
+    """
+    flat = events.reshape(-1)
     total = 0
-    for i in range(bytes.size):
-        total += np.int64(bytes[i])
-    return total
-
-
-@njit
-def _count_bits(bits: Any, one: Any) -> Any:
-    total = 0
-    for i in range(bits.size):
-        total += np.int64((bits[i] << one) != 0)
+    for start in range(0, flat.size, COUNTED):
+        part = flat[start : start + COUNTED]
+        some = np.int32(0)
+        for i in range(part.size):
+            some = np.int32(some + np.int32(part[i] != 0))
+        total += some
+        if total > most:
+            break
     return total
 
 
