@@ -89,7 +89,7 @@ TABLE: dict[str, Costs] = {
         read=(0.045, 0.11),
         scan=2.5,
         count=1.2,
-        visit=120,
+        visit=150,
         add=(0.15, 0.25),
         strided=(1.3, 9.0),
         scatter=0.9,
@@ -131,8 +131,8 @@ TURN = 1.5
 """Nanoseconds to transpose one element of a matrix."""
 TRIPS = 100
 """How often a loop is taken to run that does not say."""
-BRANCH = 300.0
-"""Nanoseconds to look at a count and take a branch."""
+LIST, BRANCH = 300.0, 1000.0
+"""Nanoseconds to begin with a list of active neurons, and to look at the count of a batch and take a branch of XLA."""
 CACHE = 1 << 21
 """Bytes that the memory of one core holds."""
 LARGE, HUGE = 1 << 20, 1 << 23
@@ -176,7 +176,8 @@ def event_cost(costs: Costs, size: Size, rate: float, transposed: bool) -> float
 
 def worst_cost(costs: Costs, size: Size) -> float:
     """An event product that turns out to be an ordinary one: behind a count and a branch."""
-    return dense_cost(costs, size) + BRANCH + size.batch * size.pre * costs.count
+    begin = BRANCH if size.batch > 1 else LIST
+    return dense_cost(costs, size) + begin + size.batch * size.pre * costs.count
 
 
 def _multiplication(costs: Costs, size: Size) -> float:

@@ -63,8 +63,6 @@ class Product:
     """The loop before which the matrix is transposed, so that events choose rows of it; None to take it as it is."""
     steps: int = 1
     """How often the product is computed for each time that the loop is entered."""
-    looped: bool = attrs.field(default=False, kw_only=True)
-    """Whether a loop is around it, which as a kernel saves more than XLA's threads would."""
     threshold: float | None = None
     """Share of active events above which it has to be an ordinary product; None where kernels may decide."""
 
@@ -107,7 +105,7 @@ class Product:
         ordinary product then, in kernels too; so does one vector where a kernel has no threshold of its own (``always``).
         """
         sideways, elements = self.transposed and self.turned is None, self.size.elements
-        large = (sideways and elements > LARGE) or elements > HUGE * (4 if self.looped else 1)
+        large = elements > (LARGE if sideways else HUGE)
         if self.batch > 1 or always or large:
             self.threshold = threshold(costs, self.size, sideways)
 
@@ -203,7 +201,6 @@ def _matrix_product(op: Op, events: Value, matrix: Value, first: bool, place: Pl
         refusal_at(op, place) or _own_matrix(matrix, place),
         turned,
         steps,
-        looped=bool(place.loops),
         matrix=matrix,
         events_first=first,
         order=(*free, *(axis for _, axis in pairs)),
@@ -261,9 +258,7 @@ def masked_sum(op: Op, place: Place) -> Product | None:
             pre, post = type_.shape[axes[0]], type_.shape[1 - axes[0]]
             batch = lanes_of(events, matrix, place)
             refusal = refusal_at(op, place) or _own_matrix(matrix, place)
-            return MaskedSum(
-                op, events, batch, pre, post, axes[0] == 1, refusal, looped=bool(place.loops), matrix=matrix
-            )
+            return MaskedSum(op, events, batch, pre, post, axes[0] == 1, refusal, matrix=matrix)
     return None
 
 

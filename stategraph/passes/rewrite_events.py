@@ -87,8 +87,17 @@ class RewriteEvents(Pass):
             numbers |= {"dense_us": round(whole / 1000, 2), "event_us": round(active / 1000, 2)}
         declared = "declared" if origin.rate is not None else "assumed"
         wanted, why = self._wanted(origin, whole, active, platform)
-        if wanted and self.mode == "auto" and origin.use is None and origin.rate is None:
-            wanted, why = _is_safe(product, whole, worst, why)
+        if (
+            wanted
+            and costs is not None
+            and self.mode == "auto"
+            and origin.use is None
+            and origin.rate is None
+        ):
+            product.guard(costs, always=platform == "gpu")
+            wanted, why = _is_safe(product, rate, whole, worst, why)
+            if product.threshold is not None:
+                numbers["threshold"] = product.threshold
         if wanted and product.refusal:
             wanted, why = False, product.refusal
         if not wanted:
@@ -100,8 +109,6 @@ class RewriteEvents(Pass):
                 advice="sg.event.declare(x, use='events'), or rewrite-events{mode=always}",
             )
             return
-        if costs is not None and self.mode == "auto" and origin.use is None and origin.rate is None:
-            product.guard(costs, always=platform == "gpu")
         new = product.build()
         context.explain(
             product.op,
@@ -130,10 +137,12 @@ def _kernels(platform: str, product: Product) -> str:
     return "cpu" if platform == "cpu-native" and dtype not in FLOATS else platform
 
 
-def _is_safe(product: Product, whole: float, worst: float, why: str) -> tuple[bool, str]:
-    """Whether a wrong guess at the rate would be cheap."""
+def _is_safe(product: Product, rate: float, whole: float, worst: float, why: str) -> tuple[bool, str]:
+    """Whether a wrong guess at the rate would be cheap, and a right one takes the rows."""
     if worst > AT_MOST * whole:
         return False, f"if the guess is wrong, events cost {worst / whole:.3g} times as much"
+    if product.threshold is not None and product.threshold < rate:
+        return False, f"above {product.threshold:.2%} of active events it would be an ordinary product"
     return True, why
 
 

@@ -74,7 +74,8 @@ def _columns(
     size = tensor(events).shape[-1]
     listed, count = active(block, events, held, kept)
     number = f.load(count, "i64")
-    most = int(threshold(TABLE["cpu-native"], Size(1, size, width, item_size(dtype)), True) * size)
+    costs = TABLE["cpu-native"]
+    most = max(1, int(threshold(costs, Size(1, size, width, item_size(dtype)), transposed=True) * size))
 
     def some(first: str, many: int, stop: str, column_of: Callable[[str], str]) -> None:
         """The sums of this many rows, over columns."""
