@@ -36,6 +36,10 @@ class Costs:
     """Passing over one neuron."""
     count: float
     """Counting one neuron, if that is all that is done."""
+    listing: float
+    """Beginning a list of what is active in one vector, and finding that it is long."""
+    branch: float
+    """Looking at the count of a batch and taking a branch of XLA, and by how much the small products vary that this matters to."""
     visit: float
     """Beginning with one active row."""
     add: Near
@@ -76,6 +80,8 @@ TABLE: dict[str, Costs] = {
         read=(0.045, 0.11),
         scan=0.6,
         count=0.06,
+        listing=300,
+        branch=3000,
         visit=20,
         add=(0.06, 0.18),
         strided=(0.5, 3.5),
@@ -89,6 +95,8 @@ TABLE: dict[str, Costs] = {
         read=(0.045, 0.11),
         scan=2.5,
         count=1.2,
+        listing=1500,
+        branch=1500,
         visit=150,
         add=(0.15, 0.25),
         strided=(1.3, 9.0),
@@ -104,6 +112,8 @@ TABLE: dict[str, Costs] = {
         read=(0.0009, 0.0009),
         scan=0.02,
         count=0.0,
+        listing=300,
+        branch=300,
         visit=1.0,
         add=(0.0012, 0.0012),
         strided=(10.0, 10.0),
@@ -131,12 +141,10 @@ TURN = 1.5
 """Nanoseconds to transpose one element of a matrix."""
 TRIPS = 100
 """How often a loop is taken to run that does not say."""
-LIST, BRANCH = 300.0, 1000.0
-"""Nanoseconds to begin with a list of active neurons, and to look at the count of a batch and take a branch of XLA."""
 CACHE = 1 << 21
 """Bytes that the memory of one core holds."""
-LARGE, HUGE = 1 << 20, 1 << 23
-"""Elements of a matrix that the memory of all cores holds; elements from which on XLA shares it among the cores for one vector."""
+LARGE, HUGE = 1 << 23, 1 << 25
+"""Bytes of a matrix whose columns are far from all cores; bytes from which on XLA shares it among the cores for one vector."""
 BEAR = 4
 """So many cores read from memory as fast as it gets."""
 
@@ -148,12 +156,16 @@ class Size:
     batch: int
     pre: int
     post: int
-    bytes: int = 4
-    """Of one element."""
+    item: int = 4
+    """Bytes of one element."""
 
     @property
     def elements(self) -> int:
         return self.pre * self.post
+
+    @property
+    def bytes(self) -> int:
+        return self.elements * self.item
 
 
 def threshold(costs: Costs, size: Size, transposed: bool) -> float:
@@ -176,7 +188,7 @@ def event_cost(costs: Costs, size: Size, rate: float, transposed: bool) -> float
 
 def worst_cost(costs: Costs, size: Size) -> float:
     """An event product that turns out to be an ordinary one: behind a count and a branch."""
-    begin = BRANCH if size.batch > 1 else LIST
+    begin = costs.branch if size.batch > 1 else costs.listing
     return dense_cost(costs, size) + begin + size.batch * size.pre * costs.count
 
 
@@ -185,7 +197,7 @@ def _multiplication(costs: Costs, size: Size) -> float:
     read = _between(costs.read, size)
     if size.batch > 1:
         return (costs.block + read / size.batch) * _words(size) / costs.cores
-    return read * _words(size) / (min(costs.cores, BEAR) if size.elements > HUGE else 1)
+    return read * _words(size) / (min(costs.cores, BEAR) if size.bytes >= HUGE else 1)
 
 
 def _addition(costs: Costs, size: Size, transposed: bool) -> float:
@@ -194,13 +206,13 @@ def _addition(costs: Costs, size: Size, transposed: bool) -> float:
 
 def _between(near: Near, size: Size) -> float:
     """The price of an element of a matrix: the part that does not fit is far."""
-    far = max(0.0, 1 - CACHE / max(size.elements * size.bytes, 1))
+    far = max(0.0, 1 - CACHE / max(size.bytes, 1))
     return near[0] + far * (near[1] - near[0])
 
 
 def _words(size: Size) -> float:
     """How many times as long an element takes as one of 32 bits."""
-    return max(size.bytes, 4) / 4
+    return max(size.item, 4) / 4
 
 
 def synapse_costs(costs: Costs, batch: int, pre: int, synapses: int, rate: float) -> tuple[float, float]:

@@ -104,8 +104,8 @@ class Product:
         """Nobody has said how many events there are: what XLA does much faster than kernels if they are many becomes an
         ordinary product then, in kernels too; so does one vector where a kernel has no threshold of its own (``always``).
         """
-        sideways, elements = self.transposed and self.turned is None, self.size.elements
-        large = elements > (LARGE if sideways else HUGE)
+        sideways = self.transposed and self.turned is None
+        large = self.size.bytes >= (LARGE if sideways else HUGE)
         if self.batch > 1 or always or large:
             self.threshold = threshold(costs, self.size, sideways)
 
