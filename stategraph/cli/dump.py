@@ -28,7 +28,7 @@ OF_JAX = ("jaxpr", "stablehlo", "hlo")
 def run(options: Any) -> int:
     _check(options)
     load_files(options.load)
-    traced = trace_target(options.target, options.args)
+    traced = trace_target(options)
     offer_backend(traced.program)
     watchers, timing = instruments(options)
     if options.stage in OF_JAX:
@@ -57,12 +57,24 @@ def _check(options: Any) -> None:
         raise UsageError(
             f"--strip-host-effects makes no difference to --stage {stage}; use it with --stage stablehlo"
         )
-    if stage == "traced" and options.passes is not None:
-        raise UsageError("--passes makes no difference to --stage traced: no pass has run there")
+    if stage == "traced" and (options.passes is not None or options.validate_each):
+        option = "--validate-each" if options.passes is None else "--passes"
+        raise UsageError(f"{option} makes no difference to --stage traced: no pass has run there")
 
 
-def trace_target(spec: str, args: str | None) -> Any:
-    """What ``FILE.py:NAME`` traces to at the types of ``--args``, or at the model's ``example_args``."""
+def trace_target(options: Any) -> Any:
+    """What ``FILE.py:NAME`` traces to at the types of ``--args``, or at the model's ``example_args``, with the settings of
+    ``--set``.
+    """
+    if not options.set:
+        return _traced(options.target, options.args)
+    from stategraph import environ
+
+    with environ.context(**dict(options.set)):
+        return _traced(options.target, options.args)
+
+
+def _traced(spec: str, args: str | None) -> Any:
     from stategraph.tracing.entry import trace
 
     target = load_target(spec)

@@ -20,7 +20,7 @@ HEADS = ("place", "what", "decision", "by", "figures")
 
 def run(options: Any) -> int:
     load_files(options.load)
-    traced = trace_target(options.target, options.args)
+    traced = trace_target(options)
     offer_backend(traced.program)
     try:
         with user_code():

@@ -20,7 +20,7 @@ from stategraph.cli.output import (
     write,
 )
 from stategraph.cli.targets import user_code
-from stategraph.passes.instruments import Bisect, Instrument, PrintProgram, Statistics, Validate
+from stategraph.passes.instruments import Bisect, Instrument, PrintProgram, Statistics
 from stategraph.passes.manager import PassManager
 
 
@@ -32,7 +32,6 @@ def run(options: Any) -> int:
     statistics = Statistics() if options.statistics else None
     extra: list[Instrument] = [
         *([Bisect(options.bisect)] if options.bisect is not None else []),
-        *([Validate()] if options.validate_each else []),
         *([statistics] if statistics is not None else []),
         *_printing(options),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -80,6 +81,16 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip().isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} is no setting: write NAME=VALUE, as in dt=0.1")
+    try:
+        return name.strip(), ast.literal_eval(value.strip())
+    except (SyntaxError, ValueError):
+        return name.strip(), value.strip()
+
+
 def build_parser() -> Parser:
     """The parser of the whole command."""
     parser = Parser(
@@ -119,6 +130,7 @@ def _dump(commands: Any) -> None:
         "  stategraph dump model.py:net --args 'f32[32,8]'\n"
         "  stategraph dump model.py:train_step --stage traced --args '{image: f32[8,8], label: i32[]}, "
         "lr=f32[]*'\n"
+        "  stategraph dump 'model.py:Net(100)' --set dt=0.1 --validate-each\n"
         "  stategraph dump model.py:net --stage hlo --timing > net.hlo\n",
     )
     _target(parser)
@@ -209,11 +221,6 @@ def _opt(commands: Any) -> None:
     _loading(parser)
     _format(parser)
     _watching(parser)
-    parser.add_argument(
-        "--validate-each",
-        action="store_true",
-        help="run the program before and after each pass on random values and compare",
-    )
     parser.add_argument(
         "--statistics",
         choices=("text", "json"),
@@ -307,13 +314,21 @@ def _target(parser: Parser) -> None:
     parser.add_argument(
         "target",
         metavar="FILE.py:NAME",
-        help="what to trace (or package.module:NAME): a model, a model class, a function; "
-        "without NAME, tells what there is",
+        help="what to trace (or package.module:NAME): a model, a model class, a function, or an expression "
+        "such as 'Net(100)'; without NAME, tells what there is",
     )
     parser.add_argument(
         "--args",
         metavar="TYPES",
         help="types of the arguments, as in 'f32[32,8], mask=bool[32]' (default: the model's example_args)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=_setting,
+        metavar="NAME=VALUE",
+        help="a setting of stategraph.environ while the model is made and traced, as in dt=0.1 (may be repeated)",
     )
 
 
@@ -365,5 +380,10 @@ def _watching(parser: Parser) -> None:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="verify the program after each pass (default: yes)",
+    )
+    parser.add_argument(
+        "--validate-each",
+        action="store_true",
+        help="run the program before and after each pass on random values and compare",
     )
     parser.add_argument("--timing", action="store_true", help="tell how long each pass and stage took")

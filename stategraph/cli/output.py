@@ -13,7 +13,7 @@ from stategraph.cli.console import CommandError, UsageError, highlight
 from stategraph.ir.core import Program
 from stategraph.passes import hooks
 from stategraph.passes.base import Pass
-from stategraph.passes.instruments import Instrument, Timing, Verify, table
+from stategraph.passes.instruments import Instrument, Timing, Validate, Verify, table
 from stategraph.passes.registry import load_file
 
 CHUNK = 1 << 15
@@ -117,9 +117,13 @@ def load_files(files: Iterable[str]) -> None:
 
 
 def instruments(options: Any) -> tuple[list[Instrument], Timing]:
-    """What watches the pipeline: verification, if wanted, and the clock."""
+    """What watches the pipeline: verification and validation, if wanted, and the clock."""
     timing = Timing()
-    return [*([Verify()] if options.verify_each else []), timing], timing
+    watchers: list[Instrument] = [
+        *([Verify()] if options.verify_each else []),
+        *([Validate()] if options.validate_each else []),
+    ]
+    return [*watchers, timing], timing
 
 
 def offer_backend(program: Program) -> None:

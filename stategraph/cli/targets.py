@@ -1,12 +1,14 @@
 """What ``FILE.py:NAME`` and ``package.module:NAME`` mean: importing the user's code and finding something to
 trace in it.
 
-A *target* is a Node that can be called, a Node class that can be created without arguments (one is created),
-a function, or a jitted function. NAME may be dotted: ``net.encoder``, ``Net.step``.
+A *target* is a Node that can be called, a Node class (one is created, and its State initialised), a function, or a jitted
+function. NAME may be dotted, ``net.encoder``, ``Net.step``, or an expression in the names of the file: ``Net(100)``,
+``nn.init_all_states(Net(100), batch_size=8)``.
 """
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib
 import importlib.machinery
@@ -56,6 +58,9 @@ def load_target(spec: str) -> Any:
 
 def split(spec: str) -> tuple[str, str]:
     """(file or module, name); the name is empty when there is none."""
+    found = re.fullmatch(r"(.+?\.py|[\w.]+):(.+)", spec, re.DOTALL)
+    if found is not None and len(found[1]) > 1:  # one letter may be a drive: C:\model.py
+        return found[1], found[2]
     place, colon, name = spec.rpartition(":")
     if not colon or re.search(r"[\\/]", name):  # no colon, or only that of C:\model.py
         return spec, ""
@@ -148,12 +153,12 @@ def _cannot_import(place: str, error: BaseException) -> CommandError:
 
 
 def resolve(module: types.ModuleType, place: str, name: str) -> Any:
-    """The target of a dotted name in a module."""
+    """The target of a dotted name, or of an expression, in a module."""
     found: Any = module
     path = place + ":"
+    if not all(step.isidentifier() for step in name.split(".")):
+        return _checked(_evaluated(module, place, name), module, path + name)
     for i, step in enumerate(name.split(".")):
-        if not step.isidentifier():
-            raise UsageError(f"{name!r} is no name: write {place}:NAME, with dots for attributes")
         if i and _is_node_class(found):
             found = _create(found, path)
         try:
@@ -164,6 +169,34 @@ def resolve(module: types.ModuleType, place: str, name: str) -> Any:
     if _is_node_class(found):
         found = _create(found, path)
     return _checked(found, module, path)
+
+
+def _evaluated(module: types.ModuleType, place: str, text: str) -> Any:
+    """The value of an expression in the names of a module; ``sg``, ``nn``, ``jax``, ``jnp`` are known everywhere."""
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+    except (SyntaxError, ValueError):
+        raise UsageError(
+            f"{text!r} is no name: write {place}:NAME, with dots for attributes, or an expression, {place}:Net(3)"
+        ) from None
+    import jax
+    import jax.numpy as jnp
+
+    import stategraph as sg
+
+    names = {"jax": jax, "jnp": jnp, "sg": sg, "stategraph": sg, "nn": sg.nn, **vars(module)}
+    try:
+        found = eval(compile(tree, "<NAME>", "eval"), names)
+        made = isinstance(tree.body, ast.Call) and isinstance(tree.body.func, ast.Name)
+        return _initialised(found) if made and _is_node_class(names.get(tree.body.func.id)) else found  # type: ignore[attr-defined]
+    except NameError as error:
+        hint = suggestion(str(error.name), _public(module))
+        raise UsageError(f"{text}: {error}{hint}", listing(module)) from None
+    except Exception as error:
+        where = blame(error)
+        raise CommandError(
+            f"{text}: {type(error).__name__}: {error}" + (f"\n{where}" if where else "")
+        ) from error
 
 
 def _no_such_name(module: types.ModuleType, found: Any, path: str, step: str) -> UsageError:
@@ -194,10 +227,22 @@ def _create(cls: type, path: str) -> Any:
     if missing:
         raise UsageError(
             f"{path} is a class whose instances need {', '.join(missing)}",
-            f"create one in the file and name that: model = "
-            f"{cls.__name__}({', '.join(f'{name}=…' for name in missing)})",
+            f"create one: '{path}({', '.join(f'{name}=…' for name in missing)})'",
         )
-    return cls()
+    return _initialised(cls())
+
+
+def _initialised(model: Any) -> Any:
+    """A model that was created here, with its State: nobody else could initialise it."""
+    from stategraph.graph.walk import nodes
+    from stategraph.nn.collective import init_all_states
+    from stategraph.nn.module import Module
+
+    if not isinstance(model, Module):
+        return model
+    if any(_required(node.init_state) for node in nodes(model, Module).values()):
+        return model
+    return init_all_states(model)
 
 
 def candidates_of(module: types.ModuleType) -> list[Candidate]:
@@ -271,10 +316,10 @@ def _is_node_class(value: Any) -> bool:
     return isinstance(value, type) and issubclass(value, Node)
 
 
-def _required(cls: type) -> list[str]:
-    """The parameters without which no instance can be created."""
+def _required(function: Any) -> list[str]:
+    """The parameters without which a function, or class, cannot be called."""
     try:
-        parameters = inspect.signature(cls).parameters.values()
+        parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         return []
     return [

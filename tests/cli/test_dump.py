@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import pytest
 
+import stategraph as sg
 from stategraph import ir
 from tests.cli.conftest import Command, line_of
 
@@ -60,6 +61,81 @@ def test_formats(command: Command, tmp_path: Path) -> None:
 def test_locations_are_the_users_lines_and_can_be_left_out(command: Command) -> None:
     assert f'"model.py":{line_of("jnp.tanh")} in "Cell.update' in command("dump", "model.py:net").out
     assert "model.py" not in command("dump", "model.py:net", "--no-locations").out
+
+
+SPIKING = """
+import stategraph as sg
+from stategraph import nn
+
+
+class Net(nn.Module):
+    def __init__(self, size=4):
+        super().__init__()
+        self.neurons = nn.LIF(size)
+
+    def update(self, x=1.0):
+        return self.neurons(x * sg.environ.get("gain", 1.0))
+
+
+def make(size):
+    return nn.init_all_states(Net(size), batch_size=2)
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "shows"),
+    [
+        ("Net", "f32[4]"),
+        ("Net(size=3)", "f32[3]"),
+        ("make(3)", "f32[2,3]"),
+        ("nn.init_all_states(Net(1), batch_size={'a': 5}['a'])", "f32[5,1]"),
+        ("sg.compile.jit(make(2 * 3 / 2).neurons)", "f32[2,3]"),
+    ],
+)
+def test_models_are_made_by_expressions_initialised_and_validated(
+    command: Command, tmp_path: Path, target: str, shows: str
+) -> None:
+    (tmp_path / "spiking.py").write_text(SPIKING)
+    args = ("--args", "f32[]") if "jit" in target else ()
+    result = command(
+        "dump", f"spiking.py:{target}", "--set", "dt=0.1", "--set", "gain = 2.0", *args, "--validate-each"
+    )
+    assert result.code == 0, result.err
+    assert f"HiddenState<{shows}>" in result.out
+    assert sg.environ.get("dt", None) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "shows"),
+    [
+        (("spiking.py:Net",), "'dt'"),
+        (("spiking.py:Net(", "--set", "dt=0.1"), "is no name"),
+        (("spiking.py:Nett(3)", "--set", "dt=0.1"), "did you mean 'Net'?"),
+        (("spiking.py:Net(3).size + 1", "--set", "dt=0.1"), "no attribute 'size'"),
+        (("spiking.py:3 + 4",), "is a int: only models and functions can be traced"),
+        (("spiking.py:Net", "--set", "dt"), "NAME=VALUE"),
+        (("spiking.py:Net", "--set", "dt=0.1", "--stage", "traced", "--validate-each"), "no pass has run"),
+    ],
+)
+def test_targets_and_settings_that_are_none(
+    command: Command, tmp_path: Path, options: tuple[str, ...], shows: str
+) -> None:
+    (tmp_path / "spiking.py").write_text(SPIKING)
+    result = command("dump", *options)
+    assert result.code in (1, 2) and shows in result.err and not result.out
+
+
+def test_a_pass_that_changes_results_is_found_from_the_model_on(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "lie.py").write_text(
+        "from stategraph.ir import Rewriter\n"
+        "from stategraph.passes import register\n\n"
+        "@register\ndef cli_lie(program):\n"
+        "    for op in program.walk('jax.tanh'):\n        Rewriter().replace(op, op.operands)\n"
+    )
+    dump = ("dump", "model.py:net", "--load", "lie.py", "-p", "cli-lie,default")
+    assert command(*dump).code == 0
+    result = command(*dump, "--validate-each")
+    assert result.code == 1 and "cli-lie" in result.err and not result.out
 
 
 @pytest.mark.parametrize(
