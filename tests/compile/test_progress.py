@@ -113,6 +113,23 @@ def test_an_inner_loop_has_a_bar_for_each_run():
     assert all(bar.closed for bar in BARS)
 
 
+def test_a_loop_counts_from_a_number_that_is_known_once_its_bar_has_begun():
+    """Prints that do not depend on each other come in any order where a device computes by itself."""
+
+    def outer(x):
+        return sg.compile.for_loop(lambda y: x * y, jnp.arange(3.0), pbar=1).sum()
+
+    program = sg.trace(lambda: sg.compile.for_loop(outer, jnp.arange(2.0))).lower().program
+    (loop,) = (op for op in program.walk("flow.scan") if op.attributes["length"] == 3)
+    ahead, found = [loop.operands[0]], []
+    while ahead:
+        op = ahead.pop().owner
+        found += [op]
+        ahead += [value for value in getattr(op, "operands", ()) if not isinstance(value, sg.ir.Constant)]
+    (begun,) = (op for op in found if getattr(op, "name", "") == "flow.while")
+    assert next(begun.walk("host.debug_callback"), None) is not None
+
+
 @pytest.mark.parametrize("lanes", [False, True])
 def test_a_description_is_computed_in_the_loop(lanes):
     bar = sg.compile.ProgressBar(
