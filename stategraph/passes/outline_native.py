@@ -21,7 +21,7 @@ from stategraph.ir.core import Constant, Op, Program, Region, Value
 from stategraph.ir.registry import effects_of
 from stategraph.passes.base import Pass, PassError
 from stategraph.passes.context import Context
-from stategraph.passes.edit import LOOPS, REWRITER
+from stategraph.passes.edit import LOOPS, REWRITER, carries
 from stategraph.passes.native_ops import COMPACT, CONTROL, EVENTS, why_not
 from stategraph.passes.registry import register
 
@@ -31,8 +31,8 @@ DRAW = "jax.random_bits"
 MOST_DRAWN = 2**17
 """The random numbers of one draw, for a loop without event products: XLA shares longer arrays among the processors."""
 DENSE = "event.dense"
-LARGE_MATRIX = 2**17
-"""Elements of a matrix that is better computed outside of a kernel: XLA shares them among the processors."""
+LARGE_MATRIX = 2**18
+"""Elements of a matrix beyond which it is computed outside of kernels: XLA shares them among the processors."""
 
 
 @register
@@ -73,7 +73,7 @@ class OutlineNative(Pass):
         for op in list(region.ops):
             if op.name not in CONTROL or not self._wanted([op], in_loop):
                 continue
-            reason = why_not(op)
+            reason = why_not(op) or _why_shared(op)
             if reason is None and (self.loops or op.name not in LOOPS):
                 outline([op, *_lists_of(op)], context)
                 continue
@@ -142,15 +142,33 @@ def groups(region: Region) -> list[list[Op]]:
 
 
 def _makes_matrices(region: Region) -> set[Op]:
-    """The ops whose results end up in large matrices that events are multiplied with: masks, and masked weights."""
-    found: set[Op] = set()
-    wanted = {op.operands[1] for op in region.ops if op.name == DENSE}
-    for op in reversed(region.ops):
-        large = math.prod(getattr(op.results[0].type, "shape", ())) > LARGE_MATRIX if op.results else False
-        if large and op.name not in EVENTS and any(result in wanted for result in op.results):
-            found.add(op)
-            wanted.update(op.operands)
+    """The ops whose results end up in large matrices that events are multiplied with: masks, masked weights, weights that a
+    loop carries and changes.
+    """
+    inside = [inner for op in region.ops for inner in (op, *op.walk())]
+    wanted = {op.operands[1] for op in inside if op.name == DENSE and _is_large(op.operands[1])}
+    loop, found, before = region.parent_op, set[Op](), 0
+    while len(wanted) > before:
+        before = len(wanted)
+        if loop is not None and loop.name in LOOPS and len(region.yielded) >= carries(loop):
+            own = zip(region.args, region.yielded[: carries(loop)], strict=False)
+            wanted.update(after for value, after in own if value in wanted)
+        for op in reversed(region.ops[:-1]):
+            if op.name not in EVENTS and any(result in wanted for result in op.results):
+                found.add(op)
+                wanted.update(filter(_is_large, op.operands))
     return found
+
+
+def _is_large(value: Value) -> bool:
+    return math.prod(getattr(value.type, "shape", ())) > LARGE_MATRIX
+
+
+def _why_shared(op: Op) -> str | None:
+    """Why a loop or branch is better left to XLA."""
+    if not any(_makes_matrices(region) for region in _regions(op)):
+        return None
+    return f"it computes a matrix of more than {LARGE_MATRIX:,} elements, which XLA shares among the processors"
 
 
 def _users(op: Op, region: Region) -> list[Op]:

@@ -290,21 +290,33 @@ def test_a_scope_that_is_none_is_refused() -> None:
 
 
 @pytest.mark.for_cpus
-def test_large_masked_matrices_are_computed_outside_of_kernels() -> None:
+@pytest.mark.parametrize(("size", "inside"), [(300, True), (520, False)])
+def test_large_matrices_that_change_are_computed_outside_of_kernels(size: int, inside: bool) -> None:
     """XLA has threads for them."""
 
     def send(v: Any, w: Any) -> Any:
         spikes = event.declare((v >= 1).astype(jnp.float32), use="events")
         return spikes @ (w * (w > 0)), spikes.sum()
 
-    for size, inside in ((300, True), (400, False)):
-        v, w = jnp.zeros(size).at[3].set(1.0), jnp.ones((size, size)) - jnp.eye(size)
-        compiled = sg.compile.jit(send)
-        (kernel,) = (
-            k for k in compiled.lower(v, w).program.walk("native.kernel") if any(k.walk("event.dense"))
-        )
+    def learn(v: Any, w: Any) -> Any:
+        weights, before = sg.ShortTermState(w), sg.ShortTermState(v)
+
+        def step() -> None:
+            before.value = v + send(before.value, weights.value)[0]
+            weights.value = weights.value * 0.5
+
+        sg.compile.for_loop(step, length=3)
+        return before.value, weights.value
+
+    v, w = jnp.zeros(size).at[3].set(1.0), jnp.ones((size, size)) - jnp.eye(size)
+    for function in (send, learn):
+        compiled = sg.compile.jit(function)
+        kernels = list(compiled.lower(v, w).program.walk("native.kernel"))
+        (kernel,) = (kernel for kernel in kernels if any(kernel.walk("event.dense")))
         assert any(op.result.type.shape == (size, size) for op in kernel.walk("jax.mul")) == inside
-        np.testing.assert_array_equal(compiled(v, w)[0], w[3])
+        assert any(kernel.walk("flow.scan")) == (inside and function is learn)
+        for a, b in zip(compiled(v, w), function(v, w), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
 def test_effects_keep_their_order_around_a_kernel(capfd: pytest.CaptureFixture[str]) -> None:
