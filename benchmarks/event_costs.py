@@ -37,15 +37,18 @@ from jax.experimental import sparse
 import stategraph as sg
 from benchmarks.common import table
 from stategraph.backends.events.primitives import dense_product
+from stategraph.ir.types import short_dtype
 from stategraph.passes import hooks
 from stategraph.passes.event_costs import TABLE, Size, dense_cost, event_cost, threshold
 from stategraph.passes.pipeline import DEFAULT
+from stategraph.passes.rewrite_events import kernels
 
 MOST = 2e10
 """Multiplications of one call beyond which a case is left out."""
 RATES = (0.0, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
 STEPS = 5
 """Of loops."""
+DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 # --------------------------------------------------------------------------------------------------------- guesses
 
@@ -76,10 +79,7 @@ def families(names: Iterable[str]) -> Iterator[Case]:
     """The cases that are asked for: those whose family contains each of some words."""
     sizes, batches = (256, 512, 1024, 2048, 4096, 8192), (1, 8, 32, 128, 512)
     forms = ("s @ w", "w @ s", "s @ (w * mask)")
-    cases = [
-        Case(*case)
-        for case in itertools.product(forms, sizes, batches, ("float32", "float64"), (False, True))
-    ]
+    cases = [Case(*case) for case in itertools.product(forms, sizes, batches, DTYPES, (False, True))]
     cases += [
         Case(form, size, 1, looped=looped)
         for form in ("s @ BCOO", "BCSR @ s")
@@ -165,7 +165,8 @@ def guesses(case: Case, every: bool) -> dict[str, float]:
     said = products[0].attributes.get("threshold")
     if said is None:
         size = Size(case.batch, case.size, case.size, np.dtype(case.dtype).itemsize)
-        said = threshold(TABLE[hooks.platform()], size, bool(products[0].attributes.get("transposed")))
+        costs = TABLE[kernels(hooks.platform(), short_dtype(case.dtype))]
+        said = threshold(costs, size, bool(products[0].attributes.get("transposed")))
     most = int(said * case.batch * case.size)
     active: dict[str, float | int | str] = {
         "0": 0,

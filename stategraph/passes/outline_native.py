@@ -168,7 +168,9 @@ def _why_shared(op: Op) -> str | None:
     """Why a loop or branch is better left to XLA."""
     if not any(_makes_matrices(region) for region in _regions(op)):
         return None
-    return f"it computes a matrix of more than {LARGE_MATRIX:,} elements, which XLA shares among the processors"
+    return (
+        f"it computes a matrix of more than {LARGE_MATRIX:,} elements, which XLA shares among the processors"
+    )
 
 
 def _users(op: Op, region: Region) -> list[Op]:

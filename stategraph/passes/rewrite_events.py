@@ -21,6 +21,7 @@ import attrs
 
 from stategraph.ir.core import Op, Program, Region, Value
 from stategraph.ir.registry import definition_of
+from stategraph.ir.types import TensorType
 from stategraph.passes import hooks
 from stategraph.passes.base import Pass, PassError
 from stategraph.passes.context import Context
@@ -77,7 +78,7 @@ class RewriteEvents(Pass):
         rate = self.rate if origin.rate is None else origin.rate
         if origin.rate is None and origin.inverted:
             rate = 1 - rate
-        platform = _kernels(self.platform or context.platform or hooks.platform(), product)
+        platform = kernels(self.platform or context.platform or hooks.platform(), _dtype(product))
         costs = TABLE.get(platform)
         numbers: dict[str, int | float | str] = {**product.numbers, "rate": rate}
         whole = active = worst = 0.0
@@ -131,10 +132,19 @@ class RewriteEvents(Pass):
         return False, f"events would cost {active / whole:.3g} times as much"
 
 
-def _kernels(platform: str, product: Product) -> str:
-    """Where a product runs: without native kernels if there are none for its weights."""
-    dtype = getattr(product.weights.type, "dtype", "")
-    return "cpu" if platform == "cpu-native" and dtype not in FLOATS else platform
+def kernels(platform: str, dtype: str) -> str:
+    """Which kernels compute with weights of a dtype on a platform, as a row of the table of costs, which may have none.
+
+    XLA's CPU code makes 32-bit floats of a whole matrix of ``bf16`` before it reads a row.
+    """
+    if platform == "cpu-native" and dtype not in FLOATS:
+        platform = "cpu"
+    return f"cpu with weights of {dtype}" if platform == "cpu" and dtype == "bf16" else platform
+
+
+def _dtype(product: Product) -> str:
+    type_ = product.weights.type
+    return type_.dtype if isinstance(type_, TensorType) else ""
 
 
 def _is_safe(product: Product, rate: float, whole: float, worst: float, why: str) -> tuple[bool, str]:

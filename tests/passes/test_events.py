@@ -560,12 +560,14 @@ def test_weights_of_16_bits_cost_what_they_cost_without_native_kernels() -> None
     """A threshold of native kernels would let 20 times too many rows through."""
 
     def figures(dtype: Any, platform: str) -> Any:
-        x, w = jnp.ones((64, 1000), dtype), jnp.ones((1000, 1000), dtype)
+        x, w = jnp.ones((32, 1000), dtype), jnp.ones((1000, 1000), dtype)
         found = decision(send, x, w, options=f"platform={platform}")
-        return found.decision, found.numbers
+        return found.decision, found.reason, found.numbers
 
-    assert figures(jnp.bfloat16, "cpu-native") == figures(jnp.bfloat16, "cpu")
+    assert figures(jnp.float16, "cpu-native") == figures(jnp.float16, "cpu")
     assert figures(jnp.float32, "cpu-native") != figures(jnp.float32, "cpu")
+    decided, reason, _ = figures(jnp.bfloat16, "cpu-native")
+    assert decided.startswith("stays") and "bf16 a matrix is multiplied whole" in reason
 
 
 def test_programs_without_products_or_events_are_left_alone() -> None:
