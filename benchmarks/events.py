@@ -88,7 +88,7 @@ def ours(case: tuple[int, int, int, float]) -> dict[str, tuple[Call, np.ndarray]
 
     import stategraph as sg
     from stategraph import event
-    from stategraph.backends.events import generic
+    from stategraph.backends.events import loops
     from stategraph.backends.events.primitives import csr_product
 
     pre, post, count, _ = case
@@ -121,7 +121,7 @@ def ours(case: tuple[int, int, int, float]) -> dict[str, tuple[Call, np.ndarray]
     found["our op in plain JAX"] = looped(product, shared, post, spikes)
 
     def generically(g: Any, *operands: Any) -> Any:
-        return g + generic.csr_by_rows(*operands, shape=csr.shape, transposed=False)
+        return g + loops.csr(*operands, shape=csr.shape, transposed=False)
 
     found["ours without kernels"] = looped(generically, shared, post, spikes)
     if yardstick():

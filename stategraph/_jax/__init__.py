@@ -79,6 +79,7 @@ from stategraph._jax.locations import (
     user_variables,
 )
 from stategraph._jax.operations import (
+    in_one_function,
     lower_by,
     lower_foreign_call,
     lowering_without_foreign_calls,
@@ -146,13 +147,14 @@ from stategraph._jax.types import (
     type_of,
     typeof,
 )
-from stategraph._jax.versions import FOLDED, Jaxpr, Literal, Tracer, Var, register_exclusion
+from stategraph._jax.versions import FOLDED, KNOWS_CALLS, Jaxpr, Literal, Tracer, Var, register_exclusion
 
 __all__ = [
     "ARRAY_KINDS",
     "DISABLE_JIT",
     "EAGER",
     "FOLDED",
+    "KNOWS_CALLS",
     "Jaxpr",
     "Literal",
     "STATE_EFFECT",
@@ -196,6 +198,7 @@ __all__ = [
     "has_tangent",
     "here",
     "here_of",
+    "in_one_function",
     "inline_call",
     "inside_shard_map",
     "instantiate_zero",

@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax._src import core, dispatch
+from jax._src import core, dispatch, sharding_impls
 from jax._src.interpreters import ad, batching, mlir
+from jax.experimental.xla_metadata import set_xla_metadata
 
 from stategraph._jax.outlined import OUTLINED
 from stategraph._jax.primitives import remember_primitive
@@ -112,8 +113,10 @@ def _jvp_of(function: Callable[..., Any], primals: Sequence[Any], tangents: Sequ
     return jax.jvp(of_moving, [primals[i] for i in moving], [tangents[i] for i in moving])
 
 
-Choose = Callable[[str, str, bool, Sequence[Any], dict[str, Any]], tuple[str, Callable[..., Any]]]
-"""(primitive, platform, whether functions of this process may be called, avals, params) -> (name, function)."""
+Choose = Callable[[str, str, bool, Sequence[Any], dict[str, Any], bool], tuple[str, Callable[..., Any]]]
+"""(primitive, platform, whether functions of this process may be called, avals, params, whether the program runs on one
+device) -> (name, function).
+"""
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
@@ -136,7 +139,7 @@ def _rule(primitive: Any, choose: Choose, platform: str | None) -> Callable[...,
         one = tuple(module.platforms) == (platform,)
         in_process = one and not module.lowering_parameters.for_export
         chosen = platform or (module.platforms[0] if len(module.platforms) == 1 else "")
-        _, function = choose(primitive.name, chosen, in_process, context.avals_in, params)
+        _, function = choose(primitive.name, chosen, in_process, context.avals_in, params, _alone(module))
         lower = mlir.lower_fun(lambda *given: function(*given, **params), multiple_results=False)
         with warnings.catch_warnings():
             # JAX 0.11 and later say so whenever a kernel for GPUs is compiled.
@@ -144,6 +147,29 @@ def _rule(primitive: Any, choose: Choose, platform: str | None) -> Callable[...,
             return lower(context, *operands)
 
     return rule
+
+
+def _alone(module: Any) -> bool:
+    """Whether what is lowered runs on one device, or on each by itself: XLA does not divide it."""
+    context = module.axis_context
+    if isinstance(context, sharding_impls.ShardingContext):
+        return context.num_devices == 1
+    if isinstance(context, sharding_impls.SPMDAxisContext):
+        return context.mesh.size == 1 or context.manual_axes == frozenset(context.mesh.axis_names)
+    return False
+
+
+def in_one_function(function: Callable[..., Any], *operands: Any) -> Any:
+    """``function(*operands)`` as a call that XLA compiles for a CPU as one function, loops and branches included.
+
+    XLA does so with small loops of its own choice; the attributes say that this call is to be taken for one of them and not
+    to be dissolved. They are no part of XLA's interface: a version that does not know them computes the same, but each
+    round of a loop takes as long there as dispatching its ops, so ask ``KNOWS_CALLS`` first. The function must not
+    hold scatters, sorts, calls of functions, or communication, for which XLA has no code in such a place. Nor has it any for
+    large constants in a loop there, so a barrier keeps it from moving into the call what it knows of an operand.
+    """
+    called = jax.jit(function)(*jax.lax.optimization_barrier(operands))
+    return set_xla_metadata(called, xla_cpu_small_call="true", inlineable="false")
 
 
 def lowering_without_foreign_calls() -> dict[str, Any]:

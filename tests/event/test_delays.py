@@ -12,7 +12,7 @@ import pytest
 
 import stategraph as sg
 from stategraph import event, init, nn
-from stategraph.backends.events import pallas, ring
+from stategraph.backends.events import loops, pallas, ring
 from tests.oracle import agree
 from tests.support import check_kernels_for_gpus
 
@@ -86,7 +86,7 @@ def test_every_kernel_adds_to_the_ring(several: bool) -> None:
     kernel = functools.partial(pallas.csr_ring, shape=csr.shape)
     check_kernels_for_gpus(kernel, total, events, *given, np.int32(0))
     on_gpu = functools.partial(pallas.csr_ring, interpret=jax.default_backend() != "gpu")
-    kernels = [ring.ring_by_rows, ring.ring_by_synapses, on_gpu]
+    kernels = [loops.csr_ring, ring.ring_by_rows, ring.ring_by_synapses, on_gpu]
     native = ring.ring_native(
         [jax.typeof(jnp.asarray(x)) for x in (total, events, *given, np.int32(0))], shape=csr.shape
     )

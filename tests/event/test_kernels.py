@@ -26,8 +26,9 @@ from stategraph.backends.native import binding
 from tests.support import ROOT, check_kernels_for_gpus
 
 ROWS = {
-    "native": lambda row: row.process and row.platform == "cpu",
+    "native": lambda row: row.process and row.platform == "cpu" and not row.alone,
     "pallas": lambda row: row.process and row.platform == "cuda",
+    "function": lambda row: row.alone,
     "loop": lambda row: not row.process and row.platform == "cpu",
     "parallel": lambda row: not row.process and row.platform is None and "small" not in row.build.__name__,
 }

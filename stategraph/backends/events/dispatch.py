@@ -17,7 +17,8 @@ from typing import Any
 import attrs
 import jax
 
-from stategraph.backends.events import changes, generic, jit_generic, jit_native, native, ring
+from stategraph import _jax
+from stategraph.backends.events import changes, generic, jit_generic, jit_native, loops, native, ring
 
 Compute = Callable[..., Any]
 SMALL = 4096
@@ -38,13 +39,25 @@ class Row:
     platform: str | None
     """``cpu``, ``cuda``, …; None for all."""
     process: bool
-    """Whether the kernel belongs to this process."""
+    """Whether the kernel belongs to this process, or is for programs of this process."""
     kernel: str
     build: Callable[..., Compute | None]
+    alone: bool = False
+    """Whether it is for programs that run on one device only."""
 
 
 def _always(function: Compute) -> Callable[..., Compute | None]:
     return lambda avals, **params: function
+
+
+def _loop(op: str, function: Compute) -> Row:
+    """A row of one loop that XLA compiles as one function."""
+    build = _always(function) if _jax.KNOWS_CALLS else _never
+    return Row(op, "cpu", True, "loop over active rows, as one function", build, True)
+
+
+def _never(avals: Any, **params: Any) -> None:
+    return None
 
 
 def _if_small(avals: Any, *, transposed: bool, threshold: float | None) -> Compute | None:
@@ -102,14 +115,17 @@ TABLE: tuple[Row, ...] = (
     # op               platform process kernel                  build
     Row("event.csr", "cpu", True, "native: list, rows", native.csr),
     Row("event.csr", "cuda", True, "Pallas: rows of active neurons", _pallas("pallas", "csr", False)),
+    _loop("event.csr", loops.csr),
     Row("event.csr", "cpu", False, "loop over active rows", _always(generic.csr_by_rows)),
     Row("event.csr", None, False, "all synapses", _always(generic.csr_by_synapses)),
     Row("event.csr_add", "cpu", True, "native: list, rows, in place", native.csr_add),
     Row("event.csr_add", "cuda", True, "Pallas: rows of active neurons", _pallas("pallas", "csr_add", False)),
+    _loop("event.csr_add", loops.csr_add),
     Row("event.csr_add", "cpu", False, "loop over active rows", _always(generic.added(generic.csr_by_rows))),
     Row("event.csr_add", None, False, "all synapses", _always(generic.added(generic.csr_by_synapses))),
     Row("event.csr_outer", "cpu", True, "native: list, rows", native.csr_outer),
     Row("event.csr_outer", "cuda", True, "Pallas: rows side by side", _pallas("pallas", "csr_outer")),
+    _loop("event.csr_outer", loops.csr_outer),
     Row("event.csr_outer", "cpu", False, "loop over active rows", _always(generic.outer_by_rows)),
     Row("event.csr_outer", None, False, "all synapses", _always(generic.outer_by_synapses)),
     Row("event.csr_outer_add", "cpu", True, "native: list, rows, in place", native.csr_outer_add),
@@ -120,6 +136,7 @@ TABLE: tuple[Row, ...] = (
         "Pallas: rows of active neurons",
         _pallas("pallas", "csr_outer_add", False),
     ),
+    _loop("event.csr_outer_add", loops.csr_outer_add),
     Row("event.csr_outer_add", "cpu", False, "loop over active rows", _always(generic.outer_add_by_rows)),
     Row(
         "event.csr_outer_add", None, False, "all synapses", _always(generic.added(generic.outer_by_synapses))
@@ -132,12 +149,14 @@ TABLE: tuple[Row, ...] = (
         "Pallas: rows of active neurons",
         _pallas("pallas", "csr_change", short=False),
     ),
+    _loop("event.csr_change", loops.csr_change),
     Row("event.csr_change", "cpu", False, "loop over active rows", _always(changes.change_by_rows)),
     Row("event.csr_change", None, False, "all synapses", _always(changes.change_by_synapses)),
     Row("event.csr_ring", "cpu", True, "native: list, rows, in place", ring.ring_native),
     Row(
         "event.csr_ring", "cuda", True, "Pallas: rows of active neurons", _pallas("pallas", "csr_ring", False)
     ),
+    _loop("event.csr_ring", loops.csr_ring),
     Row("event.csr_ring", "cpu", False, "loop over active rows", _always(ring.ring_by_rows)),
     Row("event.csr_ring", None, False, "all synapses", _always(ring.ring_by_synapses)),
     Row("event.compact", "cpu", True, "native: list", native.places),
@@ -146,6 +165,7 @@ TABLE: tuple[Row, ...] = (
     Row("event.dense", None, False, "matrix product", _if_small),
     Row("event.dense", "cpu", True, "native: list, rows; matrix product above a threshold", native.dense),
     Row("event.dense", "cuda", True, "Pallas: rows of active neurons", _dense_on_gpu),
+    _loop("event.dense", loops.dense),
     Row("event.dense", "cpu", False, "loop over active rows", _always(generic.dense_by_rows)),
     Row("event.dense", None, False, "matrix product", _always(generic.dense_whole)),
     Row("event.jit", "cpu", True, "native: list, rows made of the seed", jit_native.jit),
@@ -188,7 +208,7 @@ def _device() -> Any:
 
 
 def choose(
-    op: str, platform: str, in_process: bool, avals: Sequence[Any], params: dict[str, Any]
+    op: str, platform: str, in_process: bool, avals: Sequence[Any], params: dict[str, Any], alone: bool = True
 ) -> tuple[str, Compute]:
     """(name, function) of the kernel for a product.
 
@@ -198,9 +218,12 @@ def choose(
       in_process: whether kernels of this process may be used.
       avals: the types of the operands.
       params: the parameters of the op.
+      alone: whether the program runs on one device, or on each of several by itself.
     """
     for row in TABLE:
         if row.op == op and row.platform in (platform, None) and (in_process or not row.process):
+            if row.alone and not alone:
+                continue
             if row.platform == "cuda" and not on_gpu():
                 continue
             found = row.build(avals, **params)

@@ -106,34 +106,39 @@ MEANINGS: dict[str, Callable[..., Any]] = {
 # ---------------------------------------------------------------------------------------------------------- by rows
 
 
-def csr_by_rows(
-    events: Any,
-    weight: Any,
-    indptr: Any,
-    indices: Any,
-    *by_post: Any,
-    shape: tuple[int, int],
-    transposed: bool,
-) -> Any:
+def csr_by(rows_added: Callable[..., Any]) -> Callable[..., Any]:
     """``event.csr`` over the synapses of active rows; against their direction over those of active columns if these are
     listed and few, else over all.
+
+    Args:
+      rows_added: ``(events, weight, indptr, indices, order, size)``, the sum of the active rows of one vector.
     """
-    given = (weight, indptr, indices)
-    if not indices.shape[0] or (transposed and not by_post):
-        return csr_by_synapses(events, *given, shape=shape, transposed=transposed)
-    if events.ndim == 2:
-        return lax.map(
-            lambda own: csr_by_rows(own, *given, *by_post, shape=shape, transposed=transposed), events
+
+    def csr(
+        events: Any,
+        weight: Any,
+        indptr: Any,
+        indices: Any,
+        *by_post: Any,
+        shape: tuple[int, int],
+        transposed: bool,
+    ) -> Any:
+        given = (weight, indptr, indices)
+        if not indices.shape[0] or (transposed and not by_post):
+            return csr_by_synapses(events, *given, shape=shape, transposed=transposed)
+        if events.ndim == 2:
+            return lax.map(lambda own: csr(own, *given, *by_post, shape=shape, transposed=transposed), events)
+        if not transposed:
+            return rows_added(events, *given, None, shape[1])
+        starts, pres, order = by_post
+        return lax.cond(
+            jnp.count_nonzero(events) > events.size // FEW,
+            lambda events: csr_by_synapses(events, *given, shape=shape, transposed=True),
+            lambda events: rows_added(events, weight, starts, pres, order, shape[0]),
+            events,
         )
-    if not transposed:
-        return _rows_added(events, weight, indptr, indices, None, shape[1])
-    starts, pres, order = by_post
-    return lax.cond(
-        jnp.count_nonzero(events) > events.size // FEW,
-        lambda events: csr_by_synapses(events, *given, shape=shape, transposed=True),
-        lambda events: _rows_added(events, weight, starts, pres, order, shape[0]),
-        events,
-    )
+
+    return csr
 
 
 def _rows_added(events: Any, weight: Any, indptr: Any, indices: Any, order: Any, size: int) -> Any:
@@ -157,6 +162,10 @@ def _rows_added(events: Any, weight: Any, indptr: Any, indices: Any, order: Any,
     # the last element takes what is no synapse of the row
     total = over_active(events, add, jnp.zeros(size + 1, sums))
     return total[:size].astype(weight.dtype)
+
+
+csr_by_rows = csr_by(_rows_added)
+"""``event.csr``, one scatter for a row."""
 
 
 def outer_by_rows(pre: Any, post: Any, indptr: Any, indices: Any, *, shape: tuple[int, int]) -> Any:
@@ -192,34 +201,53 @@ def outer_add_by_rows(
     return lax.fori_loop(0, pre.shape[0], lambda b, total: lane(pre[b], post[b], total), total)
 
 
-def dense_by_rows(events: Any, matrix: Any, *, transposed: bool, threshold: float | None) -> Any:
-    """``event.dense`` over active rows, unless many are active."""
-    if threshold is None:
-        batch = events.shape[0] if events.ndim == 2 else 1
-        size = Size(batch, events.shape[-1], matrix.shape[0 if transposed else 1], matrix.dtype.itemsize)
-        threshold = default_threshold(TABLE["cpu"], size, transposed)
-    if not events.size or not matrix.size:
-        return dense_whole(events, matrix, transposed=transposed, threshold=None)
+def dense_by(rows_added: Callable[..., Any]) -> Callable[..., Any]:
+    """``event.dense`` over active rows, unless many are active.
+
+    Args:
+      rows_added: ``(events, matrix, transposed)``, the sum of the active rows of one vector.
+    """
+
+    def dense(events: Any, matrix: Any, *, transposed: bool, threshold: float | None) -> Any:
+        if threshold is None:
+            batch = events.shape[0] if events.ndim == 2 else 1
+            post = matrix.shape[0 if transposed else 1]
+            size = Size(batch, events.shape[-1], post, matrix.dtype.itemsize)
+            threshold = default_threshold(TABLE["cpu"], size, transposed)
+        if not events.size or not matrix.size:
+            return dense_whole(events, matrix, transposed=transposed, threshold=None)
+
+        def whole(events: Any) -> Any:
+            return dense_whole(events, matrix, transposed=transposed, threshold=None)
+
+        def rows(events: Any) -> Any:
+            if events.ndim == 2:
+                return lax.map(rows, events)
+            return rows_added(events, matrix, transposed)
+
+        if threshold >= 1.0:
+            return rows(events)
+        most = int(threshold * events.size)
+        return lax.cond(_count(events) > most, whole, rows, events)
+
+    return dense
+
+
+def dense_rows(events: Any, matrix: Any, transposed: bool) -> Any:
+    """The sum of active rows, or columns."""
     sums = of_sums(matrix.dtype)
 
-    def whole(events: Any) -> Any:
-        return dense_whole(events, matrix, transposed=transposed, threshold=None)
+    def add(row: Any, value: Any, total: Any) -> Any:
+        sent = lax.dynamic_index_in_dim(matrix, row, 1 if transposed else 0, keepdims=False).astype(sums)
+        return total + (sent if value.dtype == jnp.bool_ else sent * value.astype(sums))
 
-    def rows(events: Any) -> Any:
-        if events.ndim == 2:
-            return lax.map(rows, events)
+    return over_active(events, add, jnp.zeros(matrix.shape[0 if transposed else 1], sums)).astype(
+        matrix.dtype
+    )
 
-        def add(row: Any, value: Any, total: Any) -> Any:
-            sent = lax.dynamic_index_in_dim(matrix, row, 1 if transposed else 0, keepdims=False).astype(sums)
-            return total + (sent if value.dtype == jnp.bool_ else sent * value.astype(sums))
 
-        total = jnp.zeros(matrix.shape[0 if transposed else 1], sums)
-        return over_active(events, add, total).astype(matrix.dtype)
-
-    if threshold >= 1.0:
-        return rows(events)
-    most = int(threshold * events.size)
-    return lax.cond(_count(events) > most, whole, rows, events)
+dense_by_rows = dense_by(dense_rows)
+"""``event.dense``."""
 
 
 def _count(events: Any) -> Any:
