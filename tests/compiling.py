@@ -8,6 +8,7 @@ so after some programs there is another.
 from __future__ import annotations
 
 import threading
+from importlib.metadata import version
 from typing import Any
 
 from jax._src.interpreters import mlir
@@ -22,7 +23,9 @@ class _Contexts(threading.local):
 
 
 def share_contexts() -> None:
-    """Let programs share MLIR contexts in JAX 0.10."""
+    """Let programs share MLIR contexts, where JAX does not do so itself."""
+    if not version("jaxlib").startswith("0.10."):
+        return
     make, contexts = mlir.make_ir_context, _Contexts()
 
     def shared() -> Any:

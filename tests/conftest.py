@@ -46,8 +46,7 @@ from tests.support import roundtrip, verify
 
 jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])  # also where JAX was imported before
 jax.config.update("jax_enable_compilation_cache", False)
-if version("jaxlib").startswith("0.10."):
-    share_contexts()
+share_contexts()
 ON_CPU = os.environ["JAX_PLATFORMS"].startswith("cpu")
 """Whether programs run on a CPU; ``JAX_PLATFORMS=cuda,cpu`` runs the tests on a GPU."""
 if not ON_CPU:

@@ -31,6 +31,7 @@ def test_every_way_of_running_agrees():
 def main() -> int:
     arguments = _arguments()
     sys.path.insert(0, str(ROOT))
+    from tests.compiling import share_contexts
     from tests.support import NO_CONTRACTION, contraction_free
 
     if (
@@ -41,6 +42,7 @@ def main() -> int:
         flags = f"{os.environ.get('XLA_FLAGS', '')} {NO_CONTRACTION}".strip()
         environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
         os.execve(sys.executable, [sys.executable, *sys.argv, "--as-is"], environment)
+    share_contexts()
     failures, counts = fuzz(
         arguments.seed, arguments.seconds, arguments.count, Path(arguments.output), arguments.reduce
     )
