@@ -135,11 +135,12 @@ class RewriteEvents(Pass):
 def kernels(platform: str, dtype: str) -> str:
     """Which kernels compute with weights of a dtype on a platform, as a row of the table of costs, which may have none.
 
-    XLA's CPU code makes 32-bit floats of a whole matrix of ``bf16`` before it reads a row.
+    XLA's CPU code makes 32-bit floats of a whole matrix of 16 bits: for an ordinary product once before a loop, in the
+    branch of an event product each time, and of ``bf16`` before each row that is read.
     """
     if platform == "cpu-native" and dtype not in FLOATS:
         platform = "cpu"
-    return f"cpu with weights of {dtype}" if platform == "cpu" and dtype == "bf16" else platform
+    return f"cpu with weights of {dtype}" if platform == "cpu" and dtype in ("f16", "bf16") else platform
 
 
 def _dtype(product: Product) -> str:
