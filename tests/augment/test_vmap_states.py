@@ -153,7 +153,9 @@ def test_undeclared_states_that_differ_are_one_error_with_the_line_to_paste(way:
     with pytest.raises(StateAccessError) as caught:
         run(way, vmap(lane), XS)
     text = str(caught.value)
-    assert "a and b are written" in text and "out_states={0: [a, b]}" in text and "test_vmap_states.py" in text
+    assert (
+        "a and b are written" in text and "out_states={0: [a, b]}" in text and "test_vmap_states.py" in text
+    )
     assert "count" not in text and float(a.value) == 0 and int(cell.count.value) == 0
 
 
