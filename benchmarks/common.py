@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import random
 import statistics
 import time
 import warnings
@@ -17,13 +18,18 @@ import jax
 
 
 def interleaved(calls: dict[str, Callable[[], Any]], *, inner: int, rounds: int) -> dict[str, float]:
-    """Median seconds per call of each function; a round runs each ``inner`` times, in turn."""
+    """Median seconds per call of each function; a round runs each ``inner`` times, in another order each round, so that
+    none always follows the one that leaves the caches cold.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         for _ in range(3):
             call()
+    order, shuffle = list(calls), random.Random(0).shuffle
     for _ in range(rounds):
-        for name, call in calls.items():
+        shuffle(order)
+        for name in order:
+            call = calls[name]
             start = time.perf_counter()
             for _ in range(inner):
                 result = call()

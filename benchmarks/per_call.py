@@ -1,5 +1,8 @@
 """Per call: N States of shape (8,), each read and written, against ``jax.jit`` on a list and the peers' jit.
 
+A round of one function takes about as long whatever N is (some 10 ms for ``jax.jit``): its first call, which finds the caches
+full of what ran before, takes two to three times as long as the others.
+
 python benchmarks/per_call.py
 """
 
@@ -94,7 +97,7 @@ def measure(sizes: tuple[int, ...] = (1, 10, 100, 1000), rounds: int = 25) -> li
             call = make(n)
             if call is not None:
                 calls[name] = call
-        times = interleaved(calls, inner=max(20, 2000 // n), rounds=rounds)
+        times = interleaved(calls, inner=max(20, 20_000 // (n + 10)), rounds=rounds)
         records.append(
             {
                 "n": n,
