@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax import lax
 from jax._src import core, dispatch, sharding_impls
 from jax._src.interpreters import ad, batching, mlir
 from jax.experimental.xla_metadata import set_xla_metadata
@@ -165,11 +167,37 @@ def in_one_function(function: Callable[..., Any], *operands: Any) -> Any:
     XLA does so with small loops of its own choice; the attributes say that this call is to be taken for one of them and not
     to be dissolved. They are no part of XLA's interface: a version that does not know them computes the same, but each
     round of a loop takes as long there as dispatching its ops, so ask ``KNOWS_CALLS`` first. The function must not
-    hold scatters, sorts, calls of functions, or communication, for which XLA has no code in such a place. Nor has it any for
-    large constants in a loop there, so a barrier keeps it from moving into the call what it knows of an operand.
+    hold scatters, sorts, calls of functions, or communication, for which XLA has no code in such a place. Nor has it any
+    for an operand without use: so a barrier keeps constants from moving into the call, and each operand has a use.
+
+    Args:
+      function: of arrays of which none is empty; None stands for one that is not there. It returns such an array.
     """
-    called = jax.jit(function)(*jax.lax.optimization_barrier(operands))
+
+    def compute(*operands: Any) -> Any:
+        found = function(*operands)
+        never = functools.reduce(jnp.logical_or, map(_never, jax.tree.leaves(operands)))
+        one = (1,) * found.ndim
+        first = lax.slice(found, (0,) * found.ndim, one)
+        return lax.dynamic_update_slice(
+            found, jnp.where(never, jnp.zeros_like(first), first), (0,) * found.ndim
+        )
+
+    called = jax.jit(compute)(*lax.optimization_barrier(operands))
     return set_xla_metadata(called, xla_cpu_small_call="true", inlineable="false")
+
+
+def _never(x: Any) -> Any:
+    """False, as a use of an array: more bits of its first number are set than it has. LLVM knows that, XLA does not."""
+    first = lax.slice(x, (0,) * x.ndim, (1,) * x.ndim).reshape(())
+    first = first.real if jnp.iscomplexobj(first) else first
+    floating = jnp.issubdtype(first.dtype, jnp.floating)
+    bits = (
+        lax.bitcast_convert_type(first, f"uint{8 * first.dtype.itemsize}")
+        if floating
+        else first.astype(jnp.uint32)
+    )
+    return lax.population_count(bits) > 64
 
 
 def lowering_without_foreign_calls() -> dict[str, Any]:

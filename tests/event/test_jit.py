@@ -12,7 +12,7 @@ import pytest
 
 import stategraph as sg
 from stategraph import event, init
-from stategraph.backends.events import jit_generic, pallas_jit
+from stategraph.backends.events import jit_generic, loops, pallas_jit
 from tests.oracle import agree
 from tests.support import check_kernels_for_gpus
 
@@ -61,7 +61,7 @@ def test_every_kernel_is_the_product_with_the_matrix(law: str, transposed: bool)
     @jax.jit
     def every(events: Any, values: Any) -> Any:
         found = [layer._send(events, transposed), layer._send(values[0], transposed)[None]]
-        for kernel in (jit_generic.jit_by_rows, jit_generic.jit_by_synapses):
+        for kernel in (loops.jit, jit_generic.jit_by_rows, jit_generic.jit_by_synapses):
             found += [kernel(events, weight, seed, **params)]
         found += [on_gpu(given, weight, seed, **params) for given in (events, values[:1])]
         return [*found, jit_generic.jit_by_rows(values[0], weight, seed, **params)[None]]
@@ -71,7 +71,7 @@ def test_every_kernel_is_the_product_with_the_matrix(law: str, transposed: bool)
         events = rng.random((2, matrix.shape[0])) < rate
         values = (events * rng.normal(size=events.shape)).astype(np.float32)
         wanted = events @ matrix, values[:1] @ matrix
-        for arrived, which in zip(every(events, values), (0, 1, 0, 0, 0, 1, 1), strict=True):
+        for arrived, which in zip(every(events, values), (0, 1, 0, 0, 0, 0, 1, 1), strict=True):
             np.testing.assert_allclose(arrived, wanted[which], rtol=1e-5, atol=1e-5)
 
 
@@ -278,7 +278,7 @@ def test_a_law_of_weights_can_have_a_unit() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize("product", [jit_generic.jit_by_rows, jit_generic.jit_by_synapses])
+@pytest.mark.parametrize("product", [loops.jit, jit_generic.jit_by_rows, jit_generic.jit_by_synapses])
 def test_sums_of_short_floats_are_those_of_ordinary_products(product: Any, dtype: str) -> None:
     """Not so ``1 + 1 + ...`` in such a type itself: the sum stays at 2,048 and at 256."""
     size = 5000

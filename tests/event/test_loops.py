@@ -141,5 +141,24 @@ def test_large_connectivity_may_be_a_constant_of_the_program(inside: str) -> Non
     np.testing.assert_allclose(jax.jit(program)(jnp.asarray(events)), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("pre", "post", "count"), [(50, 1, 3), (1, 4, 9), (1, 1, 1), (60, 40, 1)])
+def test_sizes_of_which_xla_sees_that_an_operand_has_no_use(pre: int, post: int, count: int) -> None:
+    csr = event.CSR(np.arange(pre + 1) * count, np.arange(pre * count) % post, (pre, post))
+    columns, order = csr.by_post
+    matrix = csr.todense(jnp.float32(0.5))
+    events, back = np.arange(pre) % 2 == 0, np.arange(post) % 2 == 0
+    for weight in (jnp.float32(0.5), jnp.full(pre * count, 0.5)):
+        given = (weight, csr.indptr, csr.indices)
+        params = {"shape": (pre, post), "transposed": False}
+        send = jax.jit(lambda e, t, *x, p=params: (loops.csr(e, *x, **p), loops.csr_add(t, e, *x, **p)))
+        for found, start in zip(send(jnp.asarray(events), jnp.ones(post), *given), (0, 1), strict=True):
+            np.testing.assert_allclose(found, events @ matrix + start, rtol=1e-6)
+        given = (*given, columns.indptr, columns.indices, order)
+        found = jax.jit(lambda e, *x: loops.csr(e, *x, shape=(pre, post), transposed=True))(
+            jnp.asarray(back), *given
+        )
+        np.testing.assert_allclose(found, matrix @ back, rtol=1e-6)
+
+
 def test_programs_that_are_divided_among_devices() -> None:
     run_on_devices(Path(__file__).with_name("products_on_devices.py"), 4)

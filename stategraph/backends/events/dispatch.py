@@ -170,6 +170,7 @@ TABLE: tuple[Row, ...] = (
     Row("event.dense", None, False, "matrix product", _always(generic.dense_whole)),
     Row("event.jit", "cpu", True, "native: list, rows made of the seed", jit_native.jit),
     Row("event.jit", "cuda", True, "Pallas: rows made of the seed", _pallas("pallas_jit", "jit", False)),
+    _loop("event.jit", loops.jit),
     Row("event.jit", "cpu", False, "loop over active rows", _always(jit_generic.jit_by_rows)),
     Row("event.jit", None, False, "all synapses", _always(jit_generic.jit_by_synapses)),
 )

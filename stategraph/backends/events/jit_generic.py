@@ -11,6 +11,8 @@ with the dense matrix.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -46,6 +48,12 @@ class Rows:
         self.gaps = Gaps.of(prob) if prob else None
         self.table = jnp.asarray(self.gaps.table()) if self.gaps else None
         self.quantiles = jnp.asarray(normals())
+
+    def given(self, seed: Any, table: Any, quantiles: Any) -> Rows:
+        """The same with other arrays: the operands of a function that makes them."""
+        found = copy.copy(self)
+        found.seed, found.table, found.quantiles = seed, table, quantiles
+        return found
 
     @property
     def none(self) -> bool:
@@ -124,44 +132,44 @@ def jit_dense(events: Any, weight: Any, seed: Any, *, transposed: bool, **connec
     return events.astype(weight.dtype) @ (matrix.T if transposed else matrix)
 
 
-def jit_by_rows(
-    events: Any,
-    weight: Any,
-    seed: Any,
-    *,
-    shape: tuple[int, int],
-    prob: float,
-    law: str,
-    include_self: bool,
-    transposed: bool,
-) -> Any:
-    """``event.jit`` over active rows; against the direction of the synapses over all of them."""
-    rows = Rows(seed, shape, prob, law, include_self)
-    if rows.none or transposed:
-        return jit_by_synapses(
-            events,
-            weight,
-            seed,
-            shape=shape,
-            prob=prob,
-            law=law,
-            include_self=include_self,
-            transposed=transposed,
-        )
+def jit_by(rows_added: Callable[[Any, Any, Rows], Any]) -> Callable[..., Any]:
+    """``event.jit`` over active rows; against the direction of the synapses over all of them.
 
+    Args:
+      rows_added: ``(events, weight, rows)``, the sum of the active rows of one vector.
+    """
+
+    def jit(events: Any, weight: Any, seed: Any, *, transposed: bool, **connectivity: Any) -> Any:
+        rows = Rows(seed, **connectivity)
+        if rows.none or transposed:
+            return jit_by_synapses(events, weight, seed, transposed=transposed, **connectivity)
+        if events.ndim == 1:
+            return rows_added(events, weight, rows)
+        return lax.map(lambda own: rows_added(own, weight, rows), events)
+
+    return jit
+
+
+def sum_of_rows(events: Any, weight: Any, rows: Rows, add_each: Callable[[Any, Any, Any], Any]) -> Any:
+    """The sum of active rows; ``add_each(total, places, values)`` adds up those of a piece of a row."""
     sums = of_sums(weight.dtype)
 
-    def lane(events: Any) -> Any:
-        def add(row: Any, value: Any, total: Any) -> Any:
-            def each(found: Any, there: Any, random: Any, total: Any) -> Any:
-                sent = weighed(weight, random).astype(sums) * value.astype(sums)
-                return total.at[jnp.where(there, found, rows.post)].add(sent)
+    def add(row: Any, value: Any, total: Any) -> Any:
+        def each(found: Any, there: Any, random: Any, total: Any) -> Any:
+            sent = weighed(weight, random).astype(sums) * value.astype(sums)
+            return add_each(total, jnp.where(there, found, rows.post), sent)
 
-            return rows.over(row.astype(jnp.uint32), each, total)
+        return rows.over(row.astype(jnp.uint32), each, total)
 
-        return over_active(events, add, jnp.zeros(rows.post + 1, sums))[: rows.post].astype(weight.dtype)
+    return over_active(events, add, jnp.zeros(rows.post + 1, sums))[: rows.post].astype(weight.dtype)
 
-    return lane(events) if events.ndim == 1 else lax.map(lane, events)
+
+jit_by_rows = jit_by(
+    lambda events, weight, rows: sum_of_rows(
+        events, weight, rows, lambda total, places, sent: total.at[places].add(sent)
+    )
+)
+"""``event.jit``, one scatter for a piece of a row."""
 
 
 def jit_by_synapses(

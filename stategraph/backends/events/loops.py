@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from stategraph import _jax
-from stategraph.backends.events import changes, generic, ring
+from stategraph.backends.events import changes, generic, jit_generic, ring
 from stategraph.backends.events.generic import of_sums, over_active
 
 PIECE = 8
@@ -177,6 +177,25 @@ def _dense_rows(events: Any, matrix: Any, transposed: bool) -> Any:
 
 dense = generic.dense_by(_dense_rows)
 """``event.dense`` over active rows, unless many are active."""
+
+
+def _made_rows(events: Any, weight: Any, rows: jit_generic.Rows) -> Any:
+    def add_each(total: Any, places: Any, sent: Any) -> Any:
+        places, sent = _place(places), jnp.broadcast_to(sent, places.shape)
+
+        def one(k: Any, total: Any) -> Any:
+            return _add_each(total, _taken(places, k), [_taken(sent, k)])
+
+        return lax.fori_loop(jnp.uint32(0), jnp.uint32(places.size), one, total)
+
+    def compute(events: Any, weight: Any, *given: Any) -> Any:
+        return jit_generic.sum_of_rows(events, weight, rows.given(*given), add_each)
+
+    return _jax.in_one_function(compute, events, weight, rows.seed, rows.table, rows.quantiles)
+
+
+jit = jit_generic.jit_by(_made_rows)
+"""``event.jit`` over active rows."""
 
 
 # ------------------------------------------------------------------------------------------------------- synapses
