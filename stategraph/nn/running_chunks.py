@@ -15,8 +15,8 @@ from stategraph.backends.events.compact_primitive import compact
 from stategraph.nn.monitors import Entry
 from stategraph.spikes import Spikes, events
 
-CHUNK_BYTES = 64 << 20
-"""How much a chunk records, before it is put away."""
+CHUNK_BYTES = 16 << 20
+"""How much a chunk records, before it is put away: little enough for memory that is used again, chunk after chunk."""
 PLACES = 1 << 26
 """How many spikes there is room for in a chunk; those that are not there take no memory."""
 LONGEST = 10_000
@@ -76,13 +76,17 @@ def is_sparse(entry: Entry) -> bool:
 
 
 def room_for(entry: Entry, steps: int) -> Any:
-    """Buffers for the rows that ``steps`` steps leave, wherever they begin."""
+    """Buffers for the rows that ``steps`` steps leave, wherever they begin. Where these are all rows, what was there does
+    not matter: a kernel writes to them at once.
+    """
     value = entry.target.value
     rows = max(1, -(-steps // entry.every))
+    all_written = steps and steps % entry.every == 0
+    begin = jax.lax.empty if all_written and jax.default_backend() == "cpu" else jnp.zeros
 
     def room(leaf: Any) -> Any:
         kept = leaf if entry.index is None else leaf[entry.index]
-        return jnp.zeros((rows, *kept.shape), kept.dtype)
+        return begin((rows, *kept.shape), kept.dtype)
 
     return jax.tree.map(room, value)
 

@@ -129,6 +129,8 @@ EVENTS = frozenset(
 )
 IN_PLACE = frozenset(("event.csr_add", "event.csr_ring", "event.csr_outer_add", "event.csr_change"))
 """Event ops whose result is their first operand with something added or changed."""
+EMPTY = "jax.empty"
+"""An array of anything, zeros as well: what a loop begins with that writes every element."""
 COMPACT = "event.compact"
 """Lists events: with the loop that stacks them, no stack is made."""
 GENERATOR = "fry"
@@ -314,6 +316,7 @@ _RULES: dict[str, Callable[[Op], str | None]] = {
     **dict.fromkeys(CONTROL, _inside),
     **dict.fromkeys(EVENTS, _event),
     COMPACT: _fine,
+    EMPTY: _fine,
     **dict.fromkeys(RANDOM, _random),
     "jax.bitcast_convert_type": _bitcast,
     "jax.pow": _power,

@@ -22,7 +22,7 @@ from stategraph.ir.registry import effects_of
 from stategraph.passes.base import Pass, PassError
 from stategraph.passes.context import Context
 from stategraph.passes.edit import LOOPS, REWRITER, carries
-from stategraph.passes.native_ops import COMPACT, CONTROL, EVENTS, why_not
+from stategraph.passes.native_ops import COMPACT, CONTROL, EMPTY, EVENTS, why_not
 from stategraph.passes.registry import register
 
 KERNEL = "native.kernel"
@@ -75,7 +75,7 @@ class OutlineNative(Pass):
                 continue
             reason = why_not(op) or _why_shared(op)
             if reason is None and (self.loops or op.name not in LOOPS):
-                outline([op, *_lists_of(op)], context)
+                outline([*_empty_in(op), op, *_lists_of(op)], context)
                 continue
             if reason is not None:
                 context.explain(op, "stays a loop of XLA", reason=reason)
@@ -84,6 +84,14 @@ class OutlineNative(Pass):
         for group in groups(region):
             if len(group) >= self.min_ops and self._wanted(group, in_loop):
                 outline(group, context)
+
+
+def _empty_in(loop: Op) -> list[Op]:
+    """The ops that give a loop arrays of anything to write to, where nobody else takes these."""
+    owners = {value.owner for value in loop.operands}
+    found = [one for one in owners if isinstance(one, Op) and one.name == EMPTY and one.parent is loop.parent]
+    found = [one for one in found if all(user is loop for user in one.result.users)]
+    return sorted(found, key=loop.parent.ops.index) if found and loop.parent is not None else []
 
 
 def _lists_of(loop: Op) -> list[Op]:
@@ -223,7 +231,7 @@ def outline(ops: Sequence[Op], context: Context) -> Op:
     REWRITER.erase_all(ops)
     events = sum(1 for _ in kernel.walk(*EVENTS))
     looped = [op.name for op in body.ops if op.name in LOOPS]
-    what = "the loop is one kernel" if looped and len(ops) == 1 else "its surroundings are one kernel"
+    what = "the loop is one kernel" if looped else "its surroundings are one kernel"
     count = sum(1 for _ in kernel.walk()) - 1
     context.report(kernel, what, ops=count, events=events, in_place=len(kernel.attributes["aliases"]))
     return kernel

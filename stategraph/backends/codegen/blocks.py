@@ -34,7 +34,7 @@ from stategraph.backends.codegen.schedule import (
 from stategraph.backends.codegen.stages import STAGES
 from stategraph.backends.codegen.turning import Turn, turn_of
 from stategraph.ir.core import Constant, Op, Region, Value
-from stategraph.passes.native_ops import COMPACT, IN_PLACE, REDUCTIONS
+from stategraph.passes.native_ops import COMPACT, EMPTY, IN_PLACE, REDUCTIONS
 
 
 class Block:
@@ -293,7 +293,9 @@ class Block:
 
     def fill(self, pointer: str, value: Value, place: Place) -> None:
         """Write a whole value to memory."""
-        type_ = tensor(value)
+        type_, owner = tensor(value), self.kernel.aliases.of(value).owner
+        if isinstance(owner, Op) and owner.name == EMPTY and type_.size > 1:
+            return  # anything will do
         if isinstance(place, Memory) and place.dtype == type_.dtype:
             if place.pointer != pointer:
                 self.f.copy(pointer, place.pointer, self.nbytes(value))
@@ -377,7 +379,7 @@ class Block:
     def scalar(self, op: Op) -> None:
         """An op on uniform values, the choice of one element, or a view."""
         value = op.result
-        if op.name == "jax.iota":
+        if op.name in ("jax.iota", EMPTY):
             self.places[value] = Scalar(literal(0, tensor(value).dtype))
         elif value in self.schedule.views:
             self.places[value] = self.part(op)

@@ -22,7 +22,7 @@ from stategraph.backends.codegen.arithmetic import RULES
 from stategraph.backends.codegen.keys import COUNT
 from stategraph.ir.core import Constant, Op, Region, Value
 from stategraph.ir.types import TensorType
-from stategraph.passes.native_ops import ELEMENTWISE, INDEXED, INLINED, REDUCTIONS, RESHAPES
+from stategraph.passes.native_ops import ELEMENTWISE, EMPTY, INDEXED, INLINED, REDUCTIONS, RESHAPES
 
 Space = tuple[int, ...]
 """The axes of an array that are longer than one."""
@@ -237,6 +237,8 @@ class Scheduler:
             self.views[op.result] = taken[0]
 
     def kind_of(self, op: Op, taken: list[Value]) -> str:
+        if op.name == EMPTY:
+            return "uniform"
         if op.name in RULES or is_same(op):
             return "uniform" if all(map(self.is_uniform, taken)) else "element"
         if op.name in INDEXED or op.name in RESHAPES or op.name == COUNT:

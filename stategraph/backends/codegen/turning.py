@@ -9,13 +9,13 @@ both together, an element's new State being in a register.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
 
-from stategraph.backends.codegen.places import Scalar
-from stategraph.backends.codegen.schedule import Cluster, Scalars, is_cheap, tensor
+from stategraph.backends.codegen.places import Memory, Scalar
+from stategraph.backends.codegen.schedule import Cluster, Scalars, Stage, Step, captured, is_cheap, tensor
 from stategraph.ir.core import Constant, Op, Value
 from stategraph.passes.native_ops import REDUCTIONS
 
@@ -46,11 +46,15 @@ def turn_of(block: Block) -> Turn | None:
     inner = [number for number, step in enumerate(steps) if not isinstance(step, Scalars)]
     if len(inner) < 2:
         return None
-    first, last = steps[inner[0]], steps[inner[-1]]
-    if not isinstance(first, Cluster) or not isinstance(last, Cluster) or first.space != last.space:
+    first = steps[inner[0]]
+    end = _end(first, inner, block) if isinstance(first, Cluster) else None
+    if end is None:
+        return None
+    last = steps[end]
+    if not isinstance(first, Cluster) or not isinstance(last, Cluster):
         return None
     ops = [*first.ops, *last.ops]
-    outside = [op for step in (*steps[: inner[0]], *steps[inner[-1] + 1 :]) for op in _scalars(step)]
+    outside = [op for step in (*steps[: inner[0]], *steps[end + 1 :]) for op in _scalars(step)]
     if (
         len(ops) > MOST_OPS
         or not all(op.name in REDUCTIONS or block.is_flat(op, first.space) for op in ops)
@@ -70,6 +74,35 @@ def turn_of(block: Block) -> Turn | None:
         if target.old is not None and value.owner in last.ops
     }
     return Turn(first, last, news, _sums_of(news.keys(), first, block))
+
+
+def _end(first: Cluster, inner: Sequence[int], block: Block) -> int | None:
+    """The number of the last loop of a body over what its first loop is over, if all that follows may as well be done after
+    the first loop of the next step: that is so for what records State which the last loop has computed.
+    """
+    written, read = _memory_of(first, block)
+    for number in reversed(inner[1:]):
+        step = block.schedule.steps[number]
+        if isinstance(step, Cluster) and step.space == first.space:
+            return number
+        writes, reads = _memory_of(step, block)
+        if written & (writes | reads) or read & writes:
+            return None
+    return None
+
+
+def _memory_of(step: Step, block: Block) -> tuple[set[str], set[str]]:
+    """The memory that a step writes, but for what nobody has seen before, and the memory that it reads."""
+    ops = [step.op] if isinstance(step, Stage) else step.ops
+    written = {pointer for op in ops for result in op.results for pointer in block.stores.get(result, ())}
+    written |= {block.given[result] for op in ops for result in op.results if result in block.given}
+    read = set()
+    for value in [value for op in ops for value in (*op.operands, *captured(op))]:
+        root = block.schedule.root(value)
+        place = block.places.get(root)
+        read |= {*block.stores.get(root, ()), *([block.given[root]] if root in block.given else [])}
+        read |= {place.pointer} if isinstance(place, Memory) else set()
+    return written, read
 
 
 def _sums_of(values: Iterable[Value], first: Cluster, block: Block) -> set[Op]:

@@ -92,6 +92,37 @@ def test_state_that_is_a_product_is_rounded_before_it_is_added(monkeypatch: pyte
         np.testing.assert_array_equal(a, b)
 
 
+def _put(rows: Any, x: Any, value: Any) -> Any:
+    """Rows with that of every other step."""
+    number = x.astype(jnp.int32)
+    return rows.at[jnp.where(number % 2 == 0, number // 2, len(rows))].set(value, mode="drop")
+
+
+@pytest.mark.parametrize("index", [slice(None), slice(3, 9), PLACES])
+def test_state_that_is_recorded_every_few_steps(monkeypatch: pytest.MonkeyPatch, index: Any) -> None:
+    def step(carry: Any, x: Any) -> Any:
+        state, rows, currents = carry
+        (v, g), _, after = network(*state)
+        return ((v, g), _put(rows, x, v[index]), _put(currents, x, g[index])), after
+
+    rows = jnp.zeros((3, *V[index].shape), V.dtype)
+    assert turns(monkeypatch, step, ((V, G), rows, rows), (1, 2, 5)) == [True] * 3
+
+
+def test_what_a_loop_begins_with_may_be_anything_where_all_is_written() -> None:
+    def run(v: Any, g: Any) -> Any:
+        def step(carry: Any, x: Any) -> Any:
+            state, rows, last = carry
+            (v, g), _, after = network(*state)
+            return ((v, g), _put(rows, x, v), after), None
+
+        begin = (v, g), lax.empty((3, SIZE), jnp.float32), lax.empty((SIZE,), jnp.bool)
+        return lax.scan(step, begin, jnp.arange(5.0, dtype=jnp.float32))[0]
+
+    for a, b in zip(natively(run, V, G), jax.tree.leaves(jax.jit(run)(V, G)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-6)
+
+
 def _recorded(carry: Any, x: Any) -> Any:
     (v, g), before, _ = network(*carry)
     return (v, g), (before, g)
@@ -133,11 +164,27 @@ def _slow(carry: Any, x: Any) -> Any:
     return (v, g), (after, jnp.exp(v))
 
 
-@pytest.mark.parametrize("step", [_recorded, _driven, _counted, _picked, _exchanged, _moved, _begun, _slow])
+def _set_late(carry: Any, x: Any) -> Any:
+    (v, g), _, after = network(*carry)
+    return (v.at[after.sum()].set(0.4), g), after
+
+
+def _seen_late(carry: Any, x: Any) -> Any:
+    state, rows = carry
+    state, before, after = network(*state)
+    return (state, rows.at[after.sum() % 2].set(before)), after
+
+
+@pytest.mark.parametrize(
+    "step",
+    [_recorded, _driven, _counted, _picked, _exchanged, _moved, _begun, _slow, _set_late, _seen_late],
+)
 def test_loops_that_are_not_made_one(monkeypatch: pytest.MonkeyPatch, step: Step) -> None:
     carry: Any = (V, G)
     if step is _counted:
         carry = (carry, jnp.float32(0))
+    if step is _seen_late:
+        carry = (carry, jnp.zeros((2, SIZE), bool))
     assert turns(monkeypatch, step, carry, (3,)) == [False] * 2
 
 
