@@ -121,16 +121,19 @@ def test_without_loops_only_a_step_is_a_kernel() -> None:
 
 def test_a_run_with_recording_is_one_kernel() -> None:
     network = nn.init_all_states(MODELS["LIFRef"]())
-    monitor = {"spikes": network.neurons.spike, "V": (network.neurons.V, slice(0, 5), 4)}
+    v = network.neurons.V
+    monitor = {"spikes": network.neurons.spike, "some": (v, slice(0, 5), 4), "all": (v, None, 5)}
 
     def run() -> Any:
         recorded = nn.run(network, 3.0, monitor=monitor, inputs=lambda t: jnp.full(40, 6.0), dt=0.1)
-        return recorded["V"]
+        return recorded["some"], recorded["all"]
 
     program = sg.trace(run).lower().program
     (kernel,) = kernels(program)
     assert not any(op.name in ("flow.scan", "event.csr", "event.csr_add") for op in program.body.ops)
     assert any(True for _ in kernel.walk("flow.scan"))
+    (blank,) = kernel.walk("jax.empty")  # every row of it is written
+    assert blank.result.type.shape == (6, 40)
 
 
 class Noisy(Network):

@@ -112,7 +112,7 @@ def test_state_that_is_recorded_every_few_steps(monkeypatch: pytest.MonkeyPatch,
 def test_what_a_loop_begins_with_may_be_anything_where_all_is_written() -> None:
     def run(v: Any, g: Any) -> Any:
         def step(carry: Any, x: Any) -> Any:
-            state, rows, last = carry
+            state, rows, _ = carry
             (v, g), _, after = network(*state)
             return ((v, g), _put(rows, x, v), after), None
 
