@@ -2,7 +2,8 @@
 
 A kernel is a function of the operands; a row's ``build`` gives it for operand types and parameters, or None when it
 has none for them. Native kernels belong to one process, so programs that are exported, or lowered for several
-platforms, take the generic ones. So do kernels in Pallas: they are compiled for the GPU that this process has.
+platforms, take the generic ones. So do kernels in Pallas: they are compiled for the GPU that this process has. The loops
+that XLA compiles as one function are for programs of this process too, where each device runs its own.
 """
 
 from __future__ import annotations
