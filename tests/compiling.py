@@ -29,6 +29,10 @@ def share_contexts() -> None:
     make, contexts = mlir.make_ir_context, _Contexts()
 
     def shared() -> Any:
+        if (
+            mlir.ir.Context.current is not None
+        ):  # an op that runs while a program is lowered is no part of that program
+            return make()
         if contexts.left == 0:
             contexts.context, contexts.left = make(), PROGRAMS
         contexts.left -= 1
