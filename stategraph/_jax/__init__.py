@@ -69,6 +69,7 @@ from stategraph._jax.derivatives import (
     user_array,
 )
 from stategraph._jax.effects import forget_failed_effects, wait_for_effects
+from stategraph._jax.kept_rules import kept_rule
 from stategraph._jax.locations import (
     display_file,
     here,
@@ -213,6 +214,7 @@ __all__ = [
     "is_zero_tangent",
     "jit_call",
     "key_dtype",
+    "kept_rule",
     "literal",
     "local_aval",
     "lower_by",

@@ -37,21 +37,24 @@ def emit_region(
     *,
     differentiable: bool = False,
     final: bool = False,
+    again: bool = False,
     name: str = "body",
 ) -> tuple[Any, list[Value]]:
-    """(closed body, captured values): a body whose inputs are the captured values followed by ``inputs``."""
-    emitter = _Emitter(differentiable, None, final)
+    """(closed body, captured values): a body whose inputs are the captured values followed by ``inputs``.
+    ``again`` says that the derivative will itself be differentiated.
+    """
+    emitter = _Emitter(differentiable, None, final, again)
     return emitter.body(region, inputs, name)
 
 
-def emit_op(op: Op, inputs: Sequence[Value]) -> Any:
+def emit_op(op: Op, inputs: Sequence[Value], again: bool) -> Any:
     """A body of one op. ``inputs``: what its regions capture and its operands, each a variable of its own where
-    the op has no regions.
+    the op has no regions. ``again``: as of ``emit_region``.
     """
     if not op.regions:
         inputs = [Value(value.type) for value in inputs]
         op = Op(op.name, inputs, [result.type for result in op.results], op.attributes, (), op.location)
-    emitter = _Emitter(bool(op.regions), None)
+    emitter = _Emitter(bool(op.regions), None, again=again)
     variables = [emitter.define(value) for value in inputs]
     emitter.op(op)
     results = [emitter.read(result) for result in op.results]
@@ -63,8 +66,12 @@ class _Emitter:
     collected in ``free``.
     """
 
-    def __init__(self, differentiable: bool, parent: _Emitter | None, final: bool = False) -> None:
+    def __init__(
+        self, differentiable: bool, parent: _Emitter | None, final: bool = False, again: bool = False
+    ) -> None:
         self.differentiable = differentiable
+        self.again: bool = again if parent is None else parent.again
+        """Whether derivative rules are for more than one derivative."""
         self.env: dict[Value, Any] = {}
         self.free: dict[Value, Any] = {}
         self.eqns: list[Any] = []
@@ -343,13 +350,20 @@ class _Emitter:
             if not all(map(_jax.is_zero_tangent, tangents[0])):
                 raise _closed_over(op)
             given_tangents = [_jax.instantiate_zero(tangents[1][i], tangents[1][i]) for i in active]
-            flat = self.run(jvp, captured, outer, [*args, *given_tangents], function)
+            flat = self.run(jvp, captured, outer, [*args, *given_tangents], called)
             out, given = flat[:count], iter(flat[count:])
             return out, [next(given) if i in out_active else _jax.zero_tangent(out[i]) for i in range(count)]
 
         function.defjvp(rule, symbolic_zeros=True)
-
-        self.traced(op, function, captured)
+        called: Callable[..., Any] = function
+        if self.again and not self.local:
+            first = len(captured)
+            kept = _jax.kept_rule(
+                lambda *flat: function(list(flat[:first]), list(flat[first:])),
+                [_jax.aval_of(result.type) for result in op.results],
+            )
+            called = lambda outer, args: kept(*outer, *args)  # noqa: E731
+        self.traced(op, called, captured)
 
     def custom_vjp(self, op: Op) -> None:
         if not self.differentiable:

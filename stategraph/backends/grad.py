@@ -97,12 +97,12 @@ def jvp_function(op: Op) -> Transformed:
 
 def expand_vjp(op: Op, again: bool) -> Expansion:
     """The ops that compute the body's results and the gradients of the outputs weighted with the cotangents."""
-    return _expanded(op, again, "derivative", *vjp_function(op))
+    return _expanded(op, again, "derivative", *vjp_function(op, again))
 
 
-def vjp_function(op: Op) -> Transformed:
+def vjp_function(op: Op, again: bool = False) -> Transformed:
     """``expand_vjp`` as a function."""
-    return _product_function(op, _pulled if op.attributes["lanes"] is None else _pulled_lanes)
+    return _product_function(op, _pulled if op.attributes["lanes"] is None else _pulled_lanes, again)
 
 
 Pure = Callable[..., tuple[list[Any], list[Any]]]
@@ -134,11 +134,11 @@ def _pulled_lanes(pure: Pure, primals: list[Any], cotangents: list[Any]) -> tupl
 
 
 def _product_function(
-    op: Op, derive: Callable[[Pure, list[Any], list[Any]], tuple[list[Any], list[Any]]]
+    op: Op, derive: Callable[[Pure, list[Any], list[Any]], tuple[list[Any], list[Any]]], again: bool = False
 ) -> Transformed:
     (region,) = op.regions
     pin_host_effects(region)
-    body, captured = emit_region(region, region.args, differentiable=True, name="derivative")
+    body, captured = emit_region(region, region.args, differentiable=True, again=again, name="derivative")
     run = _jax.body_as_function(body)
     count, seeds = len(captured), len(op.operands) - len(region.args)
     active = [i for i, arg in enumerate(region.args) if _jax.has_tangent(_jax.aval_of(arg.type))]

@@ -189,7 +189,7 @@ def differentiate(
     op: Op, inputs: Sequence[Value], moving: tuple[int, ...], outputs: tuple[int, ...], again: bool
 ) -> Derivative:
     """Let JAX differentiate one op."""
-    body = emit_op(op, inputs)
+    body = emit_op(op, inputs, again)
     run = _jax.body_as_function(body)
     count = len(op.results)
     rest = [i for i in range(count) if i not in outputs]

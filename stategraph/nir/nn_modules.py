@@ -7,6 +7,7 @@ the metadata of the nodes.
 from __future__ import annotations
 
 import itertools
+import keyword
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +45,7 @@ def chain(module: Any, input_shape: Size | None, dt: float | None) -> Any:
     for one in modules:
         node, shape = _node(one, shape)
         basis = type(one).__name__.lower()
+        basis += "_" * keyword.iskeyword(basis)  # other tools make attributes of the names
         name = basis if basis not in nodes else f"{basis}_{sum(key.startswith(basis) for key in nodes)}"
         nodes[name] = node
         names.append(name)

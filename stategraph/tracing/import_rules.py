@@ -56,6 +56,14 @@ def import_vjp(importer: Importer, eqn: Any, operands: list[Value], location: Lo
     return Op("flow.custom_vjp", args, _jax.result_types(eqn), attributes, [call, fwd, bwd], location)
 
 
+def import_kept(importer: Importer, eqn: Any, operands: list[Value], location: Location) -> Op:
+    """A call of a function that keeps its rule through derivatives."""
+    avals = [atom.aval for atom in eqn.invars]
+    jaxpr, consts = _jax.trace_flat(eqn.params["function"], avals, traced_for="stategraph rule", name="kept")
+    region = _rule_region(importer, jaxpr, consts, "custom_jvp")
+    return Op("flow.call", operands, _jax.result_types(eqn), {"name": "kept"}, [region], location)
+
+
 def _needs_rule(importer: Importer, eqn: Any) -> bool:
     """Whether a derivative rule can still matter: not for integers, nor where nobody will differentiate
     any more.

@@ -24,7 +24,7 @@ from stategraph.ir.core import Constant, Op, Region, Value
 from stategraph.ir.event_ops import EVENT_OPS
 from stategraph.ir.location import Location
 from stategraph.recording import Body, Recorder, Token
-from stategraph.tracing.import_rules import import_jvp, import_vjp
+from stategraph.tracing.import_rules import import_jvp, import_kept, import_vjp
 from stategraph.tracing.import_shards import import_jax, import_own
 from stategraph.tracing.import_transforms import import_grad, import_product, import_vmap
 from stategraph.tracing.types_here import TypesHere
@@ -363,6 +363,7 @@ _HANDLERS: dict[str, Callable[[Importer, Any, list[Value], Location], Op]] = {
     "remat2": Importer.remat,
     "custom_jvp_call": import_jvp,
     "custom_vjp_call": import_vjp,
+    "stategraph_kept_rule": import_kept,
     "shard_map": import_jax,
     "stategraph_shard_map": import_own,
     "stategraph_grad": import_grad,

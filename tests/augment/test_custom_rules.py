@@ -87,3 +87,49 @@ def test_a_rule_may_read_a_local_state() -> None:
 
 def test_integer_arguments_need_no_rule() -> None:
     np.testing.assert_array_equal(sg.compile.jit(jax.nn.relu)(jnp.arange(3) - 1), [0, 0, 1])
+
+
+@jax.custom_jvp
+def step_function(x: Any) -> Any:
+    return (x >= 0).astype(x.dtype)
+
+
+@step_function.defjvp
+def _step_rule(primals: Any, tangents: Any) -> Any:
+    (x,), (dx,) = primals, tangents
+    y = step_function(x)
+    return y, dx * jax.nn.sigmoid(3 * x) * (1.5 - y)  # the rule needs its own function
+
+
+def recurrent(spike: Any) -> Any:
+    w, h = sg.State(jnp.array([[0.5, 0.1], [-0.3, 0.4]])), sg.State(jnp.zeros(2))
+
+    def loss(x: Any) -> Any:
+        def step(i: Any) -> Any:
+            h.value = spike(h.value @ w.value + x - 0.3)
+            return jax.lax.cond(i > 0, lambda: 2 * spike(h.value - x).sum(), lambda: h.value.sum())
+
+        h.value = jnp.zeros(2)
+        inner = jax.lax.scan(lambda c, _: (spike(c + x - 0.1), None), x, None, length=2)[0]
+        return (sg.compile.for_loop(step, jnp.arange(3)).sum() + inner.sum()) ** 2
+
+    return loss
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("spike", [sg.surrogate.Sigmoid(), step_function])
+def test_second_derivatives_of_spikes_in_loops_and_branches(spike: Any) -> None:
+    """JAX alone loses the rule in loops: its second derivatives are 0."""
+    x, loss = jnp.array([0.2, 0.5]), recurrent(spike)
+    lanes = sg.augment.vmap(sg.augment.hessian(loss), isolated=True)
+
+    def third(x: Any) -> Any:
+        return grad(lambda x: sg.augment.hessian(loss)(x).sum())(x)
+
+    with jax.disable_jit():
+        expected, then = sg.augment.hessian(loss)(x), third(x)
+    assert np.abs(expected).max() > 0.1 and np.abs(then).max() > 0.1
+    np.testing.assert_allclose(sg.augment.hessian(loss)(x), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(lanes(x[None])[0], expected, rtol=1e-5, atol=1e-5)
+    if spike is step_function:
+        np.testing.assert_allclose(third(x), then, rtol=1e-4, atol=1e-4)

@@ -374,3 +374,8 @@ def test_a_missing_time_step_and_contradicting_ones_are_refused():
 def test_modules_without_counterpart_are_refused(module, message):
     with pytest.raises(NIRError, match=message):
         sg.nir.to_nir(module())
+
+
+def test_names_of_nodes_can_be_attributes():
+    names = set(sg.nir.to_nir(nn.Sequential(nn.Linear(2, 3), nn.IF(3), nn.IF(3)), dt=DT).nodes)
+    assert names == {"input", "linear", "if_", "if__1", "output"}
