@@ -71,6 +71,11 @@ def frame_of(trace: Any) -> Any | None:
     return trace if isinstance(trace, pe.DynamicJaxprTrace) else None
 
 
+def recording_trace() -> Any | None:
+    """The innermost trace that records a body; None where nothing is recorded."""
+    return next((trace for trace in trace_chain() if frame_of(trace) is not None), None)
+
+
 def weak(trace: Any) -> Any:
     """A weak reference to a trace: ``weak(trace)() is trace`` while it lives. Holding traces would be a leak."""
     return trace._weakref if hasattr(trace, "_weakref") else weakref.ref(trace)
@@ -94,7 +99,7 @@ def records_here() -> bool:
     """Whether the current trace, or one around it, records what is done: a value read now may be kept as a
     constant.
     """
-    return any(frame_of(trace) is not None for trace in trace_chain())
+    return recording_trace() is not None
 
 
 def folds_eagerly() -> bool:

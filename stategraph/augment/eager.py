@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from stategraph import _jax
 from stategraph.augment.lanes import reachable_states
-from stategraph.recording import LOCAL
+from stategraph.recording import writable_here
 from stategraph.state import State
 from stategraph.tracing.tracer import touched_states
 
@@ -56,7 +56,7 @@ class Purified:
         self.written: set[str] = set()
         self.existing = reachable_states(function)
         self.start = ([args[p] for p in positions], [state.value for state in self.states])
-        self._outer: Any = None
+        self._scope = writable_here()
 
     def __call__(self, diff: Any) -> Any:
         touched = self.touched
@@ -79,13 +79,13 @@ class Purified:
         return {path: s for path, s in reachable_states(self.function).items() if id(s) not in known}
 
     def __enter__(self) -> Purified:
-        self._outer, LOCAL.writable = LOCAL.writable, True
+        self._scope.__enter__()
         return self
 
     def __exit__(self, *exc: Any) -> None:
         for path, state in self.touched.items():
             state.value = self.before[path]
-        LOCAL.writable = self._outer
+        self._scope.__exit__(*exc)
 
     def commit(self, after: tuple[Mapping[str, Any], Mapping[str, Any]]) -> None:
         """Assign what the function wrote."""

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec
 
 from stategraph import _jax
 from stategraph.augment.shards import Cut, Shards, cut_states, local_shape, misfit, state_leaf_specs
-from stategraph.recording import LOCAL
+from stategraph.recording import LOCAL, writable_here
 from stategraph.state import State
 from stategraph.tracing.tracer import accessed_states
 
@@ -43,31 +43,31 @@ def _touched(
     wholes = [cut.state._peek() for cut in cuts]
     examples = [jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=aval.weak_type) for aval in avals]
     values = [cut.state.value for cut in cuts]
-    outer, LOCAL.writable = LOCAL.writable, True
     wrong = {}
-    try:
-        for cut, leaves in zip(cuts, wholes, strict=True):
-            specs = state_leaf_specs(cut, "entry", cut.state._tree, shards.sizes)
-            try:
-                shapes = [
-                    local_shape(x.shape, spec, shards.sizes) for x, spec in zip(leaves, specs, strict=True)
-                ]
-            except ValueError as error:
-                wrong[id(cut.state)] = misfit(cut, error)
-                if cut.named:
-                    raise wrong[id(cut.state)] from None
-                continue
-            shard = [x[tuple(slice(n) for n in shape)] for x, shape in zip(leaves, shapes, strict=True)]
-            cut.state.value = jax.tree.unflatten(jax.tree.structure(cut.state.value), shard)
-        with (
-            jax.disable_jit(False),
-            _jax.within_mesh(shards.mesh, shards.mesh.axis_names, False),
-        ):
-            read, written, _ = accessed_states(function, jax.tree.unflatten(tree, examples), {})
-    finally:
-        for cut, value in zip(cuts, values, strict=True):
-            cut.state.value = value
-        LOCAL.writable = outer
+    with writable_here():
+        try:
+            for cut, leaves in zip(cuts, wholes, strict=True):
+                specs = state_leaf_specs(cut, "entry", cut.state._tree, shards.sizes)
+                try:
+                    shapes = [
+                        local_shape(x.shape, spec, shards.sizes)
+                        for x, spec in zip(leaves, specs, strict=True)
+                    ]
+                except ValueError as error:
+                    wrong[id(cut.state)] = misfit(cut, error)
+                    if cut.named:
+                        raise wrong[id(cut.state)] from None
+                    continue
+                shard = [x[tuple(slice(n) for n in shape)] for x, shape in zip(leaves, shapes, strict=True)]
+                cut.state.value = jax.tree.unflatten(jax.tree.structure(cut.state.value), shard)
+            with (
+                jax.disable_jit(False),
+                _jax.within_mesh(shards.mesh, shards.mesh.axis_names, False),
+            ):
+                read, written, _ = accessed_states(function, jax.tree.unflatten(tree, examples), {})
+        finally:
+            for cut, value in zip(cuts, values, strict=True):
+                cut.state.value = value
     touched = {id(state): state for state in (*read.values(), *written.values())}
     for number, misfitting in wrong.items():
         if number in touched:

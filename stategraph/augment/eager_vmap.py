@@ -37,7 +37,7 @@ from stategraph.backends.vmap import undeclared
 from stategraph.errors import BatchAxisError
 from stategraph.ir.lanes import LANE_REDUCTIONS, lane_names
 from stategraph.ir.location import Location
-from stategraph.recording import LOCAL
+from stategraph.recording import writable_here
 from stategraph.state import State
 from stategraph.tracing.tracer import accessed_states
 
@@ -121,21 +121,20 @@ def eager_lanes(
     mapped = mapped_states(selection("in_states", spec.in_states), function)
     size = lane_count(spec, leaves, axes, mapped)
     call = _Call(function, spec, tree, size, mapped)
-    outer, LOCAL.writable = LOCAL.writable, True
     keep_alive = reachable_states(function)
     call.existing = set(map(id, keep_alive.values()))
     own: list[Any] = []
-    try:
-        _find_touched(call, leaves, axes)
-        call.random = {p: s for p, s in call.written.items() if is_random(s) and call.kept(p) is None}
-        own = [chosen.state.value for chosen in call.mapped]
-        keys = [jax.random.split(state.value, size + 1) for state in call.random.values()]
-        looped = _jax.under_disable_jit() and size > 0 and not call.talks
-        run = _in_turn if looped else _together
-        results, left, births = run(call, leaves, axes, own, [key[1:] for key in keys])
-    finally:
-        call.restore()
-        LOCAL.writable = outer
+    with writable_here():
+        try:
+            _find_touched(call, leaves, axes)
+            call.random = {p: s for p, s in call.written.items() if is_random(s) and call.kept(p) is None}
+            own = [chosen.state.value for chosen in call.mapped]
+            keys = [jax.random.split(state.value, size + 1) for state in call.random.values()]
+            looped = _jax.under_disable_jit() and size > 0 and not call.talks
+            run = _in_turn if looped else _together
+            results, left, births = run(call, leaves, axes, own, [key[1:] for key in keys])
+        finally:
+            call.restore()
     for state, key in zip(call.random.values(), keys, strict=True):
         state.value = key[0]
     if not spec.isolated:

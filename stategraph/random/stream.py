@@ -21,7 +21,7 @@ from stategraph import _jax
 from stategraph.errors import StateAccessError, TraceError, describe
 from stategraph.random.keys import SeedOrKey, advance, advance_compiled, as_key, fresh_seed
 from stategraph.random.sampler import Sampler
-from stategraph.recording import LOCAL, Recorder
+from stategraph.recording import LOCAL, Recorder, is_writable_here
 from stategraph.state import RUNTIME_LOCK, Cell, State
 
 _TRACE, _EAGER, _DISABLE_JIT = _jax.TRACE_STATE, _jax.EAGER, _jax.DISABLE_JIT
@@ -222,7 +222,7 @@ class Stream(State[jax.Array]):
         self._fill([key], None)
 
     def _check_may_draw(self) -> None:
-        if LOCAL.writable is not None or self._is_at_home() or _jax.runs_shards_eagerly():
+        if is_writable_here() or self._is_at_home() or _jax.runs_shards_eagerly():
             return
         batching = any(map(_jax.is_batching, _jax.trace_chain()))
         where = "jax.vmap" if batching else "a JAX transformation that StateGraph does not trace"

@@ -23,7 +23,7 @@ import numpy as np
 from stategraph import _jax, units
 from stategraph.errors import CallError, StateAccessError, StateTypeError, describe, different_on_devices
 from stategraph.ir.location import Location
-from stategraph.recording import EPOCHS, LOCAL, Recorder, render, same_avals
+from stategraph.recording import EPOCHS, LOCAL, Recorder, is_writable_here, render, same_avals
 from stategraph.sharding import placed, portable, restored
 from stategraph.state.cells import CHECKS, RUNTIME_LOCK, SPECIAL, Cell, Poisoned, Unborn, flatten, unweaken
 from stategraph.state.hosts import from_host, to_host
@@ -331,7 +331,7 @@ class State(Members, Operators, Generic[T]):
             self._check_foreign_write()
 
     def _check_foreign_write(self) -> None:
-        if id(self) in LOCAL.shards or LOCAL.writable is not None or self._is_at_home():
+        if id(self) in LOCAL.shards or is_writable_here() or self._is_at_home():
             return
         raise StateAccessError(
             describe(
@@ -340,7 +340,7 @@ class State(Members, Operators, Generic[T]):
                 created=self.source_location,
                 at=_jax.here(),
                 why="the new value exists only inside that transformation (jax.jit, jax.grad, jax.vmap, or a jax.lax loop run eagerly)",
-                fix="use stategraph.compile (jit, for_loop, scan, while_loop, cond) or stategraph.augment (grad, vmap); or put "
+                fix="use stategraph.compile (jit, for_loop, scan, while_loop, cond, checkpoint) or stategraph.augment (grad, vmap); or put "
                 "@stategraph.compile.jit around the whole function, inside which plain jax.lax works",
             )
         )

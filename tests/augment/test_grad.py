@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import stategraph as sg
-from stategraph.errors import StateGraphError, TraceError
+from stategraph.errors import StateAccessError, StateGraphError, TraceError
 from tests.oracle import Made, agree
 
 grad, value_and_grad = sg.augment.grad, sg.augment.value_and_grad
@@ -487,3 +487,22 @@ def test_inside_a_foreign_trace_a_gradient_may_read_but_not_write_outer_states()
     with pytest.raises(StateGraphError, match="written inside"):
         jax.jit(grad(writes))(3.0)
     assert float(n.value) == 0 and float(w.value) == 2
+
+
+def test_a_raw_checkpoint_run_as_plain_python_leaves_no_tracer_in_a_state() -> None:
+    """JAX traces ``jax.checkpoint`` even under ``disable_jit``: what its body writes exists only there."""
+    w, s = sg.ParamState(jnp.arange(3.0)), sg.State(jnp.ones(3))
+
+    def layer(x: Any) -> Any:
+        s.value = s.value * x
+        return (s.value * w.value).sum()
+
+    def gradient(wrap: Any) -> Any:
+        return sg.augment.grad(lambda: wrap(layer)(w.value), w)()
+
+    with jax.disable_jit():
+        with pytest.raises(StateAccessError, match="checkpoint"):
+            gradient(jax.checkpoint)
+        assert np.array_equal(s.value, [1, 1, 1])
+        assert np.array_equal(gradient(sg.compile.checkpoint), [0, 2, 4])
+    assert np.array_equal(s.value, [0, 1, 2])
