@@ -29,6 +29,7 @@ from stategraph.backends.events.hashing import (
 )
 from stategraph.errors import describe
 from stategraph.event.csr import CSR
+from stategraph.random.keys import advance, as_key
 
 Mask = Any
 """Where synapses may be: a boolean matrix ``(pre, post)``, or a function of arrays of pre and of post neurons that gives
@@ -96,9 +97,13 @@ def bernoulli(
 
 def words(seed: Any = None) -> np.ndarray:
     """The two words that stand for a seed or a key; without one, for a key of the default random State."""
-    stream = random.DEFAULT if seed is None else random.RandomState(seed)
-    data = np.asarray(jax.random.key_data(stream.split_key()), np.uint32).ravel()
-    return np.array([data[0], data[1] if data.size > 1 else GOLDEN], np.uint32)
+    if seed is None or isinstance(seed, random.RandomState):
+        data = jax.random.key_data(random.DEFAULT.split_key() if seed is None else advance(seed.value)[1])
+    else:
+        with jax.ensure_compile_time_eval():  # in a trace too, it is known
+            data = jax.random.key_data(advance(as_key(seed))[1])
+    found = np.asarray(data, np.uint32).ravel()
+    return np.array([found[0], found[1] if found.size > 1 else GOLDEN], np.uint32)
 
 
 def too_many(post: int) -> None:

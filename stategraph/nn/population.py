@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stategraph import environ
+from stategraph import _jax, environ
 from stategraph.errors import StateAccessError, describe
 from stategraph.graph.node import Node
 from stategraph.init import Initial, param
@@ -173,6 +173,10 @@ class Population(Dynamics):
             args = (self._arriving(args[0], INPUT), *args[1:])
         try:
             return super().__call__(*args, **kwargs)
+        except (TypeError, ValueError) as error:
+            if args and not _fits(args[0], self.varshape):
+                raise self._misfit("input", args[0], str(error)) from error
+            raise
         finally:
             self.clear_inputs()
 
@@ -242,8 +246,21 @@ class Population(Dynamics):
         prefix = f"{kind} {'' if label is None else _labelled('', label)}"
         for key in arrivals.keys(self):
             if key.startswith(prefix):
-                init = init + arrivals.take(self, key)
+                value = arrivals.take(self, key)
+                if not _fits(value, jnp.shape(init)):
+                    raise self._misfit(f"input {key!r}", value)
+                init = init + value
         return init
+
+    def _misfit(self, what: str, value: Any, why: str = "") -> ValueError:
+        return ValueError(
+            describe(
+                f"The {what} of {type(self).__name__} has the shape {jnp.shape(value)}, and the population {self.varshape}.",
+                at=_jax.here(),
+                why=why,
+                fix=f"give one number, or one for each neuron: the shape {self.varshape}",
+            )
+        )
 
     def clear_inputs(self) -> None:
         """Forget input that was sent for the next step."""
@@ -256,6 +273,15 @@ class Population(Dynamics):
         """A name for one more input, which no other input has: ``kind`` and a number."""
         self._projections += 1
         return f"{kind}{self._projections - 1}"
+
+
+def _fits(value: Any, shape: tuple[int, ...]) -> bool:
+    """Whether an array can be added to one of a shape; what is no array is for others to judge."""
+    try:
+        np.broadcast_shapes(getattr(value, "shape", ()), shape)
+    except ValueError:
+        return False
+    return True
 
 
 def _labelled(key: str, label: str | None) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -50,6 +52,18 @@ def test_a_seed_decides_the_connectivity_and_the_default_stream_does_too() -> No
     sg.random.seed(5)
     np.testing.assert_array_equal(first.indices, event.bernoulli(50, 50, 0.1).indices)
     assert first.size != second.size or not np.array_equal(first.indices, second.indices)
+
+
+def test_connections_of_a_seed_can_be_made_in_a_trace() -> None:
+    key = jax.random.key(1)
+
+    def sent(events: Any) -> Any:
+        layers = [event.JITConn(20, 30, 0.1, 1.0, seed=1), event.FixedProb(20, 30, 0.1, 1.0, seed=key)]
+        return [events @ layer for layer in layers]
+
+    given = jnp.arange(20.0)
+    for compiled, eager in zip(sg.compile.jit(sent)(given), sent(given), strict=True):
+        assert np.array_equal(compiled, eager)
 
 
 def test_a_large_connectivity_needs_memory_for_its_synapses_only() -> None:

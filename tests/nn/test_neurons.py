@@ -154,6 +154,18 @@ def test_bad_arguments() -> None:
         nn.init_all_states(nn.LIF(3))(jnp.ones((2, 3)))
     with sg.environ.context(dt=0.1), pytest.raises(TypeError, match=r"(?s)LIF is complex.*\.real"):
         nn.init_all_states(nn.LIF(3))(1j)
+    neurons = nn.init_all_states(nn.LIF(4))
+    with (
+        sg.environ.context(dt=0.1),
+        pytest.raises(ValueError, match=r"(?s)input of LIF.*\(2,\).*population \(4,\)"),
+    ):
+        neurons(jnp.ones(2))
+    neurons.add_current_input("noise", jnp.ones(3))
+    with (
+        sg.environ.context(dt=0.1),
+        pytest.raises(ValueError, match=r"(?s)'current noise' of LIF.*\(3,\).*population \(4,\)"),
+    ):
+        neurons(jnp.zeros(4))
 
 
 # ----------------------------------------------------------------------------------------------------- leaky
