@@ -11,10 +11,9 @@ This module knows nothing of the State class: the owners of tokens are opaque he
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -120,35 +119,14 @@ class StartAgain(BaseException):
 
 
 class Local(threading.local):
-    """Per thread: the recorder of the running trace, and where eager transformations may write State."""
+    """Per thread: the recorder of the running trace."""
 
     recorder: Recorder | None = None
-    writable: tuple[Any] | None = None
-    """The body that JAX was tracing when an eager transformation began, which puts back what its function writes there."""
     shards: frozenset[int] = frozenset()
     """States (by id) that hold shards while a function runs eagerly on all devices."""
 
 
 LOCAL = Local()
-
-
-@contextlib.contextmanager
-def writable_here() -> Iterator[None]:
-    """State may be written for a while, though JAX transforms what runs; whoever says so takes care of what is written."""
-    outer, LOCAL.writable = LOCAL.writable, (_jax.recording_trace(),)
-    try:
-        yield
-    finally:
-        LOCAL.writable = outer
-
-
-def is_writable_here() -> bool:
-    """Whether an eager transformation takes care of what is written: not in a body that JAX traces inside of it
-    (``jax.checkpoint``), whose values no one has outside.
-    """
-    return LOCAL.writable is not None and LOCAL.writable[0] is _jax.recording_trace()
-
-
 _TRACE_NUMBERS = itertools.count(1)
 STRAIGHT = ("jit", "pjit", "checkpoint", "remat", "checkify", "stategraph", "shard_map")
 """What straight-line bodies are traced for: a State may change its type there."""

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from stategraph import _jax
 from stategraph.augment.lanes import reachable_states
-from stategraph.recording import writable_here
+from stategraph.eager_writes import writable_here
 from stategraph.state import State
 from stategraph.tracing.tracer import touched_states
 

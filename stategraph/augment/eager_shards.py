@@ -15,7 +15,8 @@ from jax.sharding import PartitionSpec
 
 from stategraph import _jax
 from stategraph.augment.shards import Cut, Shards, cut_states, local_shape, misfit, state_leaf_specs
-from stategraph.recording import LOCAL, writable_here
+from stategraph.eager_writes import writable_here
+from stategraph.recording import LOCAL
 from stategraph.state import State
 from stategraph.tracing.tracer import accessed_states
 

@@ -34,10 +34,10 @@ from stategraph.augment.lanes import (
 )
 from stategraph.backends.reference_lanes import bits
 from stategraph.backends.vmap import undeclared
+from stategraph.eager_writes import writable_here
 from stategraph.errors import BatchAxisError
 from stategraph.ir.lanes import LANE_REDUCTIONS, lane_names
 from stategraph.ir.location import Location
-from stategraph.recording import writable_here
 from stategraph.state import State
 from stategraph.tracing.tracer import accessed_states
 

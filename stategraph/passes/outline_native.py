@@ -108,9 +108,8 @@ def groups(region: Region) -> list[list[Op]]:
     """Sets of ops that may run together as one: a kernel can hold them, they hang together, and no path leads from one
     to another through an op outside.
     """
-    level: dict[
-        Op, int
-    ] = {}  # how often a path to the op has left what a kernel can hold, -1 before it came there
+    # how often a path to an op has left what a kernel can hold; -1 before it came there
+    level: dict[Op, int] = {}
     holds: set[Op] = set()
     barrier = -1
     shared = _makes_matrices(region)

@@ -18,10 +18,11 @@ from typing import Any, Self
 import jax
 
 from stategraph import _jax
+from stategraph.eager_writes import is_writable_here
 from stategraph.errors import StateAccessError, TraceError, describe
 from stategraph.random.keys import SeedOrKey, advance, advance_compiled, as_key, fresh_seed
 from stategraph.random.sampler import Sampler
-from stategraph.recording import LOCAL, Recorder, is_writable_here
+from stategraph.recording import LOCAL, Recorder
 from stategraph.state import RUNTIME_LOCK, Cell, State
 
 _TRACE, _EAGER, _DISABLE_JIT = _jax.TRACE_STATE, _jax.EAGER, _jax.DISABLE_JIT

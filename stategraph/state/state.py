@@ -21,9 +21,10 @@ import jax
 import numpy as np
 
 from stategraph import _jax, units
+from stategraph.eager_writes import is_writable_here, transforms_eagerly
 from stategraph.errors import CallError, StateAccessError, StateTypeError, describe, different_on_devices
 from stategraph.ir.location import Location
-from stategraph.recording import EPOCHS, LOCAL, Recorder, is_writable_here, render, same_avals
+from stategraph.recording import EPOCHS, LOCAL, Recorder, render, same_avals
 from stategraph.sharding import placed, portable, restored
 from stategraph.state.cells import CHECKS, RUNTIME_LOCK, SPECIAL, Cell, Poisoned, Unborn, flatten, unweaken
 from stategraph.state.hosts import from_host, to_host
@@ -286,7 +287,7 @@ class State(Members, Operators, Generic[T]):
         if (
             self._captured is None
             and not self._is_at_home()
-            and LOCAL.writable is None
+            and not transforms_eagerly()
             and _jax.records_here()
         ):
             if any(_jax.frame_of(trace) is not None for trace in _jax.trace_chain()):
