@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakKeyDictionary
 
 from stategraph.errors import describe
 from stategraph.graph.convert import treefy_states
@@ -351,15 +351,24 @@ def whole(number: Any) -> int:
     return found
 
 
-@functools.cache
 def _states_of(cls: type) -> frozenset[str]:
     """The attributes that a class says are States."""
-    return frozenset(
-        name
-        for base in cls.__mro__
-        for name, kind in inspect.get_annotations(base).items()
-        if isinstance(kind, str) and re.match(r"\w*State\b", kind)
-    )
+    if cls not in _STATES:
+        said = [item for base in cls.__mro__ for item in _annotations(base).items()]
+        _STATES[cls] = frozenset(
+            name for name, kind in said if isinstance(kind, str) and re.match(r"\w*State\b", kind)
+        )
+    return _STATES[cls]
+
+
+_STATES: WeakKeyDictionary[type, frozenset[str]] = WeakKeyDictionary()
+
+
+def _annotations(cls: type) -> dict[str, Any]:
+    try:
+        return inspect.get_annotations(cls)
+    except Exception:  # Python 3.14 evaluates them, and their names may be there for type checkers only
+        return {}
 
 
 def _is_hierarchy(found: Any) -> bool:
