@@ -11,7 +11,7 @@ import attrs
 
 from stategraph.ir.attributes import DType
 from stategraph.ir.core import Op, Program
-from stategraph.ir.types import TensorType
+from stategraph.ir.types import KeyType, TensorType
 from stategraph.passes.base import Pass
 from stategraph.passes.context import Context
 from stategraph.passes.patterns import Pattern, PatternRewriter, apply_patterns, rules
@@ -206,6 +206,33 @@ class ProductOfTruthValues(Pattern):
         return True
 
 
+class Unstack(Pattern):
+    """unstack(x) -> slices of x without their axis: other passes, and native kernels, know these"""
+
+    name = "unstack"
+    ops = ("jax.unstack",)
+
+    def rewrite(self, op: Op, rewriter: PatternRewriter) -> bool:
+        (source,), axis = op.operands, op.attributes["axis"]
+        if not isinstance(source.type, (TensorType, KeyType)) or not isinstance(axis, int):
+            return False
+        shape, parts = source.type.shape, []
+        wide = attrs.evolve(source.type, shape=(*shape[:axis], 1, *shape[axis + 1 :]))
+        for i, result in enumerate(op.results):
+            attributes = {
+                "start_indices": tuple(i if d == axis else 0 for d in range(len(shape))),
+                "limit_indices": tuple(i + 1 if d == axis else n for d, n in enumerate(shape)),
+                "strides": None,
+            }
+            part = Op("jax.slice", [source], [wide], attributes)
+            flat = Op("jax.squeeze", [part.result], [result.type], {"dimensions": (axis,)})
+            rewriter.insert_before(op, part)
+            rewriter.insert_before(op, flat)
+            parts.append(flat.result)
+        rewriter.replace(op, parts)
+        return True
+
+
 PATTERNS: list[Pattern] = [
     *EXACT,
     *FAST_MATH,
@@ -216,6 +243,7 @@ PATTERNS: list[Pattern] = [
     ReverseOfReverse(),
     PadWithNothing(),
     ProductOfTruthValues(),
+    Unstack(),
 ]
 """What ``algebra`` applies, as far as the chosen exactness goes."""
 

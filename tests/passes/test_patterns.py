@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import stategraph as sg
 from stategraph import ir
 from stategraph.passes import Context, PassError
+from stategraph.passes.manager import PassManager
 from stategraph.passes.patterns import Pattern, PatternRewriter, apply_patterns, kind_of, rule, rules
 
 
@@ -132,3 +136,34 @@ def test_kinds_of_dtypes() -> None:
         "bool",
     ]
     assert np.dtype(bool).kind == "b"
+
+
+@pytest.mark.core
+def test_unstack_is_slices_without_their_axis() -> None:
+    """Newer versions of JAX have an op for it, also for keys."""
+    text = """stategraph 1
+
+    program @f(%k : key<fry>[2], %x : f32[3,2]) -> (a : key<fry>[], b : key<fry>[], c : f32[3], d : f32[3]) {
+      %0, %1 = jax.unstack %k {axis = 0} : key<fry>[], key<fry>[]
+      %2, %3 = jax.unstack %x {axis = 1} : f32[3], f32[3]
+      flow.yield %0, %1, %2, %3
+    }
+    """
+    program = PassManager("algebra").run(ir.parse(text)).program
+    ops = program.body.ops[:-1]
+    assert [op.name for op in ops] == ["jax.slice", "jax.squeeze"] * 4
+    begins = [(op.attributes["start_indices"], op.attributes["limit_indices"]) for op in ops[::2]]
+    assert begins == [((0,), (1,)), ((1,), (2,)), ((0, 0), (3, 1)), ((0, 1), (3, 2))]
+    assert [op.attributes["dimensions"] for op in ops[1::2]] == [(0,), (0,), (1,), (1,)]
+    assert program.body.yielded == [op.result for op in ops[1::2]]
+
+
+@pytest.mark.core
+def test_no_unstack_is_left_after_the_default_pipeline() -> None:
+    def parts(x: Any) -> Any:
+        first, second = jnp.unstack(x)
+        return first - 2.0 * second
+
+    lowered = sg.trace(parts, jnp.arange(6.0).reshape(2, 3)).lower()
+    assert "jax.unstack" not in [op.name for op in lowered.program.walk()]
+    assert np.array_equal(lowered.compile()(jnp.arange(6.0).reshape(2, 3)), [-6.0, -7.0, -8.0])

@@ -96,6 +96,7 @@ def exact(key: Any) -> list[Any]:
     ]
 
 
+@pytest.mark.core
 def test_uniform_numbers_integers_and_coins_have_the_bits_of_jax() -> None:
     for a, b in zip(natively(exact, KEY), jax.jit(exact)(KEY), strict=True):
         np.testing.assert_array_equal(a, b)
