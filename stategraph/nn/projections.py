@@ -1,8 +1,8 @@
 """Projections: from one population to another, through delays, connections and synapses.
 
 A projection is called once in each step, before the population that it sends to. What it is called with goes through its
-modules (where it begins is usually a delayed spike of the sending population), then through ``comm``, the connections: a
-layer of ``stategraph.event``, ``nn.Linear``, or any other function. Then
+modules (where it begins is usually a delayed spike of the sending population), through the delay that ``delay`` says, then
+through ``comm``, the connections: a layer of ``stategraph.event``, ``nn.Linear``, or any other function. Then
 
 - ``DeltaProj`` adds it to the potential;
 - ``CurrentProj`` makes it a current;
@@ -17,15 +17,20 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from stategraph import environ
 from stategraph.errors import describe
 from stategraph.mixin import ParamDescriber
 from stategraph.nn.collective import call_order
+from stategraph.nn.delay import Delay
 from stategraph.nn.dynamics import init_maybe_prefetch
 from stategraph.nn.module import Module
-from stategraph.nn.population import Population, Synapse
+from stategraph.nn.population import Parameter, Population, Synapse
 from stategraph.nn.synouts import SynOut
+from stategraph.nn.units import TIME, number
 from stategraph.state import State
 
 __all__ = ["AlignPostProj", "AlignPreProj", "CurrentProj", "DeltaProj", "Projection"]
@@ -39,9 +44,20 @@ class Projection(Module):
         value. With none the projection is called with what ``comm`` is given.
       comm: the connections, a function.
       post: the population that is sent to.
+      delay: the time that what is sent takes to ``comm``, rounded up to steps of ``dt``: one for all, or an array with one for
+        each sending neuron; None for none. (``event.Delayed`` has one for each synapse; ``population.output_delay(time)`` as
+        a module keeps one buffer for all projections of a population.)
+
+    Attributes:
+      delay: the ``Delay`` that holds what is on its way, or None.
+
+    Raises:
+      ValueError: for negative delays, and a number of delays that does not fit ``comm``.
     """
 
-    def __init__(self, *modules: Any, comm: Callable[..., Any], post: Population) -> None:
+    def __init__(
+        self, *modules: Any, comm: Callable[..., Any], post: Population, delay: Parameter | None = None
+    ) -> None:
         super().__init__()
         for module in modules:
             if not callable(module) and not isinstance(module, State):
@@ -65,6 +81,9 @@ class Projection(Module):
         self.modules_before = modules
         self.comm = comm
         self.post = post
+        self.delay = (
+            None if delay is None else _Axons(type(self).__name__, getattr(comm, "in_size", None), delay)
+        )
         self.key = post.new_input_key(type(self).__name__)
 
     @call_order(2)
@@ -84,7 +103,39 @@ class Projection(Module):
                     fix="call it with the spikes, or make it with a module that gives them",
                 )
             )
-        return args[0]
+        return args[0] if self.delay is None else self.delay.sent(args[0])
+
+
+class _Axons(Delay):
+    """The delay of what a projection sends, of all neurons or of each."""
+
+    def __init__(self, kind: str, size: Any, time: Parameter) -> None:
+        if not size:
+            raise TypeError(
+                describe(
+                    f"{kind}(delay=...) is given with connections of no in_size.",
+                    why="what is on its way is kept in a buffer of that size",
+                    fix="begin with delayed spikes, population.output_delay(time)",
+                )
+            )
+        super().__init__(jax.ShapeDtypeStruct(size, environ.dftype()))
+        time = number(time, TIME, f"{kind}(delay=...)")
+        if np.shape(time) not in ((), size) or np.ndim(time) > 1:
+            raise ValueError(
+                describe(
+                    f"{kind}(delay=...) has the shape {np.shape(time)}, and its connections begin at {size}.",
+                    fix="one delay, or one for each sending neuron; event.Delayed has one for each synapse",
+                )
+            )
+        (self.slots,) = self.register_delay(time)
+
+    def sent(self, values: Any) -> jax.Array:
+        """Send values ``(..., pre)``, and give what was sent so long ago."""
+        self.update(values)
+        if np.ndim(self.slots) == 0:
+            return self.retrieve_at_step(self.slots)  # type: ignore[no-any-return]
+        # the axis of the neurons comes first, since a batch lies between the two that are looked up
+        return jnp.moveaxis(self.retrieve_at_step(self.slots, ..., np.arange(self.slots.size)), 0, -1)
 
 
 class DeltaProj(Projection):
@@ -95,6 +146,7 @@ class DeltaProj(Projection):
       comm: the connections.
       post: the receiving population.
       label: a group of inputs, for populations of your own.
+      delay: see ``Projection``.
 
     Example:
 
@@ -111,9 +163,14 @@ class DeltaProj(Projection):
     """
 
     def __init__(
-        self, *modules: Any, comm: Callable[..., Any], post: Population, label: str | None = None
+        self,
+        *modules: Any,
+        comm: Callable[..., Any],
+        post: Population,
+        label: str | None = None,
+        delay: Parameter | None = None,
     ) -> None:
-        super().__init__(*modules, comm=comm, post=post)
+        super().__init__(*modules, comm=comm, post=post, delay=delay)
         self.label = label
 
     def update(self, *args: Any) -> None:
@@ -129,6 +186,7 @@ class CurrentProj(Projection):
       comm: the connections.
       out: what makes a current of it: a ``SynOut``, used by no other projection.
       post: the receiving population.
+      delay: see ``Projection``.
 
     Example:
 
@@ -144,8 +202,15 @@ class CurrentProj(Projection):
     Array([3., 3.], dtype=float32)
     """
 
-    def __init__(self, *modules: Any, comm: Callable[..., Any], out: SynOut, post: Population) -> None:
-        super().__init__(*modules, comm=comm, post=post)
+    def __init__(
+        self,
+        *modules: Any,
+        comm: Callable[..., Any],
+        out: SynOut,
+        post: Population,
+        delay: Parameter | None = None,
+    ) -> None:
+        super().__init__(*modules, comm=comm, post=post, delay=delay)
         self.out = _output(out, post)
         post.add_current_input(self.key, self.out)
 
@@ -179,6 +244,7 @@ class AlignPostProj(Projection):
       out: the output, described or made like ``syn``: ``COBA.desc(E=0.0)``.
       post: the receiving population.
       label: projections with different labels do not share.
+      delay: see ``Projection``; projections share a synapse whatever their delays are.
 
     Attributes:
       syn, out: the synapse and the output.
@@ -215,8 +281,9 @@ class AlignPostProj(Projection):
         out: SynOut | ParamDescriber[Any],
         post: Population,
         label: str | None = None,
+        delay: Parameter | None = None,
     ) -> None:
-        super().__init__(*modules, comm=comm, post=post)
+        super().__init__(*modules, comm=comm, post=post, delay=delay)
         if isinstance(syn, ParamDescriber) != isinstance(out, ParamDescriber):
             raise TypeError(
                 describe(
@@ -272,6 +339,7 @@ class AlignPreProj(Projection):
       comm: the connections.
       out: what makes a current of it: a ``SynOut``, used by no other projection.
       post: the receiving population.
+      delay: see ``Projection``: of the spikes, before they reach the synapses.
 
     Example: depressing synapses.
 
@@ -300,8 +368,9 @@ class AlignPreProj(Projection):
         comm: Callable[..., Any],
         out: SynOut,
         post: Population,
+        delay: Parameter | None = None,
     ) -> None:
-        super().__init__(*modules, comm=comm, post=post)
+        super().__init__(*modules, comm=comm, post=post, delay=delay)
         self.syn = [_synapse(one) for one in (syn if isinstance(syn, (list, tuple)) else [syn])]
         self.out = _output(out, post)
         post.add_current_input(self.key, self.out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -286,3 +287,99 @@ def test_an_output_belongs_to_one_projection() -> None:
     ):
         with pytest.raises(ValueError, match="Two projections to this LIF have one CUBA for their output"):
             make()
+
+
+class Sent(nn.Module):
+    """A projection to neurons that keep what arrives."""
+
+    def __init__(self, make: Any, **options: Any) -> None:
+        super().__init__()
+        self.post = nn.IF(4, tau=1e9, V_th=1e9)
+        self.projection = make(comm=event.FixedProb(3, 4, 0.6, 2.0, seed=3), post=self.post, **options)
+
+    def update(self, spikes: Any) -> Any:
+        self.projection(spikes)
+        self.post()
+        return self.post.V.value
+
+
+AXONS = np.array([0.0, 2 * DT, 3.7 * DT])
+STEPS_OF_AXONS = [0, 2, 4]  # rounded up
+
+
+@pytest.mark.parametrize("delay", [2 * DT, AXONS])
+@pytest.mark.parametrize("batch", [None, 2])
+def test_what_a_projection_sends_arrives_after_its_delay(delay: Any, batch: int | None) -> None:
+    shape = (12, 3) if batch is None else (12, batch, 3)
+    sent = np.random.default_rng(0).random(shape) < 0.4
+    network = Sent(nn.DeltaProj, delay=delay)
+    nn.init_all_states(network, batch_size=batch)
+    steps = STEPS_OF_AXONS if np.ndim(delay) else [2, 2, 2]
+    late = np.zeros(shape)
+    for neuron, by in enumerate(steps):
+        late[by:, ..., neuron] = sent[: 12 - by, ..., neuron]
+    expected = np.cumsum(late @ np.asarray(network.projection.comm.todense()), axis=0)
+    found = sg.compile.for_loop(network, jnp.asarray(sent))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    nn.reset_all_states(network)
+    with jax.disable_jit():
+        np.testing.assert_allclose(sg.compile.for_loop(network, jnp.asarray(sent)), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (nn.AlignPostProj, {"syn": nn.Expon.desc(tau=3.0), "out": nn.COBA.desc(E=40.0)}),
+        (nn.AlignPostProj, {"syn": nn.Alpha, "out": nn.CUBA}),
+        (nn.AlignPreProj, {"syn": [nn.STD, nn.Expon], "out": nn.CUBA}),
+        (nn.CurrentProj, {"out": nn.CUBA}),
+        (nn.DeltaProj, {}),
+    ],
+)
+def test_a_delay_of_a_projection_is_that_of_its_input(make: Any, options: Any) -> None:
+    def built(**delay: Any) -> Any:
+        sizes = 3 if make is nn.AlignPreProj else 4
+        made = {
+            key: [one(sizes) for one in value]
+            if isinstance(value, list)
+            else value(*(() if value is nn.CUBA else (sizes,)))
+            if isinstance(value, type)
+            else value
+            for key, value in options.items()
+        }
+        return nn.init_all_states(Sent(make, **made, **delay))
+
+    sent = np.random.default_rng(1).random((10, 3)) < 0.5
+    late = np.concatenate([np.zeros((3, 3), bool), sent[:-3]])
+    found = sg.compile.for_loop(built(delay=3 * DT), jnp.asarray(sent))
+    expected = sg.compile.for_loop(built(), jnp.asarray(late))
+    assert np.asarray(expected).any()
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_projections_with_other_delays_share_a_synapse() -> None:
+    post = nn.LIF(2)
+    first, second = (
+        nn.AlignPostProj(
+            comm=event.Linear(3, 2, 1.0),
+            syn=nn.Expon.desc(tau=5.0),
+            out=nn.CUBA.desc(),
+            post=post,
+            delay=delay,
+        )
+        for delay in (None, DT)
+    )
+    assert first.syn is second.syn
+    assert first.delay is None and second.delay is not None
+
+
+def test_delays_of_projections_that_do_not_fit_are_refused() -> None:
+    def made(delay: Any, comm: Any = None) -> None:
+        nn.DeltaProj(comm=comm or event.Linear(3, 2, 1.0), post=nn.LIF(2), delay=delay)
+
+    with pytest.raises(ValueError, match=r"DeltaProj\(delay=...\) has the shape \(2,\)"):
+        made(np.ones(2))
+    with pytest.raises(ValueError, match="not negative"):
+        made(-DT)
+    with pytest.raises(TypeError, match="no in_size"):
+        made(DT, lambda x: x)
