@@ -235,8 +235,13 @@ class Spikes:
         )
 
     def __repr__(self) -> str:
-        if self._events is None and _jax.is_tracer(self._dense):
-            return f"Spikes(dense={self._dense.shape})"
+        dense = self._dense
+        if self._events is None and not (
+            isinstance(dense, (np.ndarray, jax.Array))
+            and not _jax.is_tracer(dense)
+            and dense.ndim == 1 + self._axes()
+        ):  # of a trace, of lanes, or what stands for an array
+            return f"Spikes(dense={getattr(dense, 'shape', dense)})"
         return f"Spikes({len(self)} spikes of {self.size} neurons in {self.duration:g} ms)"
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:

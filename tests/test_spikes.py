@@ -177,3 +177,11 @@ def test_nothing_recorded_is_no_error() -> None:
 def test_parts_are_of_neurons_that_are_there(part: tuple[int, int]) -> None:
     with pytest.raises(IndexError, match="no part of a population of 3"):
         Spikes.from_dense(np.eye(5, 3), 0.1).of(*part)
+
+
+def test_what_is_not_one_recording_of_spikes_has_a_repr_as_well() -> None:
+    dense = np.zeros((2, 5, 3))
+    lanes = Spikes.from_dense(dense[0], 0.1)
+    lanes = jax.tree.map(lambda x: np.stack([x, x]), lanes)
+    assert repr(lanes) == "Spikes(dense=(2, 5, 3))"
+    assert repr(jax.eval_shape(lambda x: x, Spikes.from_dense(dense[0], 0.1))) == "Spikes(dense=(5, 3))"

@@ -125,6 +125,9 @@ _EVENT = {
 }
 """Connections of ``stategraph.event`` by their names here; that package stands on this one, so it is looked at late."""
 
+QuaIF = QIF
+Gif = GIF
+
 
 def __getattr__(name: str) -> Any:
     if name not in _EVENT:
@@ -240,8 +243,10 @@ __all__ = [
     "ExpIF",
     "AdExIF",
     "QIF",
+    "QuaIF",
     "Izhikevich",
     "GIF",
+    "Gif",
     "HH",
     "Expon",
     "DualExpon",

@@ -99,7 +99,7 @@ class Listener:
             raise StateAccessError(
                 describe(
                     f"{name} is monitored for spikes, and was not called in this step.",
-                    at=_jax.here(),
+                    at=_jax.line_in_charge(),
                     why="its spikes are what it returns when the model calls it: population(x), not population.update(x)",
                     fix="call it in the model's update; in the body of a loop or branch of it, "
                     "monitor population.spike itself and not a function of it",

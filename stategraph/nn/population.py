@@ -256,7 +256,7 @@ class Population(Dynamics):
         return ValueError(
             describe(
                 f"The {what} of {type(self).__name__} has the shape {jnp.shape(value)}, and the population {self.varshape}.",
-                at=_jax.here(),
+                at=_jax.line_in_charge(),
                 why=why,
                 fix=f"give one number, or one for each neuron: the shape {self.varshape}",
             )

@@ -53,7 +53,7 @@ def number(value: Any, unit: str, what: str) -> Any:
         raise UnitError(
             describe(
                 f"{what} is given a quantity in {units.text_of(value.unit)}.",
-                at=_jax.here(),
+                at=_jax.line_in_charge(),
                 why=f"it is in {unit}" if unit != "1" else "it has no unit",
                 fix=f"give a quantity that can be converted to {unit}, or a plain number of {unit}"
                 if unit != "1"
@@ -123,7 +123,7 @@ def _check_mixture(owner: Any) -> None:
         raise UnitError(
             describe(
                 f"{type(owner).__name__}({name}=...) is given a plain number, and {measured[0]} a quantity.",
-                at=_jax.here(),
+                at=_jax.line_in_charge(),
                 why="parameters with and without units do not mix in one constructor",
                 fix=f"give {name} as a quantity in {unit}, or all parameters as plain numbers",
             )
@@ -147,7 +147,7 @@ def _check_state(state: State[Any], unit: str, what: str) -> None:
                 f"{what} is given a State in {found}.",
                 state=state._describe(),
                 created=state.source_location,
-                at=_jax.here(),
+                at=_jax.line_in_charge(),
                 why=f"the equations are in {unit}",
                 fix=f"make the State with a quantity in {unit}",
             )
@@ -210,7 +210,7 @@ def refuse_quantity(state: State[Any], what: str) -> None:
             f"{what} is a State that holds a quantity in {state.unit}.",
             state=state._describe(),
             created=state.source_location,
-            at=_jax.here(),
+            at=_jax.line_in_charge(),
             why="the product is computed with plain numbers",
             fix="declare the unit: ParamState(3.0, unit=saiunit.nS)",
         )
@@ -272,7 +272,7 @@ def _slope(slope: Any, wanted: Any) -> Any:
         raise UnitError(
             describe(
                 f"The derivative of a quantity is {given}.",
-                at=_jax.here(),
+                at=_jax.line_in_charge(),
                 why=f"what is integrated needs one in {units.text_of(wanted)}",
             )
         )

@@ -259,3 +259,9 @@ def test_a_neuron_of_ones_own_may_compute_with_quantities(reset):
     assert float(expected[0].sum()) > 5
     np.testing.assert_array_equal(found[0], expected[0])
     np.testing.assert_allclose(found[1].mantissa, expected[1], rtol=1e-4)
+
+
+def test_an_input_of_a_run_that_does_not_fit_is_refused_at_the_line_of_the_run():
+    neurons = nn.init_all_states(nn.LIF(2))
+    with pytest.raises(sg.errors.UnitError, match=r"test_units.py:\d+"):
+        nn.run(neurons, 1.0, inputs=1.0 * u.mV, dt=0.1)
