@@ -1,6 +1,6 @@
 """Derivatives beyond the gradient of a scalar: ``vector_grad``, ``fwd_grad``, Jacobians, Hessians.
 
-Each is a way to choose seeds for one run of the function (see ``products``) and to arrange what they become.
+Each kind of derivative (``derivative_kinds``) is applied to one run of the function.
 Conventions are those of ``augment.grad``: States and ``argnums``, ``has_aux``, ``return_value``, results in
 the structure that was asked for.
 """
@@ -8,146 +8,37 @@ the structure that was asked for.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
-import jax
-import jax.numpy as jnp
 
 from stategraph import _jax
-from stategraph.augment.eager import EagerProduct
-from stategraph.augment.grad import (
-    GradientFunction,
-    Wanted,
-    _check_loss,
-    _selected_and_read,
-    _StatesKey,
-    positions_of,
+from stategraph.augment.derivative_kinds import (
+    Derivative,
+    ForwardGradient,
+    ForwardJacobian,
+    ReverseJacobian,
+    VectorGradient,
 )
-from stategraph.augment.products import Product, Recording, active, arranged, basis
+from stategraph.augment.eager import EagerProduct
+from stategraph.augment.grad import GradientFunction
+from stategraph.augment.products import Product, Recording
+from stategraph.augment.unit_aware import UnitsOf
+from stategraph.augment.wanted import (
+    Wanted,
+    positions_of,
+    reading,
+    selected_and_read,
+    split_aux,
+    states_key,
+    wanted_of,
+)
 from stategraph.compile.cached import run_cached
 from stategraph.compile.identity import ByValue, looked_into
 from stategraph.recording import LOCAL
 
 _MISSING: Any = object()
-
-
-@attrs.frozen
-class Derivative:
-    """A kind of derivative, and its options."""
-
-    def mode(self) -> str:
-        """``jvp`` for forward mode, ``vjp`` for reverse mode."""
-        raise NotImplementedError
-
-    def check(self, value: Any, wanted: Wanted) -> None:
-        """Raise ``TypeError`` for a value that has no such derivative."""
-        for leaf in jax.tree.leaves(value):
-            aval = _jax.typeof(leaf) if isinstance(leaf, (jax.Array, float, int, complex)) else None
-            if aval is None or not jnp.issubdtype(aval.dtype, jnp.inexact):
-                found = type(leaf).__name__ if aval is None else str(_jax.type_of(aval))
-                raise TypeError(
-                    f"the differentiated function must return floats, not {found}"
-                    " (use has_aux=True for other results)"
-                )
-            is_complex = jnp.issubdtype(aval.dtype, jnp.complexfloating)
-            if is_complex and not wanted.holomorphic and self.mode() == "vjp":
-                raise TypeError(
-                    "the differentiated function returns complex numbers;"
-                    " pass holomorphic=True if it is holomorphic"
-                )
-
-    def of(self, product: Product, wanted: Wanted, extra: Any) -> Any:
-        """The derivative, arranged. ``extra`` is what the call brought besides the function's arguments."""
-        raise NotImplementedError
-
-
-@attrs.frozen
-class VectorGradient(Derivative):
-    def mode(self) -> str:
-        return "vjp"
-
-    def of(self, product: Product, wanted: Wanted, extra: Any) -> Any:
-        return arranged(
-            product,
-            wanted,
-            product.linear([jnp.ones(aval.shape, aval.dtype) for aval in active(product.outputs)]),
-        )
-
-
-@attrs.frozen
-class ReverseJacobian(Derivative):
-    def mode(self) -> str:
-        return "vjp"
-
-    def of(self, product: Product, wanted: Wanted, extra: Any) -> Any:
-        seeds, lanes, starts = basis(product.outputs)
-        columns = product.linear(seeds, lanes)
-        inputs = active(product.inputs)
-        rows = []
-        for start, out in zip(starts, product.outputs, strict=True):
-            stop = start + math.prod(out.shape)
-            parts = [
-                c[start:stop].reshape(*out.shape, *aval.shape)
-                for c, aval in zip(columns, inputs, strict=True)
-            ]
-            rows.append(arranged(product, wanted, parts, out.shape))
-        return jax.tree.unflatten(product.value_tree, rows)
-
-
-@attrs.frozen
-class ForwardJacobian(Derivative):
-    def mode(self) -> str:
-        return "jvp"
-
-    def of(self, product: Product, wanted: Wanted, extra: Any) -> Any:
-        inputs = active(product.inputs)
-        seeds, lanes, starts = basis(inputs)
-        columns = product.linear(seeds, lanes)
-        rows = []
-        for column, out in zip(columns, product.outputs, strict=True):
-            last = jnp.moveaxis(column, 0, -1)
-            parts = []
-            for start, aval in zip(starts, inputs, strict=True):
-                stop = start + math.prod(aval.shape)
-                parts.append(last[..., start:stop].reshape(*out.shape, *aval.shape))
-            rows.append(arranged(product, wanted, parts, out.shape))
-        return jax.tree.unflatten(product.value_tree, rows)
-
-
-@attrs.frozen
-class ForwardGradient(Derivative):
-    """Baydin et al., Gradients without Backpropagation, 2022: the derivative along a random direction, times
-    that direction.
-    """
-
-    directions: int | None
-    clip: float | None
-
-    def mode(self) -> str:
-        return "jvp"
-
-    def check(self, value: Any, wanted: Wanted) -> None:
-        _check_loss(value, wanted)
-
-    def of(self, product: Product, wanted: Wanted, extra: Any) -> Any:
-        inputs = active(product.inputs)
-        shape = () if self.directions is None else (self.directions,)
-        keys = jax.random.split(extra, len(inputs))
-        seeds = [
-            jax.random.normal(key, (*shape, *aval.shape), aval.dtype)
-            for key, aval in zip(keys, inputs, strict=True)
-        ]
-        (along,) = product.linear(seeds, self.directions)
-        if self.clip is not None:
-            along = jnp.clip(along, -self.clip, self.clip)
-        estimates = []
-        for seed in seeds:
-            weighted = seed * along.astype(seed.dtype).reshape(*shape, *(1,) * (seed.ndim - len(shape)))
-            estimates.append(weighted if self.directions is None else weighted.mean(0))
-        return arranged(product, wanted, estimates)
 
 
 @looked_into
@@ -191,7 +82,7 @@ class DerivativeFunction:
     def _said(self) -> tuple[Any, ...]:
         """What the derivative is, besides the function's, for the cache of eager calls."""
         flags = (self.derivative, self.with_value, attrs.astuple(attrs.evolve(self.wanted, states=None)))
-        return (ByValue(flags), _StatesKey(self.wanted.states), self._extra)
+        return (ByValue(flags), states_key(self.wanted.states), self._extra)
 
     def _run(
         self,
@@ -202,9 +93,13 @@ class DerivativeFunction:
         kwargs: dict[str, Any],
         extra: Any,
     ) -> Any:
+        units = UnitsOf(wanted)
+        function = units.taken_off(reading(function, wanted))
         part = functools.partial(_parted, wanted, self.derivative)
         product = product_of(function, wanted, positions, args, kwargs, part, self.derivative.mode())
-        return self._arrange(self.derivative.of(product, wanted, extra), product.value, product.aux)
+        found = self.derivative.of(product, wanted, extra)
+        found = units.of_gradient(found) if self.derivative.sums else units.of_rows(found)
+        return self._arrange(found, units.put_on(product.value), product.aux)
 
     def _arrange(self, derivative: Any, value: Any, aux: Any) -> Any:
         found = (derivative, *((value,) if self.with_value else ()), *((aux,) if self.wanted.has_aux else ()))
@@ -249,7 +144,7 @@ def product_of(
     recorder = LOCAL.recorder
     if recorder is not None:
         return Recording(recorder, function, wanted, positions, args, kwargs, part, mode)
-    select = functools.partial(_selected_and_read, wanted)
+    select = functools.partial(selected_and_read, wanted)
     return EagerProduct(function, wanted, positions, args, kwargs, select, part, mode)
 
 
@@ -259,38 +154,7 @@ def _parted(wanted: Wanted, derivative: Derivative, result: Any) -> tuple[Any, A
     return value, aux
 
 
-def split_aux(result: Any, has_aux: bool) -> tuple[Any, Any]:
-    """(value, aux) of what the differentiated function returned."""
-    if not has_aux:
-        return result, None
-    if not isinstance(result, (tuple, list)) or len(result) != 2:
-        raise TypeError(f"with has_aux=True the function returns (value, aux), not {type(result).__name__}")
-    return result[0], result[1]
-
-
 # ----------------------------------------------------------------------------------------------- public names
-
-
-def wanted_of(
-    grad_states: Any, argnums: Any, has_aux: Any, holomorphic: bool = False, allow_int: bool = False
-) -> Wanted:
-    """What the user asked for; an int (or ints) in the place of States is ``argnums``."""
-    if isinstance(grad_states, int) and not isinstance(grad_states, bool) and argnums is None:
-        grad_states, argnums = None, grad_states
-    if (
-        isinstance(grad_states, (tuple, list))
-        and grad_states
-        and all(isinstance(i, int) for i in grad_states)
-        and argnums is None
-    ):
-        grad_states, argnums = None, tuple(grad_states)
-    return Wanted(
-        grad_states,
-        tuple(argnums) if isinstance(argnums, (list, tuple)) else argnums,
-        bool(has_aux),
-        holomorphic,
-        allow_int,
-    )
 
 
 def _make(
@@ -312,13 +176,15 @@ def vector_grad(
     *,
     return_value: bool = False,
     has_aux: bool | None = None,
+    unit_aware: bool = False,
+    check_states: bool = True,
 ) -> Any:
     """The gradient of the sum of all outputs: for a function that works element by element, the derivative of
     every element.
 
     Args:
       func: returns floats of any shape and structure, or ``(value, aux)`` with ``has_aux=True``.
-      grad_states, argnums, return_value: as in ``grad``.
+      grad_states, argnums, return_value, unit_aware, check_states: as in ``grad``.
 
     Returns:
       A function giving what ``grad`` gives; each gradient has the shape of what it belongs to.
@@ -333,7 +199,8 @@ def vector_grad(
     >>> float(states), args
     (14.0, Array([ 4.,  8., 12.], dtype=float32))
     """
-    return _make(func, wanted_of(grad_states, argnums, has_aux), VectorGradient(), return_value)
+    wanted = wanted_of(grad_states, argnums, has_aux, unit_aware=unit_aware, check_states=check_states)
+    return _make(func, wanted, VectorGradient(), return_value)
 
 
 def fwd_grad(
@@ -346,6 +213,8 @@ def fwd_grad(
     tangent_size: int | None = None,
     drct_der_clip: float | None = None,
     key: Any = None,
+    unit_aware: bool = False,
+    check_states: bool = True,
 ) -> Any:
     """An unbiased estimate of the gradient from forward mode alone: no memory for a backward pass, loops of
     any kind.
@@ -355,7 +224,7 @@ def fwd_grad(
 
     Args:
       func: returns a scalar float, or ``(scalar, aux)`` with ``has_aux=True``.
-      grad_states, argnums, return_value: as in ``grad``.
+      grad_states, argnums, return_value, unit_aware, check_states: as in ``grad``.
       tangent_size: how many directions to average over; one when not given.
       drct_der_clip: the largest size of the directional derivative; larger ones are cut.
       key: of the random directions, a JAX key; without it each call splits one off ``stategraph.random``.
@@ -379,13 +248,8 @@ def fwd_grad(
 
         return random.split_key()
 
-    return _make(
-        func,
-        wanted_of(grad_states, argnums, has_aux),
-        ForwardGradient(tangent_size, drct_der_clip),
-        return_value,
-        drawn,
-    )
+    wanted = wanted_of(grad_states, argnums, has_aux, unit_aware=unit_aware, check_states=check_states)
+    return _make(func, wanted, ForwardGradient(tangent_size, drct_der_clip), return_value, drawn)
 
 
 def jacrev(
@@ -397,6 +261,8 @@ def jacrev(
     return_value: bool = False,
     holomorphic: bool = False,
     allow_int: bool = False,
+    unit_aware: bool = False,
+    check_states: bool = True,
 ) -> Any:
     """The Jacobian of a function of State and arguments, by reverse mode: the choice when it has fewer
     outputs than inputs.
@@ -404,7 +270,7 @@ def jacrev(
     Args:
       fun: returns floats of any shape and structure, or ``(value, aux)`` with ``has_aux=True``. It runs once;
         State that it writes is written once.
-      grad_states, argnums, return_value: as in ``grad``.
+      grad_states, argnums, return_value, unit_aware, check_states: as in ``grad``.
 
     Returns:
       A function giving, in the structure of the value, for every output what ``grad`` gives; each array has
@@ -419,9 +285,16 @@ def jacrev(
     Array([[ 6.,  0.],
            [ 0., 12.]], dtype=float32)
     """
-    return _make(
-        fun, wanted_of(grad_states, argnums, has_aux, holomorphic, allow_int), ReverseJacobian(), return_value
+    wanted = wanted_of(
+        grad_states,
+        argnums,
+        has_aux,
+        holomorphic,
+        allow_int,
+        unit_aware=unit_aware,
+        check_states=check_states,
     )
+    return _make(fun, wanted, ReverseJacobian(), return_value)
 
 
 jacobian = jacrev
@@ -435,6 +308,8 @@ def jacfwd(
     has_aux: bool | None = None,
     return_value: bool = False,
     holomorphic: bool = False,
+    unit_aware: bool = False,
+    check_states: bool = True,
 ) -> Any:
     """Like ``jacrev``, by forward mode: the choice when there are fewer inputs than outputs, and through
     ``while_loop``.
@@ -447,7 +322,10 @@ def jacfwd(
     >>> sg.augment.jacfwd(lambda x: gain.value * x, gain)(jnp.array([3., 4.]))
     Array([3., 4.], dtype=float32)
     """
-    return _make(func, wanted_of(grad_states, argnums, has_aux, holomorphic), ForwardJacobian(), return_value)
+    wanted = wanted_of(
+        grad_states, argnums, has_aux, holomorphic, unit_aware=unit_aware, check_states=check_states
+    )
+    return _make(func, wanted, ForwardJacobian(), return_value)
 
 
 def hessian(
@@ -458,13 +336,15 @@ def hessian(
     return_value: bool = False,
     holomorphic: bool = False,
     has_aux: bool | None = None,
+    unit_aware: bool = False,
+    check_states: bool = True,
 ) -> Any:
     """The second derivatives of a scalar function of State and arguments: forward mode over reverse mode.
 
     Args:
       func: returns a scalar float, or ``(scalar, aux)`` with ``has_aux=True``. It runs once; State that it
         writes is written once.
-      grad_states, argnums, return_value: as in ``grad``.
+      grad_states, argnums, return_value, unit_aware, check_states: as in ``grad``.
 
     Returns:
       A function giving, in the structure of the gradient, the Jacobian of each gradient: for a mapping of
@@ -479,7 +359,9 @@ def hessian(
     Array([[0., 4.],
            [4., 2.]], dtype=float32)
     """
-    wanted = wanted_of(grad_states, argnums, has_aux, holomorphic)
+    wanted = wanted_of(
+        grad_states, argnums, has_aux, holomorphic, unit_aware=unit_aware, check_states=check_states
+    )
     if func is _MISSING:
         return lambda f: HessianFunction(f, wanted, return_value)
     return HessianFunction(func, wanted, return_value)

@@ -4,90 +4,42 @@ Inside a trace ``grad`` runs the function once and records it as one ``xform.gra
 and write State; the compiler differentiates the body after State has been hoisted out of it. Called eagerly,
 that program is compiled and kept.
 
-Conventions: with neither States nor ``argnums`` the gradient is taken with respect to argument 0, or, for a
-function of no arguments, to the trainable States that it touches.
+What it is taken with respect to is in ``wanted``.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
 import jax
-import jax.numpy as jnp
 
 from stategraph import _jax
 from stategraph.augment.eager import eager_gradient
 from stategraph.augment.primitive import transformation
+from stategraph.augment.unit_aware import UnitsOf
+from stategraph.augment.wanted import (
+    Wanted,
+    check_loss,
+    combine,
+    positions_of,
+    reading,
+    selected_and_read,
+    split_aux,
+    states_key,
+    wanted_of,
+)
 from stategraph.compile.cached import run_cached
 from stategraph.compile.identity import ByValue, looked_into
-from stategraph.errors import TraceError, describe
-from stategraph.graph.filters import to_predicate
 from stategraph.recording import LOCAL, Recorder, Token
-from stategraph.state import ParamState, State
 from stategraph.tracing.roots import find_names
-from stategraph.util.mapping import FlattedDict
 
 _MISSING: Any = object()
 
 
 grad_p = transformation("stategraph_grad", "stategraph.augment.grad", "the gradient of a function over State")
-
-
-@attrs.frozen(eq=False)
-class Wanted:
-    """What a gradient is taken with respect to, and what is returned."""
-
-    states: Any
-    argnums: int | tuple[int, ...] | None
-    has_aux: bool
-    holomorphic: bool
-    allow_int: bool
-
-    def for_call(self, args: Sequence[Any]) -> Wanted:
-        """The conventions for what was not said."""
-        if self.states is None and self.argnums is None:
-            return attrs.evolve(self, states=...) if not args else attrs.evolve(self, argnums=0)
-        return self
-
-
-def selected(
-    wanted: Any, touched: Mapping[str, State[Any]]
-) -> tuple[list[State[Any]], Callable[[list[Any]], Any]]:
-    """(the States meant, how to arrange their gradients): one State, a list or tuple, a mapping, a filter, or
-    ``...``.
-    """
-    if isinstance(wanted, State):
-        return [wanted], lambda grads: grads[0]
-    if isinstance(wanted, Mapping):
-        _only_states(list(wanted.values()))
-        if isinstance(wanted, FlattedDict):  # all that a model holds: what has no gradient was not meant
-            wanted = {key: state for key, state in wanted.items() if _may_have_gradient(state)}
-        keys, states = list(wanted), list(wanted.values())
-        return states, lambda grads: dict(zip(keys, grads, strict=True))
-    if isinstance(wanted, (list, tuple)) and all(isinstance(item, State) for item in wanted):
-        kind = type(wanted)
-        return list(wanted), lambda grads: kind(grads)
-    predicate = to_predicate(ParamState if wanted is ... or wanted is True else wanted)
-    found = {path: state for path, state in touched.items() if predicate(tuple(path.split(".")), state)}
-    return list(found.values()), lambda grads: dict(zip(found, grads, strict=True))
-
-
-def _may_have_gradient(state: State[Any]) -> bool:
-    """Whether a State is a parameter, or holds nothing but numbers with a gradient: no integers, no keys."""
-    return isinstance(state, ParamState) or all(
-        hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in state._peek()
-    )
-
-
-def _only_states(items: Sequence[Any]) -> None:
-    for item in items:
-        if not isinstance(item, State):
-            raise TypeError(
-                f"grad_states holds a {type(item).__name__}; give States, for example model.states(stategraph.ParamState)"
-            )
 
 
 @looked_into
@@ -108,35 +60,42 @@ class GradientFunction:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         wanted = self.wanted.for_call(args)
         positions = positions_of(wanted, args)
+        if LOCAL.recorder is not None or _jax.DISABLE_JIT.value or _jax.current_trace() is not None:
+            return self._run(self.function, wanted, positions, args, kwargs)
+
+        def body_of(function: Callable[..., Any]) -> Callable[..., Any]:
+            def body(arguments: Any, others: Any) -> Any:
+                return self._run(function, wanted, positions, arguments, others)
+
+            return body
+
+        flags, states = self._said()
+        return run_cached("grad", (self.function,), flags.value, body_of, (args, kwargs), also=(states,))
+
+    def _run(
+        self,
+        function: Callable[..., Any],
+        wanted: Wanted,
+        positions: Sequence[int],
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        units = UnitsOf(wanted)
+        function = units.taken_off(reading(function, wanted))
         recorder = LOCAL.recorder
         if recorder is not None:
-            parts = record_gradient(recorder, self.function, wanted, positions, args, kwargs)
-        elif _jax.DISABLE_JIT.value or _jax.current_trace() is not None:
-            select = functools.partial(_selected_and_read, wanted)
-            parts = eager_gradient(
-                self.function, wanted, positions, args, kwargs, select, functools.partial(_parted, wanted)
-            )
+            grads, value, aux = record_gradient(recorder, function, wanted, positions, args, kwargs)
         else:
-
-            def body_of(function: Callable[..., Any]) -> Callable[..., Any]:
-                def body(arguments: Any, others: Any) -> Any:
-                    found = LOCAL.recorder
-                    assert found is not None
-                    return self._arrange(
-                        *record_gradient(found, function, wanted, positions, arguments, others)
-                    )
-
-                return body
-
-            flags, states = self._said()
-            return run_cached("grad", (self.function,), flags.value, body_of, (args, kwargs), also=(states,))
-        return self._arrange(*parts)
+            select = functools.partial(selected_and_read, wanted)
+            part = functools.partial(_parted, wanted)
+            grads, value, aux = eager_gradient(function, wanted, positions, args, kwargs, select, part)
+        return self._arrange(units.of_gradient(grads), units.put_on(value), aux)
 
     def _said(self) -> tuple[Any, ...]:
         """What a gradient is, besides the function's, for the cache of eager calls."""
         wanted = self.wanted
-        flags = (self.value_first, self.with_value, wanted.has_aux, wanted.holomorphic, wanted.allow_int)
-        return (ByValue((*flags, wanted.argnums)), _StatesKey(wanted.states))
+        flags = (self.value_first, self.with_value, *attrs.astuple(attrs.evolve(wanted, states=None)))
+        return (ByValue(flags), states_key(wanted.states))
 
     def _arrange(self, grads: Any, value: Any, aux: Any) -> Any:
         has_aux = self.wanted.has_aux
@@ -149,48 +108,11 @@ class GradientFunction:
         return f"<gradient of {getattr(self.function, '__qualname__', repr(self.function))}>"
 
 
-def _StatesKey(states: Any) -> Any:
-    """What identifies the States asked for, for the cache of eager calls."""
-    if states is None or states is ... or isinstance(states, (State, type)):
-        return states
-    if isinstance(states, Mapping):
-        return functools.partial(dict, *states.values(), **{repr(k): i for i, k in enumerate(states)})
-    if isinstance(states, (list, tuple)):
-        return functools.partial(type(states), *states)
-    return states
-
-
-def positions_of(wanted: Wanted, args: Sequence[Any]) -> tuple[int, ...]:
-    """The positional arguments to differentiate; raises ``TypeError`` for one that is not there or has no
-    gradient.
-    """
-    positions = (
-        ()
-        if wanted.argnums is None
-        else (wanted.argnums,)
-        if isinstance(wanted.argnums, int)
-        else tuple(wanted.argnums)
-    )
-    positions = tuple(p + len(args) if p < 0 else p for p in positions)
-    for position in positions:
-        if not 0 <= position < len(args):
-            raise TypeError(
-                f"argnums says argument {position}, but the function was called with {len(args)} positional arguments"
-            )
-    for leaf in jax.tree.leaves([args[p] for p in positions]):
-        _check_dtype(lambda: "an argument", _jax.typeof(leaf), wanted)
-    return positions
-
-
 def _parted(wanted: Wanted, result: Any) -> tuple[Any, Any]:
     """(value, aux) of what the differentiated function returned."""
-    if not wanted.has_aux:
-        _check_loss(result, wanted)
-        return result, None
-    if not isinstance(result, (tuple, list)) or len(result) != 2:
-        raise TypeError(f"with has_aux=True the function returns (value, aux), not {type(result).__name__}")
-    _check_loss(result[0], wanted)
-    return result[0], result[1]
+    value, aux = split_aux(result, wanted.has_aux)
+    check_loss(value, wanted)
+    return value, aux
 
 
 def record_gradient(
@@ -218,7 +140,7 @@ def record_gradient(
     before = list(zip(recorder.avals, recorder.trees, strict=True))
     jaxpr, consts = _jax.trace_flat(run, avals, traced_for="stategraph grad", name=name)
     body = _jax.close_over(jaxpr)
-    tokens, arrange = _state_tokens(recorder, function, wanted, body)
+    tokens, arrange = state_tokens(recorder, function, wanted, body)
     loss, *aux_avals = (var.aval for var in jaxpr.outvars)
     entry = [
         before[token] if token < len(before) else recorder.entry[token] or ((), None) for token in tokens
@@ -250,19 +172,13 @@ def record_gradient(
         offset += len(given_avals)
         per_state.append(chunk[0] if given_tree is None else jax.tree.unflatten(given_tree, chunk))
     return (
-        _combine(wanted, arrange(per_state) if wanted.states is not None else None, arg_grads),
+        combine(wanted, arrange(per_state) if wanted.states is not None else None, arg_grads),
         value,
         jax.tree.unflatten(kept["aux"], rest),
     )
 
 
-def _combine(wanted: Wanted, state_grads: Any, arg_grads: Any) -> Any:
-    if wanted.states is None:
-        return arg_grads
-    return state_grads if wanted.argnums is None else (state_grads, arg_grads)
-
-
-def _state_tokens(
+def state_tokens(
     recorder: Recorder, function: Callable[..., Any], wanted: Wanted, body: Any
 ) -> tuple[list[Token], Callable[[list[Any]], Any]]:
     if wanted.states is None:
@@ -277,95 +193,11 @@ def _state_tokens(
         owner = recorder.owners[token]
         if token not in born:
             touched[names.get(id(owner)) or owner.name or f"state{int(token)}"] = owner
-    states, arrange = _selected_and_read(wanted, touched)
+    states, arrange = selected_and_read(wanted, touched)
     return [recorder.tokens[id(state)] for state in states], arrange
 
 
-def _check_read(states: Sequence[State[Any]], touched: Mapping[str, State[Any]]) -> None:
-    """Every State asked for is one that the function reads."""
-    for state in states:
-        if not any(state is other for other in touched.values()):
-            raise TraceError(
-                describe(
-                    f"The gradient is asked for {state._describe()}, which the function never reads.",
-                    state=state._describe(),
-                    created=state.source_location,
-                    at=_jax.line_in_charge(),
-                    why=f"it reads {', '.join(touched) or 'no State'}",
-                    fix="leave it out, or pass `...` for all trainable States that the function touches",
-                )
-            )
-
-
-def _selected_and_read(
-    wanted: Wanted, read: Mapping[str, State[Any]]
-) -> tuple[list[State[Any]], Callable[[list[Any]], Any]]:
-    """The States to differentiate, each of them read and of a type that has a gradient, and how to arrange
-    the gradients.
-    """
-    states, arrange = selected(wanted.states, read)
-    if not states:
-        raise TraceError(
-            describe(
-                "There is no State to differentiate.",
-                at=_jax.line_in_charge(),
-                why=f"the function reads {', '.join(f'{name} ({type(s).__name__})' for name, s in read.items()) or 'no State'}",
-                fix="name the States: grad(f, model.states(stategraph.ParamState)), or make them ParamState",
-            )
-        )
-    _check_read(states, read)
-    for state in states:
-        for leaf in state._peek():
-            _check_dtype(state._describe, leaf, wanted)
-    return states, arrange
-
-
-def _check_dtype(what: Callable[[], str], aval: Any, wanted: Wanted) -> None:
-    dtype = aval.dtype
-    if jnp.issubdtype(dtype, jnp.complexfloating):
-        if not wanted.holomorphic:
-            raise TypeError(
-                f"{what()} is complex ({_jax.type_of(aval)}); pass holomorphic=True if the function is"
-            )
-    elif not jnp.issubdtype(dtype, jnp.floating) and not wanted.allow_int:
-        raise TypeError(
-            f"the gradient is asked for {what()} of type {dtype}{list(aval.shape)}; only floats have one (allow_int=True gives zeros)"
-        )
-
-
-def _check_loss(value: Any, wanted: Wanted) -> None:
-    aval = _jax.typeof(value) if isinstance(value, (jax.Array, float, int)) else None
-    if aval is None or aval.shape != ():
-        shape = "no array" if aval is None else f"of shape {tuple(aval.shape)}"
-        raise TypeError(
-            f"the differentiated function must return a scalar; its value is {shape}"
-            + (" (or use has_aux=True)" if aval is None else "")
-        )
-    if not jnp.issubdtype(aval.dtype, jnp.floating) and not wanted.holomorphic:
-        raise TypeError(f"the differentiated function must return a float, not {aval.dtype}")
-
-
-def _make(
-    function: Any,
-    grad_states: Any,
-    argnums: Any,
-    has_aux: Any,
-    holomorphic: bool,
-    allow_int: bool,
-    value_first: bool,
-    with_value: bool,
-) -> Any:
-    if isinstance(grad_states, int) and not isinstance(grad_states, bool) and argnums is None:
-        grad_states, argnums = None, grad_states
-    if (
-        isinstance(grad_states, (tuple, list))
-        and grad_states
-        and all(isinstance(i, int) for i in grad_states)
-        and argnums is None
-    ):
-        grad_states, argnums = None, tuple(grad_states)
-    argnums = tuple(argnums) if isinstance(argnums, (list, tuple)) else argnums
-    wanted = Wanted(grad_states, argnums, bool(has_aux), holomorphic, allow_int)
+def _make(function: Any, wanted: Wanted, value_first: bool, with_value: bool) -> Any:
     if function is _MISSING:
         return lambda f: GradientFunction(f, wanted, value_first, with_value)
     return GradientFunction(function, wanted, value_first, with_value)
@@ -380,6 +212,8 @@ def grad(
     return_value: bool = False,
     holomorphic: bool = False,
     allow_int: bool = False,
+    unit_aware: bool = False,
+    check_states: bool = True,
 ) -> Any:
     """The gradient of a scalar function of State and arguments.
 
@@ -390,6 +224,12 @@ def grad(
         the function touches. Of ``model.states()`` those of integers or keys are left out, unless they are parameters.
       argnums: position(s) of arguments. An int given as second positional argument is ``argnums``.
       return_value: return the value as well.
+      holomorphic: whether the function is holomorphic; only then may States, arguments and value be complex.
+      allow_int: whether integers have a gradient too: zeros, of type ``float0``.
+      unit_aware: whether the value may be a quantity, and each gradient has the value's unit over its own (extra
+        ``units``). Without it a gradient has the unit of what it belongs to, and the value must be a number.
+      check_states: whether a State in ``grad_states`` that the function does not read is an error; with False its
+        gradient is zero.
 
     Returns:
       A function giving ``grads``, ``(grads, value)``, ``(grads, aux)`` or ``(grads, value, aux)``. Gradients
@@ -403,7 +243,16 @@ def grad(
     >>> float(sg.augment.grad(lambda x: w.value ** 2 * x, w)(2.))
     12.0
     """
-    return _make(fun, grad_states, argnums, has_aux, holomorphic, allow_int, False, return_value)
+    wanted = wanted_of(
+        grad_states,
+        argnums,
+        has_aux,
+        holomorphic,
+        allow_int,
+        unit_aware=unit_aware,
+        check_states=check_states,
+    )
+    return _make(fun, wanted, False, return_value)
 
 
 def value_and_grad(
@@ -414,6 +263,17 @@ def value_and_grad(
     has_aux: bool | None = None,
     holomorphic: bool = False,
     allow_int: bool = False,
+    unit_aware: bool = False,
+    check_states: bool = True,
 ) -> Any:
     """Like ``grad``, returning ``(value, grads)``, or ``((value, aux), grads)`` with ``has_aux=True``."""
-    return _make(fun, grad_states, argnums, has_aux, holomorphic, allow_int, True, True)
+    wanted = wanted_of(
+        grad_states,
+        argnums,
+        has_aux,
+        holomorphic,
+        allow_int,
+        unit_aware=unit_aware,
+        check_states=check_states,
+    )
+    return _make(fun, wanted, True, True)

@@ -20,8 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from stategraph import _jax
-from stategraph.augment.grad import Wanted, _combine, _state_tokens
+from stategraph.augment.grad import state_tokens
 from stategraph.augment.primitive import misplaced, transformation
+from stategraph.augment.wanted import Wanted, combine
 from stategraph.recording import Body, Recorder, Token, state_read_p
 
 Part = Callable[[Any], tuple[Any, Any]]
@@ -114,7 +115,7 @@ class Recording:
         self.results = [var.aval for var in jaxpr.outvars]
         self.outputs = self.results[: kept["count"]]
         self.value_tree, self.aux_tree = kept["value"], kept["aux"]
-        self.tokens, self.arrange_states = _state_tokens(recorder, function, wanted, self.body)
+        self.tokens, self.arrange_states = state_tokens(recorder, function, wanted, self.body)
         self._before = before
         entry = [self.entry(token) for token in self.tokens]
         self.inputs = [*self.arg_avals, *(aval for avals, _ in entry for aval in avals)]
@@ -255,7 +256,7 @@ def arranged(product: Product, wanted: Wanted, moved: Sequence[Any], shape: Sequ
     for tree in product.state_trees:
         states.append(jax.tree.unflatten(tree, flat[count : count + tree.num_leaves]))
         count += tree.num_leaves
-    return _combine(wanted, product.arrange_states(states) if wanted.states is not None else None, args)
+    return combine(wanted, product.arrange_states(states) if wanted.states is not None else None, args)
 
 
 def basis(avals: Sequence[Any]) -> tuple[list[Any], int, list[int]]:

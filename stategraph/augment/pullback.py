@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from stategraph import _jax
-from stategraph.augment.derivatives import product_of, split_aux, wanted_of
-from stategraph.augment.grad import Wanted, _selected_and_read, positions_of
+from stategraph.augment.derivatives import product_of
 from stategraph.augment.products import Product, Recording, arranged
+from stategraph.augment.wanted import Wanted, positions_of, selected_and_read, split_aux, wanted_of
 from stategraph.backends.params import treedef_of
 from stategraph.backends.pure import pure_function
 from stategraph.compile.cached import run_cached
@@ -186,7 +186,7 @@ class _Traced:
         states: list[State[Any]] = []
         self.arrange_states: Callable[[list[Any]], Any] = lambda grads: None
         if wanted.states is not None:
-            states, self.arrange_states = _selected_and_read(wanted, touched)
+            states, self.arrange_states = selected_and_read(wanted, touched)
         with paused_gc():
             pure = pure_function(record.program)
         self._live = record.states

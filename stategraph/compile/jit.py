@@ -12,7 +12,7 @@ import inspect
 import sys
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
@@ -21,6 +21,7 @@ from stategraph.backends.xla import SignatureMiss
 from stategraph.compile.identity import looked_into
 from stategraph.compile.pickling import method_of, reduce_function
 from stategraph.compile.plans import PlanCache
+from stategraph.errors import describe
 from stategraph.recording import EPOCHS, LOCAL
 from stategraph.tracing.compiled import Compiled
 from stategraph.tracing.functions import signature_of, split
@@ -50,6 +51,7 @@ class JittedFunction:
         in_shardings: Any = None,
         out_shardings: Any = None,
         state_shardings: Any = None,
+        name: str | None = None,
     ) -> None:
         if not callable(function):
             raise TypeError(f"jit needs a function, not a {type(function).__name__}")
@@ -58,7 +60,7 @@ class JittedFunction:
         self._declared = (static_argnums, static_argnames, donate_argnums, donate_argnames)
         self.signature = signature_of(function, *self._declared)
         shardings = shardings_of(in_shardings, out_shardings, state_shardings)
-        self.plans = PlanCache(passes, exactness, debug_nans=debug_nans, shardings=shardings)
+        self.plans = PlanCache(passes, exactness, debug_nans=debug_nans, shardings=shardings, name=name)
         self._options = {
             "passes": passes,
             "exactness": exactness,
@@ -66,6 +68,7 @@ class JittedFunction:
             "in_shardings": in_shardings,
             "out_shardings": out_shardings,
             "state_shardings": state_shardings,
+            "name": name,
         }
         self._methods: weakref.WeakKeyDictionary[Any, JittedFunction] = weakref.WeakKeyDictionary()
 
@@ -87,6 +90,25 @@ class JittedFunction:
     @property
     def __stategraph_function__(self) -> Callable[..., Any]:
         return self.function
+
+    @property
+    def origin_fun(self) -> Callable[..., Any]:
+        """The function that is compiled."""
+        return self.function
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, attribute: str) -> Any:
+            if attribute in _STAGES:
+                why, fix = _STAGES[attribute]
+                raise AttributeError(
+                    describe(f"A compiled function has no {attribute}.", why=why, fix=fix),
+                    name=attribute,
+                    obj=self,
+                )
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {attribute!r}", name=attribute, obj=self
+            )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         # What is rare is found out on the way: starting a trace moves EPOCHS.structure, and under
@@ -249,8 +271,41 @@ def _shape(type: Any) -> Any:
     return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
 
 
+_STAGES = {
+    "stateful_fun": (
+        "what the function does to State is in its program",
+        ".trace(*args), a Traced: .program, .signature, .functional",
+    ),
+    "jitted_fun": ("each signature has an executable of its own", ".compile(*args), a Compiled"),
+}
+"""Attributes of BrainState's compiled functions that are others here: why, and what to write."""
+
+_SHARDING = (
+    "in_shardings=jax.sharding.SingleDeviceSharding(device), or environ.set(platform=...) for all programs"
+)
+_DECLINED: dict[str, tuple[Any, str, str]] = {
+    "keep_unused": (False, "no result depends on an argument that the program does not use", "leave it out"),
+    "inline": (
+        False,
+        "a compiled function that another one calls is always part of its program",
+        "leave it out",
+    ),
+    "device": (None, "where a program runs follows from where its arguments and States lie", _SHARDING),
+    "backend": (None, "where a program runs follows from where its arguments and States lie", _SHARDING),
+}
+"""Options of ``jax.jit`` that are none here: the value that asks for nothing, why, and what to write."""
+
+
+def _declined(option: str, value: Any) -> None:
+    if option not in _DECLINED:
+        raise TypeError(f"jit() got an unexpected keyword argument {option!r}")
+    nothing, why, fix = _DECLINED[option]
+    if value is not nothing:
+        raise TypeError(describe(f"jit has no option {option}.", at=_jax.here(), why=why, fix=fix))
+
+
 def jit(
-    function: Callable[..., Any] = _MISSING,
+    fun: Callable[..., Any] = _MISSING,
     *,
     static_argnums: int | Iterable[int] | None = None,
     static_argnames: str | Iterable[str] | None = None,
@@ -262,11 +317,13 @@ def jit(
     in_shardings: Any = None,
     out_shardings: Any = None,
     state_shardings: Any = None,
+    name: str | None = None,
+    **others: Any,
 ) -> Any:
     """Compile a function that reads and writes State.
 
     Args:
-      function: any callable; it may close over models and States. Without it, a decorator is returned.
+      fun: any callable; it may close over models and States. Without it, a decorator is returned.
       static_argnums, static_argnames: arguments that are part of the program; must be hashable. As in
         ``jax.jit``, positions and names are inferred from each other. Nodes are always static, by identity.
       donate_argnums, donate_argnames: arguments whose memory the program may take over.
@@ -278,10 +335,16 @@ def jit(
         ``jax.sharding.Sharding``, or a prefix of their structure with several and None (wherever it is best).
       state_shardings: the same of States, ``{State or filter: sharding}``, before what their ``sharding=`` says.
         A State is moved there before a call, and stays there, updated in place.
+      name: of the program, in its text and in profiles; without it, the function's.
+      **others: ``keep_unused``, ``device``, ``backend`` and ``inline`` of ``jax.jit`` have nothing to say here; each is
+        accepted with the value that asks for nothing.
 
     Returns:
       A function with the same arguments; it has ``.trace``, ``.lower``, ``.compile``, ``.eval_shape`` and
       ``.explain``.
+
+    Raises:
+      TypeError: for another option of ``jax.jit``; the message says what to write.
 
     Example:
 
@@ -295,6 +358,8 @@ def jit(
     >>> float(add(jnp.ones(3)))
     3.0
     """
+    for option, value in others.items():
+        _declined(option, value)
     options: dict[str, Any] = {
         "static_argnums": static_argnums,
         "static_argnames": static_argnames,
@@ -306,7 +371,8 @@ def jit(
         "in_shardings": in_shardings,
         "out_shardings": out_shardings,
         "state_shardings": state_shardings,
+        "name": name,
     }
-    if function is _MISSING:
+    if fun is _MISSING:
         return lambda f: JittedFunction(f, **options)
-    return JittedFunction(function, **options)
+    return JittedFunction(fun, **options)

@@ -48,8 +48,11 @@ class PlanCache:
         assignments: bool = False,
         debug_nans: bool = False,
         shardings: Shardings | None = None,
+        name: str | None = None,
     ) -> None:
         self.shardings = shardings
+        self.name = name
+        """The name of the programs, when it is not the function's."""
         self.debug_nans = debug_nans
         """Whether NaN in results or States is an error that says where it arose."""
         self.assignments = assignments
@@ -158,7 +161,7 @@ class PlanCache:
             kwargs,
             roots=function,
             objects=nodes_among(function, parts),
-            name=program_name(function),
+            name=self.name or program_name(function),
             argument_names=names,
             assignments=self.assignments,
         )

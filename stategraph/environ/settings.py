@@ -80,9 +80,19 @@ SPECIAL: dict[str, Special] = {}
 class EnvironmentState:
     """A set of settings. There is one for everybody; make another and pass it as ``env=`` to keep settings
     apart.
+
+    Args:
+      settings: values to begin with, by name.
+
+    Example:
+
+    >>> from stategraph import environ
+    >>> fine = environ.EnvironmentState({"dt": 0.01})
+    >>> environ.get("dt", env=fine)
+    0.01
     """
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Mapping[str, Any] | None = None) -> None:
         self.settings: dict[str, Any] = {}
         """Global settings."""
         self.functions: dict[str, Callable[[Any], None]] = {}
@@ -90,6 +100,7 @@ class EnvironmentState:
         self._thread = threading.local()
         self._followed: builtins.set[str | None] = builtins.set()
         """The settings that some program depends on; None for which settings there are."""
+        self.give(settings or {})
 
     @property
     def contexts(self) -> dict[str, list[Frame]]:
@@ -176,6 +187,28 @@ class EnvironmentState:
         elif key in self._followed or (appeared and None in self._followed):
             with RUNTIME_LOCK:
                 EPOCHS.moved()
+
+    def give(self, settings: Mapping[str, Any]) -> None:
+        """Give global settings values. Raises ``TraceError`` for a traced value, before anything changes."""
+        for key, value in settings.items():
+            if holds_tracer(value):
+                raise TraceError(
+                    describe(
+                        f"A traced value cannot be the global setting {key!r}.",
+                        at=_jax.here(),
+                        why="it exists only while this function is traced, and the setting would outlive it",
+                        fix=f"with stategraph.environ.context({key}={key}): ...",
+                    )
+                )
+        checked = {
+            key: SPECIAL[key].check(value) if key in SPECIAL else value for key, value in settings.items()
+        }
+        for key, value in checked.items():
+            with self.changing(key):
+                if key in SPECIAL:
+                    SPECIAL[key].apply(value)
+                self.settings[key] = value
+            self.call_behavior(key)
 
     def call_behavior(self, key: str) -> None:
         """Tell the function that is registered for a setting, if any, its value."""
@@ -310,25 +343,7 @@ def set(
       TraceError: for a traced value; put it into a ``context``.
     """
     named = {HOST_DEVICE_COUNT: host_device_count, PLATFORM: platform, PRECISION: precision, DT: dt}
-    given = {**{key: value for key, value in named.items() if value is not None}, **kwargs}
-    for key, value in given.items():
-        if holds_tracer(value):
-            raise TraceError(
-                describe(
-                    f"A traced value cannot be the global setting {key!r}.",
-                    at=_jax.here(),
-                    why="it exists only while this function is traced, and the setting would outlive it",
-                    fix=f"with stategraph.environ.context({key}={key}): ...",
-                )
-            )
-    given = {key: SPECIAL[key].check(value) if key in SPECIAL else value for key, value in given.items()}
-    environment = of(env)
-    for key, value in given.items():
-        with environment.changing(key):
-            if key in SPECIAL:
-                SPECIAL[key].apply(value)
-            environment.settings[key] = value
-        environment.call_behavior(key)
+    of(env).give({**{key: value for key, value in named.items() if value is not None}, **kwargs})
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ import jax
 import numpy as np
 
 from stategraph import _jax
+from stategraph.errors import describe
 from stategraph.graph.kinds import DICT, LIST, NODE, NONE, REGISTERED, TUPLE, registered
 from stategraph.typing import PathParts
 from stategraph.util.mapping import NestedDict
@@ -120,6 +121,15 @@ class NodeDef:
     __slots__ = ("arrays", "position", "table")
 
     def __init__(self, table: Table, arrays: Sequence[Any], position: int = 0) -> None:
+        if not isinstance(table, Table):
+            raise TypeError(
+                describe(
+                    f"A GraphDef is not made of a {type(table).__name__}.",
+                    at=_jax.here(),
+                    why="it is found out about a model: .attributes, .subgraphs, .leaves and .static_fields show what it holds",
+                    fix="stategraph.graph.graphdef(model), or treefy_split(model)",
+                )
+            )
         self.table = table
         self.arrays = tuple(arrays)
         """The arrays on plain attributes, of the whole definition."""

@@ -506,3 +506,26 @@ def test_a_raw_checkpoint_run_as_plain_python_leaves_no_tracer_in_a_state() -> N
         assert np.array_equal(s.value, [1, 1, 1])
         assert np.array_equal(gradient(sg.compile.checkpoint), [0, 2, 4])
     assert np.array_equal(s.value, [0, 1, 2])
+
+
+@pytest.mark.parametrize("name", ["grad", "vector_grad", "jacrev", "jacfwd", "hessian"])
+def test_a_state_that_is_not_read_has_a_zero_derivative_when_nothing_is_checked(name: str) -> None:
+    w, unused = sg.ParamState(3.0), sg.ParamState(jnp.ones(2))
+    derive, wanted = getattr(sg.augment, name), {"w": w, "unused": unused}
+
+    def loss() -> Any:
+        return w.value**3
+
+    with pytest.raises(TraceError, match="check_states=False"):
+        derive(loss, wanted)()
+    derivative = derive(loss, wanted, check_states=False)
+    expected: Any = {"w": 27.0, "unused": np.zeros(2)}
+    if name == "hessian":
+        expected = {
+            "w": {"w": 18.0, "unused": np.zeros(2)},
+            "unused": {"w": np.zeros(2), "unused": np.zeros((2, 2))},
+        }
+    for found in (derivative(), sg.compile.jit(derivative)()):
+        jax.tree.map(np.testing.assert_allclose, found, expected)
+    with jax.disable_jit():
+        jax.tree.map(np.testing.assert_allclose, derivative(), expected)

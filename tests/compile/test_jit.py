@@ -481,30 +481,40 @@ def test_jit_inside_jit_is_part_of_the_outer_program() -> None:
     assert inner.trace_count == 0
 
 
+def test_a_program_is_named_as_was_said_copies_and_methods_too() -> None:
+    class Net(sg.nn.Module):
+        @sg.compile.jit(name="advance")
+        def step(self, x: Any) -> Any:
+            return x + 1
+
+    named = sg.compile.jit(fun=lambda x: x, name="identity")
+    assert named.trace(1.0).program.name == copy.copy(named).trace(1.0).program.name == "identity"
+    assert Net().step.trace(1.0).program.name == "advance"
+
+
+def test_options_of_jax_that_are_none_here_say_what_to_write() -> None:
+    f = sg.compile.jit(jnp.sin, keep_unused=False, inline=False, device=None, backend=None)
+    assert f.origin_fun is jnp.sin
+    for option, fix in {
+        "keep_unused": "leave it out",
+        "inline": "leave it out",
+        "backend": "in_shardings",
+    }.items():
+        with pytest.raises(TypeError, match=f"no option {option}(.|\n)*{fix}"):
+            sg.compile.jit(jnp.sin, **{option: "cpu"})
+    with pytest.raises(TypeError, match="unexpected keyword argument 'in_line'"):
+        sg.compile.jit(jnp.sin, in_line=True)
+    with pytest.raises(AttributeError, match=r"\.compile\(\*args\)"):
+        f.jitted_fun
+    assert not hasattr(f, "no_such_thing")
+
+
 def test_clear_cache_forgets_programs() -> None:
     f = sg.compile.jit(lambda x: x)
     f(1.0)
     f.clear_cache()
     f(1.0)
     assert f.trace_count == 2
-
-
-def test_make_jaxpr_gives_a_pure_jaxpr_and_the_states() -> None:
-    a, b = sg.State(jnp.ones(3)), sg.State(2.0)
-
-    def f(x: Any, n: int) -> Any:
-        a.value = a.value * x + b.value
-        return a.value.sum() * n
-
-    jaxpr, states = sg.compile.make_jaxpr(f, static_argnums=1)(3.0, 2)
-    assert set(states) == {a, b}
-    leaves = [s.value for s in states]
-    out = jax.core.jaxpr_as_fun(jaxpr)(*leaves, 3.0) if hasattr(jax.core, "jaxpr_as_fun") else None
-    if out is not None:
-        assert float(out[0]) == 30 and np.allclose(out[1], 5)
-    assert np.allclose(a.value, 1)
-    _, shapes, _ = sg.compile.make_jaxpr(f, static_argnums=1, return_shape=True)(3.0, 2)
-    assert shapes.shape == ()
 
 
 # -------------------------------------------------------------------------------------- States of the program

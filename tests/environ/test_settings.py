@@ -315,3 +315,10 @@ def test_setting_in_traced_code_happens_while_tracing() -> None:
     environ.set(other=3.0)
     assert compiled() == 2.0  # traced again, which sets it again
     assert environ.get("other") == 2.0
+
+
+def test_an_environment_begins_with_settings_that_are_checked() -> None:
+    mine = environ.EnvironmentState({"dt": 0.5, "colour": "red"})
+    assert environ.all(env=mine)["colour"] == "red" and environ.get_dt(env=mine) == 0.5
+    with pytest.raises(ValueError):
+        environ.EnvironmentState({"precision": 12})

@@ -71,3 +71,8 @@ def test_shared_nodes_print_once_and_deep_ones_end() -> None:
     text = repr(ResNet(2, 2))
     assert text.count("linear1=") == 2 and "block_0=Block(...)" in text
     assert "Chain(...)" in repr(chain(100))
+
+
+def test_a_definition_is_of_a_model_and_says_so() -> None:
+    with pytest.raises(TypeError, match=r"not made of a dict(.|\n)*graphdef\(model\)"):
+        sg.graph.GraphDef({}, ())  # type: ignore[arg-type]
