@@ -1,4 +1,6 @@
-"""Event ops: products that cost what the events cost. An *event* is an element of a vector that is not zero.
+"""Event ops: products that cost what the events cost. An *event* is an element of a vector that is not zero, whatever number
+it is (NaN is one): it is multiplied by. So each of these ops is right for every vector, and guards what ``infer-events``
+assumes of State at entry.
 
 ``event.csr``        events and weights over connectivity in compressed rows; ``transposed``: from post to pre; then the same synapses
                      may follow listed by post neuron, for kernels that look at those of active neurons only: ``indptr``, ``indices``,

@@ -109,6 +109,8 @@ EVENTS = ("binary", "entry", "sparse")
 ``binary``  ``event<f32[3]>``          every element is 0 or 1;
 ``entry``   ``event<f32[3], entry>``   so it is if the States with the attribute ``event`` held 0 and 1 at entry;
 ``sparse``  ``event<f32[3], sparse>``  elements are expected to be mostly zero; of the others nothing is known.
+
+Only ``binary`` may be relied on. What is ``entry`` can hold any numbers: event products test each against zero.
 """
 
 

@@ -217,6 +217,8 @@ class MaskedSum(Product):
     """The sum of those rows of a matrix that events choose."""
 
     matrix: Value = attrs.field(kw_only=True)
+    conversions: tuple[str, ...] = attrs.field(kw_only=True)
+    """The dtypes that the mask makes of the events, one after another: they may be other numbers there."""
 
     @property
     def weights(self) -> Value:
@@ -228,7 +230,10 @@ class MaskedSum(Product):
 
     def build(self) -> str:
         emit = Emit(self.op)
-        rows = emit.fitting(emit.shaped(self.events, (self.pre,)), self.matrix)
+        rows = emit.shaped(self.events, (self.pre,))
+        for dtype in self.conversions:
+            rows = emit.converted(rows, dtype)
+        rows = emit.fitting(rows, self.matrix)
         emit.instead(emit.dense(rows, self.matrix, self.transposed, self.threshold))
         return "event.dense"
 
@@ -248,18 +253,46 @@ def masked_sum(op: Op, place: Place) -> Product | None:
         return None
     if masked.name == "jax.mul":
         pairs = [(masked.operands[0], masked.operands[1]), (masked.operands[1], masked.operands[0])]
-    elif len(masked.operands) == 3 and is_filled(masked.operands[1], 0):
+    elif (
+        len(masked.operands) == 3
+        and is_filled(masked.operands[1], 0)
+        and _dtype(masked.operands[0]) == "bool"  # a whole number chooses a case, and is no factor
+    ):
         pairs = [(masked.operands[0], masked.operands[2])]
     else:
         return None
     for mask, matrix in pairs:
+        mask, conversions = _unconverted(mask)
         events = _along(mask, axes[0], type_.shape[axes[0]])
         if events is not None and shape_of(matrix) == type_.shape and not isinstance(matrix, Constant):
             pre, post = type_.shape[axes[0]], type_.shape[1 - axes[0]]
+            if _dtype(events) == "bool" or events.event == "binary":
+                conversions = ()  # 0 and 1 are that in every dtype
             batch = lanes_of(events, matrix, place)
             refusal = refusal_at(op, place) or _own_matrix(matrix, place)
-            return MaskedSum(op, events, batch, pre, post, axes[0] == 1, refusal, matrix=matrix)
+            return MaskedSum(
+                op,
+                events,
+                batch,
+                pre,
+                post,
+                axes[0] == 1,
+                refusal,
+                matrix=matrix,
+                conversions=conversions,
+            )
     return None
+
+
+def _unconverted(mask: Value) -> tuple[Value, tuple[str, ...]]:
+    """What a mask was before its dtype was changed, and the dtypes that it was given."""
+    dtypes: list[str] = []
+    made_by = mask.defining_op
+    while made_by is not None and made_by.name == "jax.convert_element_type":
+        dtypes.append(_dtype(mask))
+        mask = made_by.operands[0]
+        made_by = mask.defining_op
+    return mask, tuple(dtypes[::-1])
 
 
 def _along(mask: Value, axis: int, size: int) -> Value | None:
@@ -267,8 +300,6 @@ def _along(mask: Value, axis: int, size: int) -> Value | None:
     made_by = mask.defining_op
     if made_by is None:
         return None
-    if made_by.name == "jax.convert_element_type":
-        return _along(made_by.operands[0], axis, size)
     given = made_by.operands[0] if made_by.name == "jax.broadcast_in_dim" else mask
     shape = shape_of(given)
     if not is_event(given) or _product(shape) != size:
@@ -377,16 +408,16 @@ class Emit:
         """Events are truth values, or of the matrix's dtype."""
         if _dtype(events) in ("bool", _dtype(matrix)):
             return events
-        return self._converted(events, _dtype(matrix))
+        return self.converted(events, _dtype(matrix))
 
     def whole(self, value: Value) -> Value:
         """Places are 32-bit numbers."""
-        return value if _dtype(value) == "i32" else self._converted(value, "i32")
+        return value if _dtype(value) == "i32" else self.converted(value, "i32")
 
-    def _converted(self, value: Value, dtype: str) -> Value:
+    def converted(self, value: Value, dtype: str) -> Value:
         attributes = {"new_dtype": DType(dtype), "sharding": None, "weak_type": False}
         new = self.op("jax.convert_element_type", [value], TensorType(dtype, shape_of(value)), attributes)
-        new.event = value.event
+        new.event = value.event if dtype != "bool" else None
         return new
 
 

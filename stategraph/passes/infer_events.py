@@ -4,9 +4,12 @@
     %r = state.read @net.spike : event<f32[100], entry>             0 or 1, if the State was so at entry
     %m = jax.mul %s, %gain : event<f32[100], sparse>                mostly zero
 
-A State whose every write is binary gets the attribute ``event``: ``entry`` speaks of these. Nothing checks what they
-hold at entry, and nothing needs to: what is computed from events is right for any numbers, only slower where they are
-not sparse. Truth values (``bool``) are 0 or 1 by type and print as ever. Constants are no events.
+A State whose every write is binary gets the attribute ``event``: ``entry`` speaks of these. What such a State holds when
+the program begins is not known when it is compiled, the value that it has while it is traced included: anybody may
+write 0.5 into it. The *guard* against that is part of every event product, which tests each value against zero and
+multiplies by it, and is an ordinary product where many are not zero. So ``entry`` and ``sparse`` tell what to expect;
+only ``binary``, and truth values (``bool``), which are 0 or 1 by type and print as ever, may be relied on.
+Constants are no events.
 
 ``event_facts`` is the analysis. The notes are of the program as it is here; passes may lose them.
 """
@@ -50,7 +53,7 @@ class InferEvents(Pass):
             context.explain(
                 symbol,
                 "holds events",
-                reason="every value written to it is 0 or 1",
+                reason="every value written to it is 0 or 1; each product tests what it held before",
                 numbers={"elements": sum(_size(symbol.types[leaf]) for leaf in leaves)},
             )
 

@@ -262,52 +262,6 @@ def test_refractory_neurons_in_a_loop_with_a_delay_are_seen_through() -> None:
 
 
 N = 72  # larger than a matrix that is always multiplied whole
-ENTRIES = {
-    "halves": [0.5] * N,
-    "negative": [-1.0, *[0.0] * (N - 2), 1.0],
-    "not a number": [0.0, jnp.nan, *[0.0] * (N - 2)],
-    "infinite": [0.0, jnp.inf, *[0.0] * (N - 2)],
-    "both infinities": [-jnp.inf, jnp.inf, *[0.0] * (N - 2)],
-    "negative zero": [-0.0] * N,
-    "tiny": [*[0.0] * (N - 1), 1e-30],
-}
-
-
-def test_whatever_is_written_into_a_spike_State_counts_as_in_an_ordinary_product() -> None:
-    sparse = pytest.importorskip("jax.experimental.sparse")
-    spike = sg.HiddenState(jnp.zeros(N))
-    w = jnp.where(
-        jax.random.uniform(jax.random.key(1), (N, N)) < 0.3, 0, jax.random.normal(jax.random.key(0), (N, N))
-    )
-    compressed, listed = sparse.BCSR.fromdense(w), sparse.BCOO.fromdense(w)
-
-    def step(x: Any) -> Any:
-        s = spike.value
-        sent = [s @ w, w @ s, jnp.stack([s, 2 * s]) @ w, jnp.einsum("i,ji->j", s, w), s @ (w * (w > 0))]
-        sent += [
-            (s[:, None] * w).sum(0),
-            jnp.where(s[:, None] > 0, w, 0.0).sum(0),
-            compressed @ s,
-            s @ listed,
-        ]
-        spike.value = sg.surrogate.sigmoid(x)
-        return sent
-
-    def run(xs: Any) -> Any:
-        return sg.compile.for_loop(step, xs)
-
-    plain = sg.compile.jit(run, passes=f"{HOIST},dce")
-    events = sg.compile.jit(run, passes=f"{HOIST},{ALWAYS},dce")
-    xs = jnp.zeros((1, N))
-    names = [op.name for op in events.lower(xs).program.walk() if op.name.startswith("event.")]
-    assert names.count("event.dense") == 7 and names.count("event.csr") == 2
-    for name, entry in ENTRIES.items():
-        found = []
-        for compiled in (plain, events):
-            spike.value = jnp.asarray(entry)
-            found.append(compiled(xs))
-        for i, (a, b) in enumerate(zip(*found, strict=True)):
-            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=f"{name}, product {i}")
 
 
 @pytest.mark.for_cpus
