@@ -34,7 +34,7 @@ from stategraph.augment.wanted import (
 from stategraph.compile.cached import run_cached
 from stategraph.compile.identity import ByValue, looked_into
 from stategraph.recording import LOCAL, Recorder, Token
-from stategraph.tracing.roots import find_names
+from stategraph.tracing.roots import StateNames
 
 _MISSING: Any = object()
 
@@ -187,12 +187,10 @@ def state_tokens(
     for eqn in _jax.equations_of(body, ("state_read",)):
         read[eqn.params["token"]] = None
     born = {eqn.params["token"] for eqn in _jax.equations_of(body, ("state_alloc",))}
-    names, _ = find_names(function)
-    touched = {}
-    for token in read:
-        owner = recorder.owners[token]
-        if token not in born:
-            touched[names.get(id(owner)) or owner.name or f"state{int(token)}"] = owner
+    names = StateNames(function)
+    touched = {
+        names.of(recorder.owners[token]): recorder.owners[token] for token in read if token not in born
+    }
     states, arrange = selected_and_read(wanted, touched)
     return [recorder.tokens[id(state)] for state in states], arrange
 

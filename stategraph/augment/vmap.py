@@ -46,7 +46,7 @@ from stategraph.errors import StateTypeError, TraceError, describe
 from stategraph.graph.walk import walk
 from stategraph.recording import LANES, LOCAL, Recorder, Token
 from stategraph.state import Cell, State, Unborn
-from stategraph.tracing.roots import find_names
+from stategraph.tracing.roots import StateNames, find_names
 
 _MISSING: Any = object()
 
@@ -295,12 +295,12 @@ class _Run:
                 raise error
         recorder, spec, plan = self.recorder, self.spec, _Plan()
         mapped = {recorder.tokens[id(chosen.state)]: chosen.axis for chosen in self.mapped}
-        names, _ = find_names(self.function)
-        plan.names = names
+        names = StateNames(self.function)
+        plan.names = names.states
         wanted = selection("out_states", spec.out_states)
         for token in touched.written:
             owner: State[Any] = recorder.owners[token]
-            axis = kept_axis(wanted, names.get(id(owner)) or owner.name or f"state{int(token)}", owner)
+            axis = kept_axis(wanted, names.of(owner), owner)
             if axis is None:
                 axis = mapped.get(token)
             if axis is None and is_random(owner):

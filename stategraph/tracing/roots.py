@@ -1,8 +1,8 @@
 """Where a traced function gets its State from: names for symbols.
 
 A State is named by its path in the object graph: relative to the model for ``trace(model)`` and for a bound
-method, beginning with the variable's name for a closure or global. States found nowhere are named after
-themselves or the line that created them.
+method, beginning with the variable's name for a closure or global. Those that are not found there are named after
+themselves, a global variable of a module whose code may run, or the line that created them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import linecache
 import re
+import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -132,6 +133,65 @@ def _choice(root: Any) -> int:
     if not isinstance(root, (Node, State)):
         return 2
     return int(getattr(type(root), "_refers_to_states", False))
+
+
+class StateNames:
+    """A name for each State that a function touches, no two the same."""
+
+    def __init__(self, function: Callable[..., Any], arguments: Mapping[str, Any] = _NONE) -> None:
+        self.states, self.arrays = find_names(function, arguments)
+        self.taken: set[str] = set()
+        self._roots = [function, *arguments.values()]
+        self._given: dict[int, str] = {}
+
+    def of(self, state: State[Any]) -> str:
+        """The State's name, the same each time."""
+        found = self._given.get(id(state))
+        if found is None:
+            found = self._given[id(state)] = self.fresh(state)
+        return found
+
+    def fresh(self, state: State[Any], local: bool = False) -> str:
+        """The State's name, another one each time: ``c``, then ``c_1``, ``c_2`` …; ``local`` for one that the
+        function makes, which no module holds.
+        """
+        known = self.states.get(id(state)) or state.name or (not local and self._in_modules.get(id(state)))
+        return unique(known or creation_name(state), self.taken)
+
+    @functools.cached_property
+    def _in_modules(self) -> dict[int, str]:
+        """The States in global variables of the modules in which the function, and the classes of Nodes that it
+        reaches, are defined. Few States are found nowhere else, and only then are these looked through.
+        """
+        names: dict[str | None, None] = {}
+        for root in self._roots:
+            names[getattr(root, "__module__", None)] = None
+            for _, value in function_roots(root):
+                parts = walk(value, ()) if isinstance(value, (Node, list, tuple, dict)) else [((), value)]
+                names |= {getattr(part, "__module__", None): None for _, part in parts}
+        states: dict[int, str] = {}
+        for name in names:
+            if name is None or name.partition(".")[0] == "stategraph" or name not in sys.modules:
+                continue
+            scope = vars(sys.modules[name]).items()
+            for variable, value in sorted(
+                scope, key=lambda item: (item[0].startswith("_"), _choice(item[1]))
+            ):
+                if isinstance(value, (Node, State, list, tuple, dict)) and not variable.startswith("__"):
+                    for path, part in walk(value, (variable,)):
+                        if isinstance(part, State):
+                            states.setdefault(id(part), path_text(path))
+        return states
+
+
+def unique(name: str, taken: set[str]) -> str:
+    """``name``, or ``name_1``, ``name_2`` … when it is taken; the result is taken from now on."""
+    candidate, count = name, 0
+    while candidate in taken:
+        count += 1
+        candidate = f"{name}_{count}"
+    taken.add(candidate)
+    return candidate
 
 
 def creation_name(state: State[Any]) -> str:

@@ -28,7 +28,7 @@ from stategraph.state import State
 from stategraph.tracing.importer import Importer
 from stategraph.tracing.left_behind import check_reused, escapes, final_guards, rollback
 from stategraph.tracing.pause import paused_gc
-from stategraph.tracing.roots import creation_name, find_names
+from stategraph.tracing.roots import StateNames, unique
 
 
 @attrs.define(eq=False)
@@ -96,8 +96,8 @@ def trace_function(
     avals = [_argument_aval(leaf) for leaf in leaves]
     name = name or program_name(roots or function)
     recorder = Recorder()
-    names = functools.partial(find_names, roots or function, objects or {})
-    recorder.naming = lambda: names()[0]
+    names = functools.partial(StateNames, roots or function, objects or {})
+    recorder.naming = lambda: names().states
     run = _Run(function, in_tree, recorder)
     with paused_gc(), recorder, watching():
         try:
@@ -148,13 +148,13 @@ def accessed_states(
             )
         finally:
             rollback(recorder)
-    names, _ = find_names(function)
+    names = StateNames(function)
     found: dict[str, dict[str, State[Any]]] = {"state_read": {}, "state_write": {}}
     for eqn in _jax.equations_of(jaxpr, found):
         token = eqn.params["token"]
         owner: State[Any] = recorder.owners[token]
         if token not in recorder.born_in:
-            found[eqn.primitive.name][names.get(id(owner)) or owner.name or f"state{int(token)}"] = owner
+            found[eqn.primitive.name][names.of(owner)] = owner
     return found["state_read"], found["state_write"], jaxpr
 
 
@@ -226,15 +226,15 @@ def _assemble(
     jaxpr: Any,
     consts: Sequence[Any],
     name: str,
-    names: Callable[[], tuple[dict[int, str], dict[int, str]]],
+    names: Callable[[], StateNames],
     argument_names: list[str],
     assignments: bool,
 ) -> Trace:
-    state_names, array_names = names()
+    found = names()
     escaping, replays = escapes(recorder, assignments)
-    namer = _Namer(recorder, state_names, escaping)
+    namer = _Namer(recorder, found, escaping)
     body = Region([_jax.type_of(var.aval) for var in jaxpr.invars], argument_names)
-    captures = _Captures(body, array_names, set(argument_names))
+    captures = _Captures(body, found.arrays, set(argument_names))
     importer = Importer(recorder, captures, namer)
     importer.name_copy = namer.copy
     env = dict(zip(jaxpr.invars, list(body.args), strict=True))
@@ -349,35 +349,23 @@ class _Captures:
 class _Namer:
     """Paths of symbols."""
 
-    def __init__(self, recorder: Recorder, names: dict[int, str], escaping: set[Token]) -> None:
+    def __init__(self, recorder: Recorder, names: StateNames, escaping: set[Token]) -> None:
         self.recorder = recorder
         self.names = names
         self.escaping = escaping
-        self.taken: set[str] = set()
         self.paths: dict[Token, str] = {}
 
     def __call__(self, token: Token, fresh: bool) -> str:
         if token in self.paths and (not fresh or token in self.escaping):
             return self.paths[token]
         owner: State[Any] = self.recorder.owners[token]
-        wanted = self.names.get(id(owner)) or owner.name or creation_name(owner)
-        path = unique(wanted, self.taken)
+        path = self.names.fresh(owner, local=token in self.recorder.born_in)
         self.paths[token] = path
         return path
 
     def copy(self, token: Token) -> str:
         """A path for a copy of a State."""
-        return unique(self(token, False), self.taken)
-
-
-def unique(name: str, taken: set[str]) -> str:
-    """``name``, or ``name_1``, ``name_2`` … when it is taken; the result is taken from now on."""
-    candidate, count = name, 0
-    while candidate in taken:
-        count += 1
-        candidate = f"{name}_{count}"
-    taken.add(candidate)
-    return candidate
+        return unique(self(token, False), self.names.taken)
 
 
 def program_name(function: Callable[..., Any]) -> str:

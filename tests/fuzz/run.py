@@ -44,7 +44,12 @@ def main() -> int:
         os.execve(sys.executable, [sys.executable, *sys.argv, "--as-is"], environment)
     share_contexts()
     failures, counts = fuzz(
-        arguments.seed, arguments.seconds, arguments.count, Path(arguments.output), arguments.reduce
+        arguments.seed,
+        arguments.seconds,
+        arguments.at_least,
+        arguments.count,
+        Path(arguments.output),
+        arguments.reduce,
     )
     summary = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
     print(f"fuzz: seed {arguments.seed}, {summary}; bits comparable: {contraction_free()}")
@@ -56,6 +61,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60.0, help="how long")
     parser.add_argument("--seed", type=int, default=None, help="the first seed; a fresh one by default")
     parser.add_argument("--count", type=int, default=10**9, help="how many programs at most")
+    parser.add_argument("--at-least", type=int, default=1, help="how many programs, however long they take")
     parser.add_argument(
         "--reduce", type=float, default=60.0, help="how many seconds to spend on making a failure small"
     )
@@ -71,7 +77,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def fuzz(
-    seed: int, seconds: float, count: int, output: Path, reduce_seconds: float
+    seed: int, seconds: float, least: int, count: int, output: Path, reduce_seconds: float
 ) -> tuple[list[str], Counter[str]]:
     """Check programs from consecutive seeds: (messages of the failures, counts)."""
     from tests.fuzz.generator import generate
@@ -82,7 +88,7 @@ def fuzz(
     failures = []
     known: set[tuple[str, str]] = set()
     for number in range(seed, seed + count):
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline and counts.total() >= least:
             break
         source = generate(number)
         try:

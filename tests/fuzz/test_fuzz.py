@@ -22,7 +22,7 @@ from tests.support import ROOT, run_contraction_free
 
 RUN = str(ROOT / "tests" / "fuzz" / "run.py")
 SECONDS = float(os.environ.get("STATEGRAPH_FUZZ_SECONDS", "30"))
-"""For each of the two runs."""
+"""For each of the two runs, which check four programs on a slow machine too."""
 
 
 @pytest.mark.slow
@@ -30,7 +30,7 @@ SECONDS = float(os.environ.get("STATEGRAPH_FUZZ_SECONDS", "30"))
 @pytest.mark.parametrize("seed", [["--seed", "20240"], []], ids=["fixed", "fresh"])
 def test_random_programs_mean_the_same_in_every_way_of_running_them(seed: list[str], tmp_path: Path) -> None:
     ran = run_contraction_free(
-        RUN, "--seconds", str(SECONDS), "--output", str(tmp_path), "--reduce", "30", *seed
+        RUN, "--seconds", str(SECONDS), "--at-least", "4", "--output", str(tmp_path), "--reduce", "30", *seed
     )
     print(ran.stdout[-3000:], ran.stderr[-1000:])
     found = "\n\n".join(path.read_text() for path in sorted(tmp_path.glob("test_*.py")))
@@ -38,9 +38,7 @@ def test_random_programs_mean_the_same_in_every_way_of_running_them(seed: list[s
     count = {
         name: int(number) for number, name in re.findall(r"(\d+) (programs|invalid programs)", ran.stdout)
     }
-    assert count.get("programs", 0) >= 4 and count.get("invalid programs", 0) * 10 <= count["programs"], (
-        ran.stdout
-    )
+    assert count.get("invalid programs", 0) <= max(1, count["programs"] // 10), ran.stdout
     assert "bits comparable: True" in ran.stdout or "aarch64" in os.uname().machine
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import pytest
 
 import stategraph as sg
 from stategraph.graph import Node
+from tests.graph.models import chain
 
 
 class Plain:
@@ -158,3 +160,10 @@ def test_what_cannot_be_copied_says_so() -> None:
     root.next.lines = (line for line in "ab")
     with pytest.raises(TypeError, match="generator"):
         copy.deepcopy(root)
+
+
+def test_a_model_taken_apart_is_pickled_at_any_depth() -> None:
+    definition, states = sg.graph.flatten(chain(2000))
+    definition, flat = pickle.loads(pickle.dumps((definition, states.to_flat())))
+    again = sg.graph.unflatten(definition, flat.to_nest())
+    assert len(sg.graph.states(again)) == len(sg.graph.nodes(again)) == 2000
