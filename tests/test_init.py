@@ -157,3 +157,16 @@ def test_param() -> None:
 def test_param_says_what_is_wrong(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         init.param(**arguments)
+
+
+def test_a_function_that_gives_another_shape_is_refused() -> None:
+    assert init.param(lambda shape: jnp.ones(shape), (3,)).shape == (3,)
+    assert init.param(lambda shape: jnp.ones(()), (3,)).shape == ()
+    with pytest.raises(ValueError, match=r"of_five\(\(3,\)\) gave an array of the shape \(5,\)"):
+
+        def of_five(shape: tuple[int, ...]) -> jax.Array:
+            return jnp.ones(5)
+
+        init.param(of_five, (3,))
+    with pytest.raises(ValueError, match="gave an array of the shape"):
+        sg.event.FixedProb(3, 3, 0.5, lambda shape: jnp.ones(99))

@@ -52,7 +52,10 @@ class CSR:
 
     def __init__(self, indptr: Any, indices: Any, shape: Sequence[int]) -> None:
         starts, posts = np.asarray(indptr), np.asarray(indices)
-        pre, post = (int(size) for size in shape)
+        sizes = np.asarray(shape)
+        if sizes.shape != (2,) or not np.issubdtype(sizes.dtype, np.integer) or (sizes < 0).any():
+            raise ValueError(f"the shape of connections is two whole numbers, (pre, post), not {shape!r}")
+        pre, post = (int(size) for size in sizes)
         _check(starts, posts, pre, post)
         self.shape = (pre, post)
         self.size = int(posts.size)

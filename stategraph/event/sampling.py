@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
@@ -64,7 +65,7 @@ def bernoulli(
       seed: a number or a key; without it a key of the default random State is used.
 
     Raises:
-      ValueError: for a probability that is none, and numbers of neurons that are too large.
+      ValueError: for a probability that is none, numbers of neurons that are too large, and more synapses than 32 bits count.
 
     Example: no synapses between neighbours.
 
@@ -79,6 +80,8 @@ def bernoulli(
     law, seed_words = Gaps.of(prob) if prob else None, words(seed)
     if law is None or not pre or not post:
         return CSR(np.zeros(pre + 1, np.int32), np.zeros(0, np.int32), (pre, post))
+    if mask is None:
+        check_count(pre, post, pre * post * prob)
     width, table = candidates(post, prob), law.table()
 
     def block(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -101,9 +104,32 @@ def words(seed: Any = None) -> np.ndarray:
         data = jax.random.key_data(random.DEFAULT.split_key() if seed is None else advance(seed.value)[1])
     else:
         with jax.ensure_compile_time_eval():  # in a trace too, it is known
-            data = jax.random.key_data(advance(as_key(seed))[1])
+            data = jax.random.key_data(advance(_key(seed))[1])
     found = np.asarray(data, np.uint32).ravel()
     return np.array([found[0], found[1] if found.size > 1 else GOLDEN], np.uint32)
+
+
+def _key(seed: Any) -> jax.Array:
+    """The key of a seed: of a whole number with all 64 bits, whether JAX has 64-bit numbers or not."""
+    if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool):
+        return as_key(seed)
+    if not -(2**63) <= seed < 2**64:
+        raise ValueError(f"a seed has 64 bits, and {seed} has more")
+    number = int(seed) % 2**64
+    halves = np.array([number >> 32, number % 2**32], np.uint32)
+    return jax.random.wrap_key_data(jnp.asarray(halves), impl="threefry2x32")  # type: ignore[no-any-return]
+
+
+def check_count(pre: int, post: int, synapses: float) -> None:
+    """Raise the error for more synapses than 32 bits count, before their memory is asked for."""
+    if synapses >= 2**31:
+        raise ValueError(
+            describe(
+                f"Some {synapses:.3g} synapses from {pre} to {post} neurons are too many.",
+                why="synapses are counted with 32 bits, and each takes at least 4 bytes",
+                fix="stategraph.event.JITConn, which stores none, AllToAll if all have one weight, or several projections",
+            )
+        )
 
 
 def too_many(post: int) -> None:
@@ -173,7 +199,7 @@ def fixed_number(
       seed: a number or a key; without it a key of the default random State is used.
 
     Raises:
-      ValueError: when there are not as many partners.
+      ValueError: when there are not as many partners, and for more synapses than 32 bits count.
     """
     if by not in ("pre", "post"):
         raise ValueError(f"by is 'pre' or 'post', not {by!r}")
@@ -182,6 +208,7 @@ def fixed_number(
     owners, partners = (pre, post) if by == "pre" else (post, pre)
     if number < 0 or (number > partners and not repeated) or (number and owners and not partners):
         raise ValueError(f"{number} partners cannot be drawn from {partners} neurons")
+    check_count(pre, post, owners * share * number)
     allowed, seed_words = permission(mask, include_self, pre, post), words(seed)
     if allowed is not None and by == "post":
         of_pre = allowed

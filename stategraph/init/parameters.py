@@ -118,5 +118,16 @@ def _called(function: Callable[..., Any], shape: tuple[int, ...]) -> Any:
     except ValueError:
         first = ""
     if first != "key":
-        return function(shape)
-    return function(default_rng().split_key(), shape, np.dtype(environ.dftype()))
+        value = function(shape)
+    else:
+        value = function(default_rng().split_key(), shape, np.dtype(environ.dftype()))
+    given = getattr(value, "shape", ())
+    if given not in ((), shape):
+        raise ValueError(
+            describe(
+                f"{getattr(function, '__name__', type(function).__name__)}({shape}) gave an array of the shape {given}.",
+                why="what makes a parameter is called with its shape",
+                fix="return an array of that shape, or one number",
+            )
+        )
+    return value

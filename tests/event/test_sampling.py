@@ -54,6 +54,34 @@ def test_a_seed_decides_the_connectivity_and_the_default_stream_does_too() -> No
     assert first.size != second.size or not np.array_equal(first.indices, second.indices)
 
 
+@pytest.mark.parametrize("seed", [-1, 2**31, 2**32, 2**40 + 1, np.int64(-3), 2**64 - 1])
+def test_all_bits_of_a_seed_count_with_and_without_64_bit_numbers(seed: Any) -> None:
+    made = [event.bernoulli(20, 30, 0.2, seed=seed).indices]
+    with jax.enable_x64(not jax.config.jax_enable_x64):
+        made.append(event.bernoulli(20, 30, 0.2, seed=seed).indices)
+    np.testing.assert_array_equal(*made)
+    low = event.bernoulli(20, 30, 0.2, seed=int(seed) % 2**32).indices
+    assert np.array_equal(made[0], low) == (int(seed) == int(seed) % 2**32)
+    with pytest.raises(ValueError, match="64 bits"):
+        event.bernoulli(20, 30, 0.2, seed=2**64)
+
+
+def test_more_synapses_than_can_be_counted_are_refused_before_they_are_made() -> None:
+    for make in (
+        lambda: event.FixedProb(2**20, 2**20, 1.0, 1.0),
+        lambda: event.FixedNumConn(2**20, 2**20, 2**12, 1.0),
+        lambda: event.FixedNumConn(2**20, 2**20, 2**12, 1.0, efferent_target="pre"),
+    ):
+        with pytest.raises(ValueError, match=r"synapses from 1048576 to 1048576 neurons are too many"):
+            make()
+
+
+@pytest.mark.parametrize("shape", [(2,), (1, -1), (1, 2.5), (1, 2, 3)])
+def test_the_shape_of_connections_is_two_sizes(shape: Any) -> None:
+    with pytest.raises(ValueError, match="two whole numbers"):
+        event.CSR([0, 0], [], shape)
+
+
 def test_connections_of_a_seed_can_be_made_in_a_trace() -> None:
     key = jax.random.key(1)
 
