@@ -66,12 +66,14 @@ def trace_target(options: Any) -> Any:
     """What ``FILE.py:NAME`` traces to at the types of ``--args``, or at the model's ``example_args``, with the settings of
     ``--set``.
     """
-    if not options.set:
-        return _traced(options.target, options.args)
     from stategraph import environ
 
-    with environ.context(**dict(options.set)):
-        return _traced(options.target, options.args)
+    try:
+        with environ.context(**dict(options.set or ())):
+            return _traced(options.target, options.args)
+    except environ.EnvironError as error:
+        error.add_note("note:  the command has --set for this, as in --set dt=0.1 --set t=0.0")
+        raise
 
 
 def _traced(spec: str, args: str | None) -> Any:

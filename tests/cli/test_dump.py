@@ -105,6 +105,15 @@ def test_models_are_made_by_expressions_initialised_and_validated(
     assert sg.environ.get("dt", None) is None
 
 
+def test_a_setting_that_is_missing_is_said_with_the_option_that_gives_it(
+    command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "spiking.py").write_text(SPIKING)
+    result = command("dump", "spiking.py:Net")
+    assert result.code == 1
+    assert "The setting 'dt'" in result.err and "--set dt=0.1" in result.err
+
+
 @pytest.mark.parametrize(
     ("options", "shows"),
     [
