@@ -120,10 +120,7 @@ class _Emitter:
 
     def bodies(self, regions: Sequence[Region], name: str) -> tuple[list[Any], list[Value]]:
         """Bodies that share one list of captured values (the branches of a conditional)."""
-        captured: dict[Value, None] = {}
-        for region in regions:
-            captured.update(dict.fromkeys(captures(region)))
-        order = list(captured)
+        order = captures(*regions)
         return [self.body(region, (), name, order=order)[0] for region in regions], order
 
     def define(self, value: Value) -> Any:
@@ -338,7 +335,7 @@ class _Emitter:
             self.traced(op, *self.rules[-op.attributes["recursive"]])
             return
         call, jvp = op.regions
-        captured = list(dict.fromkeys([*captures(call), *captures(jvp)]))
+        captured = captures(call, jvp)
         active = _active(op.operands)
         out_active = _active(op.results)
         count = len(op.results)
@@ -373,7 +370,7 @@ class _Emitter:
             self.traced(op, *self.rules[-op.attributes["recursive"]])
             return
         call, fwd, bwd = op.regions
-        captured = list(dict.fromkeys([*captures(call), *captures(fwd), *captures(bwd)]))
+        captured = captures(call, fwd, bwd)
         active, out_active = _active(op.operands), _active(op.results)
         count = len(op.results)
 

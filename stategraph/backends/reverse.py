@@ -287,12 +287,7 @@ def zeros(type_: Any) -> tuple[list[Op], list[Value]]:
 
 def inputs_of(op: Op) -> list[Value]:
     """The values from outside that the regions of ``op`` use, and its operands."""
-    if not op.regions:
-        return list(op.operands)
-    found: dict[Value, None] = {}
-    for region in op.regions:
-        found.update(dict.fromkeys(captures(region)))
-    return [*found, *op.operands]
+    return [*captures(*op.regions), *op.operands]
 
 
 def _moves(value: Value) -> bool:

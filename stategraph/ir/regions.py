@@ -41,11 +41,12 @@ def _region_key(region: Region, numbers: dict[Value, int]) -> Any:
     return (tuple(arg.type for arg in region.args), tuple(ops))
 
 
-def captures(region: Region) -> list[Value]:
-    """The values of outer regions that ``region`` uses, in order of first use."""
+def captures(*regions: Region) -> list[Value]:
+    """The values from outside that these regions use, in order of first use."""
     found: dict[Value, None] = {}
     inside: set[Value] = set()
-    _capture(region, inside, found)
+    for region in regions:
+        _capture(region, inside, found)
     return list(found)
 
 

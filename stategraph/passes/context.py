@@ -6,7 +6,7 @@ which pass, why, with which figures, and how to change it. ``.explain()`` and th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import attrs
@@ -126,7 +126,3 @@ class Context:
     def invalidate(self, preserved: tuple[Callable[[Program], Any], ...] = ()) -> None:
         """Forget all analyses but the ``preserved`` ones."""
         self._analyses = {key: value for key, value in self._analyses.items() if key in preserved}
-
-    def reports_of(self, name: str) -> Iterator[Explanation]:
-        """What the pass of this name has told so far."""
-        return (explanation for explanation in self.explanations if explanation.pass_name == name)

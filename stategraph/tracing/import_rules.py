@@ -5,14 +5,22 @@ rules.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stategraph import _jax
 from stategraph.errors import StateAccessError, describe
 from stategraph.ir.core import Op, Region, Value
 from stategraph.ir.location import Location
-from stategraph.tracing.rules import closed_over, force_jvp, force_vjp, has_tangents, rule_key, rule_name
+from stategraph.tracing.rules import (
+    Rule,
+    closed_over,
+    force_jvp,
+    force_vjp,
+    has_tangents,
+    rule_key,
+    rule_name,
+)
 
 if TYPE_CHECKING:
     from stategraph.tracing.importer import Env, Importer
@@ -20,27 +28,26 @@ if TYPE_CHECKING:
 
 def import_jvp(importer: Importer, eqn: Any, operands: list[Value], location: Location) -> Op:
     """A function with a rule of forward differentiation."""
-    depth = _enclosing(importer, eqn)
-    if depth:
-        return _recursive(importer, "flow.custom_jvp", eqn, operands, depth, location)
-    consts = closed_over(eqn)
-    kept = operands[eqn.params["num_consts"] : consts]
-    call = importer.inner(eqn.params["call_jaxpr"], operands[:consts])
-    args = operands[consts:]
-    if not _needs_rule(importer, eqn):
-        return Op("flow.call", args, _jax.result_types(eqn), {"name": rule_name(eqn)}, [call], location)
-    with _inside(importer, eqn):
-        with importer.types.seen():
-            rule = force_jvp(eqn)
-        jvp = _rule_region(importer, rule.body, rule.consts, "custom_jvp", kept)
-    return Op("flow.custom_jvp", args, _jax.result_types(eqn), {"name": rule.name}, [call, jvp], location)
+    return _with_rules(importer, "custom_jvp", lambda: [force_jvp(eqn)], eqn, operands, location)
 
 
 def import_vjp(importer: Importer, eqn: Any, operands: list[Value], location: Location) -> Op:
     """A function whose pullback is written out, in a forward and a backward part."""
+    return _with_rules(importer, "custom_vjp", lambda: force_vjp(eqn), eqn, operands, location)
+
+
+def _with_rules(
+    importer: Importer,
+    what: str,
+    force: Callable[[], Sequence[Rule]],
+    eqn: Any,
+    operands: list[Value],
+    location: Location,
+) -> Op:
+    """A function and the rules that ``force`` traces; the first of them takes what the function closes over."""
     depth = _enclosing(importer, eqn)
     if depth:
-        return _recursive(importer, "flow.custom_vjp", eqn, operands, depth, location)
+        return _recursive(importer, f"flow.{what}", eqn, operands, depth, location)
     consts = closed_over(eqn)
     kept = operands[eqn.params["num_consts"] : consts]
     call = importer.inner(eqn.params["call_jaxpr"], operands[:consts])
@@ -49,11 +56,13 @@ def import_vjp(importer: Importer, eqn: Any, operands: list[Value], location: Lo
         return Op("flow.call", args, _jax.result_types(eqn), {"name": rule_name(eqn)}, [call], location)
     with _inside(importer, eqn):
         with importer.types.seen():
-            forward, backward = force_vjp(eqn)
-        fwd = _rule_region(importer, forward.body, forward.consts, "custom_vjp", kept)
-        bwd = _rule_region(importer, backward.body, backward.consts, "custom_vjp")
-    attributes = {"name": forward.name}
-    return Op("flow.custom_vjp", args, _jax.result_types(eqn), attributes, [call, fwd, bwd], location)
+            rules = force()
+        regions = [
+            _rule_region(importer, rule.body, rule.consts, what, () if number else kept)
+            for number, rule in enumerate(rules)
+        ]
+    attributes = {"name": rules[0].name}
+    return Op(f"flow.{what}", args, _jax.result_types(eqn), attributes, [call, *regions], location)
 
 
 def import_kept(importer: Importer, eqn: Any, operands: list[Value], location: Location) -> Op:

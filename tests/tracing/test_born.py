@@ -11,8 +11,7 @@ import pytest
 
 import stategraph as sg
 from stategraph.errors import StateAccessError
-
-XS = jnp.arange(4, dtype=jnp.float32) + 1
+from tests.tracing.models import XS
 
 
 class Cell(sg.nn.Module):

@@ -26,7 +26,6 @@ from stategraph.backends.codegen.schedule import (
     Scheduler,
     Space,
     Stage,
-    captured,
     is_same,
     space_of,
     tensor,
@@ -34,6 +33,7 @@ from stategraph.backends.codegen.schedule import (
 from stategraph.backends.codegen.stages import STAGES
 from stategraph.backends.codegen.turning import Turn, turn_of
 from stategraph.ir.core import Constant, Op, Region, Value
+from stategraph.ir.regions import captures
 from stategraph.passes.native_ops import COMPACT, EMPTY, IN_PLACE, REDUCTIONS
 
 
@@ -265,7 +265,7 @@ class Block:
         if index is None:
             return False
         begins = self.yielded[index].index  # a loop that begins with the old value where its new one goes
-        inside = [self.kernel.aliases.of(outer) for outer in captured(user)]
+        inside = [self.kernel.aliases.of(outer) for outer in captures(*user.regions)]
         return begins < len(taken) and taken[begins] is old and taken.count(old) == 1 and old not in inside
 
     def memory_for(self, value: Value) -> str:

@@ -13,7 +13,7 @@ needs before a later loop are moved down into it, so that their values need no m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -21,6 +21,7 @@ import attrs
 from stategraph.backends.codegen.arithmetic import RULES
 from stategraph.backends.codegen.keys import COUNT
 from stategraph.ir.core import Constant, Op, Region, Value
+from stategraph.ir.regions import captures
 from stategraph.ir.types import TensorType
 from stategraph.passes.native_ops import ELEMENTWISE, EMPTY, INDEXED, INLINED, REDUCTIONS, RESHAPES
 
@@ -166,26 +167,6 @@ def is_part(op: Op) -> bool:
     return all(a == b for a, b in zip(given[first + 1 :], taken[first + 1 :], strict=True))
 
 
-def captured(op: Op) -> Iterable[Value]:
-    """Values from outside that the regions of an op use."""
-    inside: set[Value] = set()
-    found: dict[Value, None] = {}
-    for region in op.regions:
-        _capture(region, inside, found)
-    return found
-
-
-def _capture(region: Region, inside: set[Value], found: dict[Value, None]) -> None:
-    inside.update(region.args)
-    for op in region.ops:
-        for operand in op.operands:
-            if operand not in inside and type(operand) is not Constant:
-                found[operand] = None
-        for nested in op.regions:
-            _capture(nested, inside, found)
-        inside.update(op.results)
-
-
 class Scheduler:
     """Finds the schedule of one region."""
 
@@ -206,7 +187,7 @@ class Scheduler:
         """All that an op takes, its regions included."""
         taken = [self.aliases.of(operand) for operand in op.operands]
         if op.regions:
-            taken += [self.aliases.of(value) for value in captured(op)]
+            taken += [self.aliases.of(value) for value in captures(*op.regions)]
         return taken
 
     def is_uniform(self, value: Value) -> bool:

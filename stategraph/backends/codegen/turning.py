@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import attrs
 
 from stategraph.backends.codegen.places import Memory, Scalar
-from stategraph.backends.codegen.schedule import Cluster, Scalars, Stage, Step, captured, is_cheap, tensor
+from stategraph.backends.codegen.schedule import Cluster, Scalars, Stage, Step, is_cheap, tensor
 from stategraph.ir.core import Constant, Op, Value
+from stategraph.ir.regions import captures
 from stategraph.passes.native_ops import REDUCTIONS
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def _memory_of(step: Step, block: Block) -> tuple[set[str], set[str]]:
     written = {pointer for op in ops for result in op.results for pointer in block.stores.get(result, ())}
     written |= {block.given[result] for op in ops for result in op.results if result in block.given}
     read = set()
-    for value in [value for op in ops for value in (*op.operands, *captured(op))]:
+    for value in [value for op in ops for value in (*op.operands, *captures(*op.regions))]:
         root = block.schedule.root(value)
         place = block.places.get(root)
         read |= {*block.stores.get(root, ()), *([block.given[root]] if root in block.given else [])}
