@@ -35,7 +35,7 @@ def exp_euler_step(fn: Derivative, *args: Any, **kwargs: Any) -> jax.Array:
       ``x`` after ``dt``.
 
     Raises:
-      TypeError: when ``x`` is missing, or is not floating-point.
+      TypeError: when ``x`` is missing, is not floating-point, or is several variables.
 
     Example:
 
@@ -46,6 +46,14 @@ def exp_euler_step(fn: Derivative, *args: Any, **kwargs: Any) -> jax.Array:
     Array([0.60653067, 1.2130613 ], dtype=float32)
     """
     given, rest = _split("exp_euler_step", args)
+    if isinstance(given, (tuple, list, dict)):
+        raise TypeError(
+            describe(
+                f"exp_euler_step integrates one array, not a {type(given).__name__}.",
+                why="it takes the derivative element by element, and variables that depend on each other are not seen",
+                fix="one exp_euler_step for each variable, or rk4_step, which takes several together",
+            )
+        )
     fn, given, measured = in_plain_numbers(fn, given)
     x = jnp.asarray(given)
     if not jnp.issubdtype(x.dtype, jnp.floating):

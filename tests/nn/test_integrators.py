@@ -72,3 +72,8 @@ def test_bad_arguments() -> None:
         nn.rk4_step(lambda x: x)
     with sg.environ.context(dt=0.1), pytest.raises(TypeError, match="floating-point"):
         nn.exp_euler_step(lambda x: x, jnp.arange(3))
+
+
+def test_the_exponential_step_refuses_variables_that_depend_on_each_other() -> None:
+    with sg.environ.context(dt=0.1), pytest.raises(TypeError, match=r"one array, not a tuple[\s\S]*rk4_step"):
+        nn.exp_euler_step(lambda y: (y[1], -y[0]), (jnp.array(1.0), jnp.array(0.0)))
