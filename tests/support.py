@@ -150,11 +150,22 @@ def run_contraction_free(*command: str, timeout: float = 600) -> subprocess.Comp
     )
 
 
-def run_on_devices(file: Path, count: int = 8, timeout: float = 600) -> None:
-    """Run the tests of a file in a process that has this many CPU devices."""
+def run_on_devices(*files: Path, count: int = 8, timeout: float = 600) -> None:
+    """Run the tests of these files in one process that has this many CPU devices."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}".strip()
     found = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", str(file)],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-x",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:xdist",
+            *map(str, files),
+        ],
         cwd=ROOT,
         env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -12,4 +12,5 @@ pytestmark = pytest.mark.core
 
 
 def test_state_in_functions_over_shards_on_eight_devices() -> None:
-    run_on_devices(Path(__file__).with_name("shards_on_devices.py"))
+    here = Path(__file__).parent
+    run_on_devices(here / "shards_on_devices.py", here / "augmented_on_devices.py")

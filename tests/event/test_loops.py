@@ -161,4 +161,4 @@ def test_sizes_of_which_xla_sees_that_an_operand_has_no_use(pre: int, post: int,
 
 
 def test_programs_that_are_divided_among_devices() -> None:
-    run_on_devices(Path(__file__).with_name("products_on_devices.py"), 4)
+    run_on_devices(Path(__file__).with_name("products_on_devices.py"), count=4)
