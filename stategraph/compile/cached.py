@@ -18,14 +18,15 @@ from typing import Any
 from stategraph.compile.identity import Identity
 from stategraph.compile.plans import PlanCache
 from stategraph.compile.stand_ins import Copies
-from stategraph.tracing.functions import Split, signature_of
+from stategraph.tracing.functions import PLAIN, Signature, Split
 from stategraph.tracing.tracer import Trace
 
 MOST_ENTRIES = 256
 MOST_CONSTANTS = 16
 """How many programs are kept that differ only in the arrays that they hold."""
 _LOCK = threading.RLock()
-_PLAIN = signature_of(lambda *operands: None, None, None, None, None)
+_DONATED = Signature(frozenset(), frozenset(), frozenset({-1}), frozenset())
+"""That of a body whose last operand is donated."""
 
 Body = Callable[..., Any]
 
@@ -37,6 +38,7 @@ def run_cached(
     body_of: Callable[..., Body],
     operands: Sequence[Any],
     *,
+    donated: Any = None,
     also: Sequence[Any] = (),
     assignments: bool = False,
 ) -> Any:
@@ -48,28 +50,31 @@ def run_cached(
       options: what else says what the body does, by value.
       body_of: makes the body.
       operands: its arguments.
+      donated: one more, a dict, if any: its arrays are given up, and results may be where they were.
       also: what else says what the body does, as functions do.
       assignments: whether every call repeats the attribute assignments that the functions make.
     """
+    signature = _DONATED if donated else PLAIN
+    operands = tuple(operands) if donated is None else (*operands, donated)
     identity = Identity()
     parts = tuple([identity.of(function) for function in functions])
     identity.closed = True
     key: tuple[Hashable, ...] = (name, options, parts, tuple([identity.of(value) for value in also]))
     if not identity.arrays:
         return _entry(key, identity.held, assignments).call(
-            _named(body_of(*functions), name), _PLAIN, tuple(operands), {}
+            _named(body_of(*functions), name), signature, operands, {}
         )
     entry = _entry(key, identity.held, assignments)
     if not entry.closed:
         body = _Open(functions, body_of, identity.arrays, name)
         try:
-            return entry.call(body, _PLAIN, (identity.arrays, *operands), {})
+            return entry.call(body, signature, (identity.arrays, *operands), {})
         except NeedsValues:
             pass
     exact = Identity(closed=True)
     key = (*key, tuple([exact.of(function) for function in functions]))
     result = _entry(key, [*identity.held, *exact.held], assignments).call(
-        _named(body_of(*functions), name), _PLAIN, tuple(operands), {}
+        _named(body_of(*functions), name), signature, operands, {}
     )
     entry.keep(key)
     return result

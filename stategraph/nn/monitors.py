@@ -90,10 +90,10 @@ class Entry:
             value = self.target(output) if self.kind == "function of output" else self.target()
         return value if self.index is None else jax.tree.map(lambda leaf: leaf[self.index], value)
 
-    def size(self, shape: tuple[int, ...]) -> int:
-        """How many elements the index leaves of a value of ``shape``."""
+    def shape_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """What the index leaves of a value of ``shape``."""
         value = np.broadcast_to(np.int8(0), shape)
-        return int(np.size(value if self.index is None else value[self.index]))
+        return np.shape(value if self.index is None else value[self.index])
 
     def members(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
         """The places in a population of ``shape`` that the index leaves; None for all."""

@@ -30,14 +30,18 @@ from stategraph.nn.monitors import Entry, Monitor, as_spikes, time_step
 from stategraph.nn.records import Recording
 from stategraph.nn.running_chunks import (
     Listed,
+    Room,
     Shelf,
+    Types,
+    bytes_of,
     can_list,
+    can_reserve,
     chunk_lengths,
     is_sparse,
     room_for,
     rows_of,
-    sizes_of,
-    sizes_of_leaves,
+    size_of,
+    types_of,
     written,
 )
 from stategraph.nn.running_inputs import Inputs, inputs_of
@@ -164,34 +168,43 @@ class Loop:
     """The unit in which ``dt`` was given, and the steps see the time; None for a plain number (ms)."""
 
     def body(self, steps: int, spikes_as_bool: bool, listed: bool = False) -> Callable[..., Any]:
-        """A function that makes steps: of how many the run has made before, and the rows and constants of the inputs. It returns
-        the number of the first step, and what is recorded: spikes as the program has them, as bools, or listed.
+        """A function that makes steps: of how many the run has made before, the rows and constants of the inputs, and room for
+        rows by the names of monitors; what others look at is stacked. It returns the number of the first step, and what is
+        recorded: spikes as the program has them, as bools, or listed.
         """
 
-        def loop(model: Any, before: Any, rows: list[Any], constants: list[Any], bar: Any = None) -> Any:
+        def loop(
+            model: Any,
+            before: Any,
+            rows: list[Any],
+            constants: list[Any],
+            rooms: dict[str, Room],
+            bar: Any = None,
+        ) -> Any:
             first = self.clock.first(self.dt)
-            sparse = {entry.name: entry for entry in self.monitor.entries if is_sparse(entry)}
-            begin = {name: room_for(entry, steps) for name, entry in sparse.items()}
+            trees: dict[str, Any] = {}
 
-            def step(buffers: dict[str, Any], now: Any) -> Any:
+            def step(rooms: dict[str, Room], now: Any) -> Any:
                 k, row = now
                 looked = self.step(first + k, row, constants)
-                for name, entry in sparse.items():
-                    buffers = {**buffers, name: written(entry, buffers[name], looked.pop(name), before, k)}
                 for entry in self.monitor.entries:
-                    if entry.spikes and spikes_as_bool:
+                    if entry.name in rooms:
+                        value = looked.pop(entry.name)
+                        trees[entry.name] = jax.tree.structure(value)
+                        rooms = {**rooms, entry.name: written(entry, rooms[entry.name], value, before, k)}
+                    elif entry.spikes and spikes_as_bool:
                         looked[entry.name] = looked[entry.name] != 0
-                return buffers, looked
+                return rooms, looked
 
             def scan(step: Any, carry: Any) -> Any:
                 return jax.lax.scan(step, carry, (jnp.arange(steps, dtype=jnp.int32), rows))
 
-            buffers, stacked = with_bar(bar, scan, step, begin, steps)
+            filled, stacked = with_bar(bar, scan, step, rooms, steps)
             if listed:
                 spikes = [entry.name for entry in self.monitor.entries if entry.spikes]
                 stacked |= {name: Listed.of(stacked[name]) for name in spikes}
             self.clock.advance(first, steps, self.dt)
-            return first, {**stacked, **buffers}
+            return first, stacked | {name: jax.tree.unflatten(trees[name], filled[name]) for name in filled}
 
         loop.__name__ = "run"
         return partial(
@@ -208,12 +221,18 @@ class Loop:
 
     def at_once(self, steps: int, progress: Any) -> Recording:
         """All steps as one loop, in a trace."""
-        loop = self.body(steps, spikes_as_bool=False)
-        first, found = loop(0, self.inputs.rows(0, steps), self.inputs.constants(), progress)
+        rooms = {}
         for entry in self.monitor.entries:
-            found[entry.name] = rows_of(entry, found[entry.name], 0, steps)
+            if is_sparse(entry):
+                types = types_of(entry, jax.tree.leaves(entry.target.value))
+                rooms[entry.name] = room_for(types, entry.every, steps)
+        loop = self.body(steps, spikes_as_bool=False)
+        first, found = loop(0, self.inputs.rows(0, steps), self.inputs.constants(), rooms, progress)
+        for entry in self.monitor.entries:
             if entry.spikes:
                 found[entry.name] = as_spikes(entry, found[entry.name], first, steps, self.dt)
+            else:
+                found[entry.name] = rows_of(entry, found[entry.name], 0, steps, entry.name in rooms)
         return Recording(
             {entry.name: found[entry.name] for entry in self.monitor.entries},
             {entry.name: entry.every for entry in self.monitor.entries},
@@ -223,18 +242,26 @@ class Loop:
         )
 
     def in_chunks(self, steps: int, bar: ProgressBar | None) -> Recording:
-        """The steps chunk by chunk; what a chunk recorded is put away while the next one runs."""
+        """The steps chunk by chunk; what a chunk recorded is put away while the next one runs, and the one after that writes
+        where it did.
+        """
         shelves = {entry.name: Shelf(entry, steps, self.dt) for entry in self.monitor.entries}
         live = None if bar is None else Live(bar, steps)
         listed = can_list()
-        lengths = chunk_lengths(steps, *self._sizes(steps, listed), live is not None)
+        types = self._types(steps)
+        lengths = chunk_lengths(steps, *self._sizes(types, listed), live is not None)
         began: Any = None
         done = 0
         waiting: tuple[Any, ...] = ()
+        reserving = [e for e in self.monitor.entries if not e.spikes and e.name in types]
+        if not can_reserve(self.monitor.model):
+            reserving = []
+        rooms: dict[str, Room] = {}
+        free: dict[str, Room] = {}
 
         def put_away(before: int, length: int, found: dict[str, Any]) -> None:
             for name, shelf in shelves.items():
-                shelf.put(before, length, found[name])
+                shelf.put(before, length, found[name], name in rooms)
 
         if live is not None:
             live.start()
@@ -242,12 +269,14 @@ class Loop:
         try:
             for length in lengths:
                 away = clerk.submit(put_away, *waiting) if clerk is not None and waiting else None
-                first, found = self._chunk(done, length, listed)
+                rooms = free or {e.name: room_for(types[e.name], e.every, lengths[0]) for e in reserving}
+                first, found = self._chunk(done, length, listed, rooms)
                 began = first if began is None else began
-                waiting = (done, length, found)
-                done += length
                 if away is not None:
                     away.result()
+                    free = {name: jax.tree.leaves(waiting[-1][name]) for name in rooms}
+                waiting = (done, length, found)
+                done += length
                 if live is not None:
                     jax.block_until_ready(first)
                     live.move(done, {"i": done})
@@ -266,17 +295,19 @@ class Loop:
             start,
         )
 
-    def _chunk(self, before: int, length: int, listed: bool) -> Any:
-        """One chunk, compiled once for all of this length."""
+    def _chunk(self, before: int, length: int, listed: bool, rooms: dict[str, Room]) -> Any:
+        """One chunk, compiled once for all of this length. It takes the rooms: what it returns is where they were."""
         operands = (np.int32(before), self.inputs.rows(before, before + length), self.inputs.constants())
         if _jax.under_disable_jit():
-            return self.body(length, spikes_as_bool=True, listed=listed)(*operands)
+            return self.body(length, spikes_as_bool=True, listed=listed)(*operands, rooms)
         functions, others, options = self._identity()
 
         def body_of(*functions: Any) -> Callable[..., Any]:
             return self._of(functions).body(length, spikes_as_bool=True, listed=listed)
 
-        return run_cached("run", functions, (length, listed, options), body_of, operands, also=others)
+        return run_cached(
+            "run", functions, (length, listed, options), body_of, operands, donated=rooms, also=others
+        )
 
     def _identity(self) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]:
         """What a step does: the functions that it calls, the other objects that it computes with, and the rest."""
@@ -306,38 +337,45 @@ class Loop:
             ),
         )
 
-    def _sizes(self, steps: int, listed: bool) -> tuple[float, int]:
+    def _types(self, steps: int) -> dict[str, Types]:
+        """What a step gives, by the names of monitors."""
+        functions = [entry for entry in self.monitor.entries if _is_function(entry)]
+        found = self._types_of_functions() if functions and steps else {}
+        for entry in self.monitor.entries:
+            if entry.kind == "state":
+                found[entry.name] = types_of(entry, entry.target._peek())
+            elif entry.kind == "spike":
+                found[entry.name] = types_of(entry, [np.empty(entry.shape or (), np.bool_)])
+        return found
+
+    def _sizes(self, types: dict[str, Types], listed: bool) -> tuple[float, int]:
         """What a step records: bytes, and how many places its spikes take at most where they are listed."""
-        if not steps:
-            return 0.0, 0
-        unknown = [entry.name for entry in self.monitor.entries if _is_function(entry)]
-        found = self._sizes_of_functions(unknown) if unknown else {}
         nbytes, places = 0.0, 0
         for entry in self.monitor.entries:
-            size, itself = found[entry.name] if entry.name in found else sizes_of(entry)
+            found = types.get(entry.name, [])
             if not entry.spikes:
-                nbytes += itself
+                nbytes += bytes_of(found) / entry.every
             elif listed:
-                places += size
+                places += size_of(found)
             else:
-                nbytes += size
+                nbytes += size_of(found)
         return nbytes, places
 
-    def _sizes_of_functions(self, names: list[str]) -> dict[str, tuple[int, float]]:
+    def _types_of_functions(self) -> dict[str, Types]:
         """What functions return is known when a step was traced; that is done once for each model and what it does."""
         functions, others, options = self._identity()
         key = (options, function_key((*functions, *others)))
-        sizes = _SIZES.setdefault(self.monitor.model, {})
-        if key not in sizes:
+        kept = _TYPES.setdefault(self.monitor.model, {})
+        if key not in kept:
             row = [leaf[0] for leaf in self.inputs.rows(0, 1)]
             looked = eval_shape(lambda i: self.step(i, row, self.inputs.constants()), jnp.int32(0))
-            sizes[key] = {name: sizes_of_leaves(looked[name]) for name in names}
-        return sizes[key]
+            kept[key] = {name: jax.tree.leaves(value) for name, value in looked.items()}
+        return dict(kept[key])
 
 
 def _is_function(entry: Entry) -> bool:
     return entry.kind.startswith("function")
 
 
-_SIZES: WeakKeyDictionary[Any, dict[Hashable, dict[str, tuple[int, float]]]] = WeakKeyDictionary()
-"""How many elements and bytes the functions among the monitors of a step give."""
+_TYPES: WeakKeyDictionary[Any, dict[Hashable, dict[str, Types]]] = WeakKeyDictionary()
+"""What steps give, by the names of monitors."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import attrs
@@ -12,11 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from stategraph.backends.events.compact_primitive import compact
+from stategraph.graph.walk import states
 from stategraph.nn.monitors import Entry
 from stategraph.spikes import Spikes, events
+from stategraph.state import State
 
-CHUNK_BYTES = 16 << 20
-"""How much a chunk records, before it is put away: little enough for memory that is used again, chunk after chunk."""
+CHUNK_BYTES = 8 << 20
+"""How much a chunk records, before it is put away: little enough to stay near, in memory that is used again."""
 PLACES = 1 << 26
 """How many spikes there is room for in a chunk; those that are not there take no memory."""
 LONGEST = 10_000
@@ -25,21 +28,23 @@ SHORTEST = 100
 """Steps of a chunk, at least."""
 
 
-def sizes_of(entry: Entry) -> tuple[int, float]:
-    """How many elements and bytes a monitor of a State, or of spikes, records in a step."""
-    if entry.spikes:
-        size = entry.size(entry.shape or ())
-        return size, float(size)
-    leaves = entry.target._peek()
-    sizes = [entry.size(leaf.shape) for leaf in leaves]
-    nbytes = sum(leaf.dtype.itemsize * size for leaf, size in zip(leaves, sizes, strict=True))
-    return sum(sizes), nbytes / entry.every
+Types = list[jax.ShapeDtypeStruct]
+"""Those of the arrays of one row that a monitor records."""
 
 
-def sizes_of_leaves(tree: Any) -> tuple[int, float]:
-    """How many elements and bytes arrays have."""
-    leaves = jax.tree.leaves(tree)
-    return sum(leaf.size for leaf in leaves), float(sum(leaf.dtype.itemsize * leaf.size for leaf in leaves))
+def types_of(entry: Entry, leaves: Iterable[Any]) -> Types:
+    """What a monitor records of a State that has these arrays."""
+    return [jax.ShapeDtypeStruct(entry.shape_of(leaf.shape), leaf.dtype) for leaf in leaves]
+
+
+def size_of(types: Types) -> int:
+    """How many elements a row has."""
+    return sum(math.prod(type.shape) for type in types)
+
+
+def bytes_of(types: Types) -> float:
+    """How many bytes a row has."""
+    return float(sum(type.dtype.itemsize * math.prod(type.shape) for type in types))
 
 
 def chunk_lengths(steps: int, nbytes: float, places: int, shown: bool) -> list[int]:
@@ -70,47 +75,64 @@ def _round(number: int) -> int:
 # ------------------------------------------------------------------------------------- every so many steps
 
 
+Room = list[Any]
+"""Arrays in which a loop writes the rows of a monitor."""
+
+
 def is_sparse(entry: Entry) -> bool:
-    """Whether a loop keeps only the rows that are wanted: of State, whose type is known before."""
-    return entry.every > 1 and entry.kind == "state"
+    """Whether a loop in a trace keeps only the rows that are wanted: of State, whose type is known before."""
+    return entry.every > 1 and entry.kind == "state" and not _lies_apart(entry.target)
 
 
-def room_for(entry: Entry, steps: int) -> Any:
-    """Buffers for the rows that ``steps`` steps leave, wherever they begin. Where these are all rows, what was there does
-    not matter: a kernel writes to them at once.
+def can_reserve(model: Any) -> bool:
+    """Whether there can be room for rows before they are computed: not where the types of States say that their
+    parts lie on several devices, so that those of rows would have to say it too.
     """
-    value = entry.target.value
-    rows = max(1, -(-steps // entry.every))
-    all_written = steps and steps % entry.every == 0
+    return not any(map(_lies_apart, states(model).values()))
+
+
+def _lies_apart(state: State[Any]) -> bool:
+    specs = [jax.typeof(leaf).sharding.spec for leaf in state._peek() if isinstance(leaf, jax.Array)]
+    return any(part is not None for spec in specs for part in spec)
+
+
+def room_for(types: Types, every: int, steps: int) -> Room:
+    """Room for the rows that ``steps`` steps leave, wherever they begin. Where these are all rows, what was there does not
+    matter: a kernel writes to them at once.
+
+    Args:
+      types: those of a row.
+      every: how many steps lie between two looks.
+      steps: how many steps there are.
+    """
+    rows = max(1, -(-steps // every))
+    all_written = steps and steps % every == 0
     begin = jax.lax.empty if all_written and jax.default_backend() == "cpu" else jnp.zeros
-
-    def room(leaf: Any) -> Any:
-        kept = leaf if entry.index is None else leaf[entry.index]
-        return begin((rows, *kept.shape), kept.dtype)
-
-    return jax.tree.map(room, value)
+    return [begin((rows, *type.shape), type.dtype) for type in types]
 
 
-def written(entry: Entry, buffers: Any, value: Any, before: Any, k: Any) -> Any:
-    """Buffers with the value after step ``k`` of those that follow on ``before`` ones, if it is looked at."""
+def written(entry: Entry, room: Room, value: Any, before: Any, k: Any) -> Room:
+    """The room with the value after step ``k`` of those that follow on ``before`` ones, if it is looked at."""
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(value)]
+    if entry.every == 1:
+        return [
+            jax.lax.dynamic_update_index_in_dim(part, leaf.astype(part.dtype), k, 0)
+            for part, leaf in zip(room, leaves, strict=True)
+        ]
     since = k - -before % entry.every
 
-    def put(buffer: Any, leaf: Any) -> Any:
-        row = jnp.where(since % entry.every == 0, since // entry.every, buffer.shape[0])
-        return buffer.at[row].set(leaf, mode="drop")
+    def put(part: Any, leaf: Any) -> Any:
+        row = jnp.where(since % entry.every == 0, since // entry.every, part.shape[0])
+        return part.at[row].set(leaf, mode="drop")
 
-    return jax.tree.map(put, buffers, value)
+    return list(map(put, room, leaves))
 
 
-def rows_of(entry: Entry, found: Any, before: int, length: int) -> Any:
-    """The rows that a monitor looks at, of what ``length`` steps recorded after ``before`` ones."""
-    if entry.every == 1:
-        return found
+def rows_of(entry: Entry, found: Any, before: int, length: int, roomed: bool) -> Any:
+    """The rows that a monitor looks at, of what ``length`` steps recorded after ``before`` ones, in a room or stacked."""
     late = -before % entry.every
-    if is_sparse(entry):
-        count = len(range(late, length, entry.every))
-        return jax.tree.map(lambda leaf: leaf[:count], found)
-    return jax.tree.map(lambda leaf: leaf[late :: entry.every], found)
+    looks = slice(len(range(late, length, entry.every))) if roomed else slice(late, length, entry.every)
+    return jax.tree.map(lambda leaf: leaf[looks], found)
 
 
 # ------------------------------------------------------------------------------------------- lists of spikes
@@ -197,8 +219,8 @@ class Shelf:
         self.row: tuple[Any, ...] = ()
         """Shape and dtype of a row of spikes."""
 
-    def put(self, before: int, length: int, found: Any) -> None:
-        """Put away what ``length`` steps recorded after ``before`` ones."""
+    def put(self, before: int, length: int, found: Any, roomed: bool) -> None:
+        """Put away what ``length`` steps recorded after ``before`` ones, in a room or stacked."""
         if self.entry.spikes:
             if isinstance(found, Listed):
                 self.row = found.shape
@@ -209,9 +231,7 @@ class Shelf:
                 steps, places = events(array.reshape(length, -1))
             self.events.append((steps + np.int32(before) if before else steps, places))
             return
-        arrays = jax.tree.map(
-            np.asarray, rows_of(self.entry, jax.tree.map(np.asarray, found), before, length)
-        )
+        arrays = rows_of(self.entry, jax.tree.map(np.asarray, found), before, length, roomed)
         if length == self.steps:
             self.rows = arrays
             return

@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import stategraph as sg
 from stategraph import ir
+from stategraph.nn import running_chunks
 from tests.support import assert_same
 
 P = PartitionSpec
@@ -201,3 +202,25 @@ def test_what_is_wrong_is_said() -> None:
         sg.State(jnp.ones(8), sharding="i")
     with pytest.raises(ValueError, match="no prefix"):
         sg.State(jnp.ones(8), sharding=(CUT, CUT))
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_runs_record_rows_that_lie_on_several_devices(
+    kind: AxisType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running_chunks, "LONGEST", 10)
+    monkeypatch.setattr(running_chunks, "SHORTEST", 1)
+    mesh = jax.make_mesh((8,), ("i",), axis_types=(kind,))
+
+    def recorded(cut: bool) -> sg.nn.Recording:
+        net = sg.nn.init_all_states(sg.nn.LIF(16, tau=20.0))
+        if cut:
+            net.V.value = jax.device_put(net.V.value, NamedSharding(mesh, P("i")))
+        looks = {"V": (net.V, None, 3), "twice": lambda: net.V.value * 2, "spk": net.spike}
+        return sg.nn.run(net, 35.0, 1.5, looks, dt=1.0)
+
+    found, expected = recorded(True), recorded(False)
+    assert_same(found["V"], expected["V"])
+    assert_same(found["twice"], expected["twice"])
+    assert_same(found["spk"].ids, expected["spk"].ids)
+    assert len(expected["spk"].ids) > 0

@@ -16,7 +16,7 @@ import pytest
 import stategraph as sg
 from stategraph import nn
 from stategraph.errors import CheckpointError, NanError, StateAccessError, StateTypeError, TraceError
-from stategraph.nn import running_chunks
+from stategraph.nn import running, running_chunks
 from stategraph.spikes import Spikes
 from tests.nn.checking import numbers
 
@@ -131,6 +131,32 @@ def test_chunks_of_one_length_are_compiled_once(small_chunks: None) -> None:
     nn.run(net, 60 * DT, x, {"V": net.E.V})
     nn.run(net, 57 * DT, x, {"V": net.E.V})
     assert seen.traces == 2  # 20 steps, and 19
+
+
+def test_chunks_write_where_those_before_them_did(
+    small_chunks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, seen = [], []
+    room_for, put = running.room_for, running_chunks.Shelf.put
+
+    def counted(*args: Any) -> Any:
+        made.append(args)
+        return room_for(*args)
+
+    def watched(self: Any, before: int, length: int, found: Any, roomed: bool) -> None:
+        assert roomed
+        seen.extend(leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(found))
+        put(self, before, length, found, roomed)
+
+    monkeypatch.setattr(running, "room_for", counted)
+    monkeypatch.setattr(running_chunks.Shelf, "put", watched)
+    net, other = make(), make()
+    rec = nn.run(net, 117 * DT, drive, {"V": net.E.V, "late": (lambda: net.E.V.value, 1, 3)})
+    V = written_out(other, 117, lambda i: drive(i * DT))["V"]
+    assert_equals(rec, {"V": V, "late": V[::3, 1]})
+    assert len(made) == 4  # two for each monitor
+    assert len(seen) == 18  # nine chunks
+    assert seen[4:] == seen[:14]
 
 
 # -------------------------------------------------------------------------------------------- going on
