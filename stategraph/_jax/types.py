@@ -53,6 +53,12 @@ def aval_of(type: Type) -> Any:
     raise TypeError(f"no JAX type for {type}")
 
 
+def struct_of(type: Type) -> jax.ShapeDtypeStruct:
+    """The shape and dtype of values of an IR type, as JAX's functions take and give them."""
+    aval = aval_of(type)
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
+
+
 @functools.cache
 def key_dtype(tag: str) -> Any:
     """The dtype of typed PRNG keys whose implementation prints as ``tag``."""

@@ -184,7 +184,7 @@ class JittedFunction:
     def eval_shape(self, *args: Any, **kwargs: Any) -> Any:
         """The shapes and dtypes of the results, without running anything."""
         record = self.plans.trace(self.function, split(self.signature, args, kwargs))
-        structs = [_shape(value.type) for value in record.program.results]
+        structs = [_jax.struct_of(value.type) for value in record.program.results]
         return jax.tree.unflatten(record.out_tree, structs)
 
     def explain(self, *args: Any, **kwargs: Any) -> Any:
@@ -264,11 +264,6 @@ def _shift(nums: Any) -> Any:
     if nums is None:
         return None
     return tuple(n - 1 if n > 0 else n for n in ([nums] if isinstance(nums, int) else nums) if n != 0)
-
-
-def _shape(type: Any) -> Any:
-    aval = _jax.aval_of(type)
-    return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
 
 
 _STAGES = {

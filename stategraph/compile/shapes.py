@@ -10,7 +10,6 @@ import jax
 from stategraph import _jax
 from stategraph.backends.params import treedef_of
 from stategraph.errors import TraceError
-from stategraph.ir.types import Type
 from stategraph.state import State
 from stategraph.tracing.entry import trace
 from stategraph.tracing.tracer import accessed_states
@@ -43,19 +42,16 @@ def eval_shape(f: Callable[..., Any], *args: Any, return_state_shapes: bool = Fa
     """
     record = trace(f, *args, **kwargs).trace
     program = record.program
-    result = jax.tree.unflatten(record.out_tree, [_struct(value.type) for value in program.results])
+    result = jax.tree.unflatten(record.out_tree, [_jax.struct_of(value.type) for value in program.results])
     if not return_state_shapes:
         return result
     states = {
-        path: jax.tree.unflatten(treedef_of(symbol.result_tree), list(map(_struct, symbol.result_types)))
+        path: jax.tree.unflatten(
+            treedef_of(symbol.result_tree), list(map(_jax.struct_of, symbol.result_types))
+        )
         for path, symbol in program.states.items()
     }
     return result, states
-
-
-def _struct(type: Type) -> jax.ShapeDtypeStruct:
-    aval = _jax.aval_of(type)
-    return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
 
 
 class StateFinder:

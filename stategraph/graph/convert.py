@@ -41,13 +41,12 @@ from stategraph.graph.kinds import (
     PYTREE,
     REGISTERED,
     STATE,
-    attributes,
     check_root,
     children_of,
     kind_of,
     registered,
 )
-from stategraph.graph.node import Node, saw_structure
+from stategraph.graph.node import Node, instance_dict, saw_structure
 from stategraph.graph.references import RefMap
 from stategraph.recording import LOCAL
 from stategraph.state import State
@@ -144,7 +143,7 @@ def _new_row(obj: Any, kind: int, number: int, keys: tuple[Any, ...]) -> Row:
     meta: Any = None
     order: tuple[Any, ...] | None = None
     if kind == NODE:
-        given = tuple(attributes(obj))
+        given = tuple(instance_dict(obj))
         order = None if given == keys else given
     elif kind == DICT:
         given = tuple(obj)
@@ -249,7 +248,7 @@ def _clear(obj: Any) -> None:
     if kind_of(obj) == REGISTERED:
         registered(type(obj)).clear(obj)
         return
-    for name in list(attributes(obj)):
+    for name in list(instance_dict(obj)):
         delattr(obj, name)
 
 

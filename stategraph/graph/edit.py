@@ -14,12 +14,12 @@ from stategraph.graph.kinds import (
     REGISTERED,
     STATE,
     TUPLE,
-    attributes,
     check_root,
     children,
     kind_of,
     registered,
 )
+from stategraph.graph.node import instance_dict
 from stategraph.graph.walk import states, walk
 from stategraph.state import State
 from stategraph.typing import Filter, PathParts
@@ -82,7 +82,7 @@ def _remove(root: Any, popped: Mapping[int, State[Any]]) -> None:
     for _, obj in list(walk(root)):
         kind = kind_of(obj)
         if kind == NODE:
-            for name, value in list(attributes(obj).items()):
+            for name, value in list(instance_dict(obj).items()):
                 if id(value) in popped:
                     delattr(obj, name)
                 elif (kept := _without(value, popped)) is not value:

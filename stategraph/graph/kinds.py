@@ -16,9 +16,9 @@ import jax
 import numpy as np
 
 from stategraph.errors import describe
-from stategraph.graph.node import Node
+from stategraph.graph.node import Node, instance_dict
 from stategraph.state import State
-from stategraph.util.mapping import sorted_keys
+from stategraph.util.mapping import path_part, sorted_keys
 
 LEAF, NODE, STATE, LIST, DICT, TUPLE, NONE, ARRAY, PYTREE, REGISTERED = range(10)
 """Kinds of objects. LEAF: a setting, function or anything else that is not looked into."""
@@ -155,12 +155,6 @@ def check_root(obj: Any, purpose: str) -> None:
 # ------------------------------------------------------------------------------------------------- children
 
 
-def attributes(node: Any) -> dict[str, Any]:
-    """The attributes of a Node, as they are stored."""
-    found: dict[str, Any] = object.__getattribute__(node, "__dict__")
-    return found
-
-
 def children(obj: Any) -> list[tuple[Any, Any]]:
     """(key, child) of a Node or container; nothing for other objects."""
     return children_of(obj, kind_of(obj))
@@ -169,7 +163,7 @@ def children(obj: Any) -> list[tuple[Any, Any]]:
 def children_of(obj: Any, kind: int) -> list[tuple[Any, Any]]:
     """``children`` of an object whose kind is known."""
     if kind == NODE:
-        return sorted(attributes(obj).items())
+        return sorted(instance_dict(obj).items())
     if kind == LIST:
         return list(enumerate(obj))
     if kind == TUPLE:
@@ -188,11 +182,4 @@ def children_of(obj: Any, kind: int) -> list[tuple[Any, Any]]:
 def pytree_children(obj: Any) -> list[tuple[Any, Any]]:
     """(key, child) of an object of a type that is registered as a JAX pytree."""
     pairs = jax.tree_util.tree_flatten_with_path(obj, is_leaf=lambda x: x is not obj)[0]
-    return [(_step(path[0]), child) for path, child in pairs]
-
-
-def _step(key: Any) -> Any:
-    for name in ("key", "idx", "name"):
-        if hasattr(key, name):
-            return getattr(key, name)
-    return str(key)
+    return [(path_part(path[0]), child) for path, child in pairs]

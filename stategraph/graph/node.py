@@ -33,15 +33,15 @@ class Node:
         return self
 
     def __setattr__(self, name: str, value: Any) -> None:
-        before = _instance_dict(self).get(name, MISSING)
+        before = instance_dict(self).get(name, MISSING)
         object.__setattr__(self, name, value)
-        _rebound(self, name, before, _instance_dict(self).get(name, MISSING))
+        _rebound(self, name, before, instance_dict(self).get(name, MISSING))
 
     def __delattr__(self, name: str) -> None:
-        before = _instance_dict(self).get(name, MISSING)
+        before = instance_dict(self).get(name, MISSING)
         recorder = LOCAL.recorder
         if recorder is not None:
-            recorder.orders.setdefault(id(self), (self, list(_instance_dict(self))))
+            recorder.orders.setdefault(id(self), (self, list(instance_dict(self))))
         object.__delattr__(self, name)
         _rebound(self, name, before, MISSING)
 
@@ -59,7 +59,8 @@ class Node:
         return node_repr(self)
 
 
-def _instance_dict(node: Node) -> dict[str, Any]:
+def instance_dict(node: Any) -> dict[str, Any]:
+    """The attributes of a Node, as they are stored."""
     found: dict[str, Any] = object.__getattribute__(node, "__dict__")
     return found
 
@@ -94,7 +95,7 @@ def _saw(recorder: Recorder, node: Node, name: str) -> None:
     key = (id(node), name)
     if key in recorder.guards or key in recorder.assigned or id(node) in recorder.new_nodes:
         return
-    value = _instance_dict(node).get(name, MISSING)
+    value = instance_dict(node).get(name, MISSING)
     recorder.guards[key] = (node, name, value)
     _saw_value(recorder, value)
 
@@ -147,7 +148,7 @@ def _leads(value: Any) -> bool:
 
 def attribute_of(node: Node, name: str | Structure) -> Any:
     """What a guard compares: the value of an attribute, ``MISSING`` for none."""
-    attributes = _instance_dict(node)
+    attributes = instance_dict(node)
     return attributes.get(name, MISSING) if isinstance(name, str) else name.of(attributes)
 
 
@@ -156,7 +157,7 @@ def saw_structure(recorder: Recorder, node: Node) -> None:
     key = (id(node), "*")
     if key in recorder.guards or id(node) in recorder.new_nodes:
         return
-    attributes = dict(_instance_dict(node))
+    attributes = dict(instance_dict(node))
     for changed, name, before, _ in reversed(recorder.journal):
         if changed is node:
             attributes[name] = before

@@ -14,8 +14,8 @@ import jax
 import numpy as np
 
 from stategraph import _jax
-from stategraph.graph.kinds import NODE, REGISTERED, STATE, attributes, children, kind_of
-from stategraph.graph.node import Node
+from stategraph.graph.kinds import NODE, REGISTERED, STATE, children, kind_of
+from stategraph.graph.node import Node, instance_dict
 from stategraph.state import State, Unborn
 from stategraph.util.mapping import FlattedDict, sorted_keys
 from stategraph.util.treefy import TreefyState
@@ -205,7 +205,7 @@ def _node_text(node: Any, kind: int, seen: dict[int, Any], depth: int) -> str:
     if id(node) in seen or depth > DEPTH:
         return f"{name}(...)"
     seen[id(node)] = node
-    items = list(attributes(node).items()) if kind == NODE else children(node)
+    items = list(instance_dict(node).items()) if kind == NODE else children(node)
     own: Any = type(node).__repr__
     if depth and kind == NODE and own is not Node.__repr__:
         if not any(_is_part(item) for _, item in items):  # else it may lead back here

@@ -18,7 +18,7 @@ from stategraph.graph.definition import NodeDef, NodeRef
 from stategraph.graph.kinds import is_node
 from stategraph.graph.walk import states
 from stategraph.typing import PathParts
-from stategraph.util.mapping import FlattedDict, NestedDict
+from stategraph.util.mapping import FlattedDict, NestedDict, path_part
 from stategraph.util.static import static_key
 
 
@@ -170,7 +170,7 @@ def graph_to_tree(
             made.append(split_fn(context, path, part, leaf) if map_non_graph_nodes else leaf)
             continue
         for below, state in states(leaf).items():
-            where = (*map(_step, path), *below)
+            where = (*map(path_part, path), *below)
             if id(state) in met:
                 if check_aliasing:
                     _check_same_prefix(state, met[id(state)], (part, where))
@@ -221,13 +221,6 @@ def _broadcast(prefix: Any, tree: Any, is_leaf: Callable[[Any], bool] = is_node)
 
     jax.tree.map(extend, prefix, tree, is_leaf=lambda x: x is None)
     return found
-
-
-def _step(key: Any) -> Any:
-    for name in ("key", "idx", "name"):
-        if hasattr(key, name):
-            return getattr(key, name)
-    return str(key)
 
 
 def _check_same_prefix(state: Any, before: tuple[Any, PathParts], now: tuple[Any, PathParts]) -> None:

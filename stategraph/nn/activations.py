@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from stategraph import functional as F
 from stategraph import init
-from stategraph.graph.kinds import attributes
+from stategraph.graph.node import instance_dict
 from stategraph.graph.show import plain_repr
 from stategraph.nn.module import Module
 from stategraph.state import ParamState, State
@@ -24,7 +24,7 @@ class Activation(ElementWiseBlock):
     """An activation without parameters; prints on one line."""
 
     def __repr__(self) -> str:
-        said = [f"{key}={plain_repr(value)}" for key, value in attributes(self).items() if key != "_name"]
+        said = [f"{key}={plain_repr(value)}" for key, value in instance_dict(self).items() if key != "_name"]
         return f"{type(self).__name__}({', '.join(said)})"
 
 

@@ -17,6 +17,7 @@ from stategraph.nn.module_views import dotted
 from stategraph.recording import render
 from stategraph.state import State
 from stategraph.typing import PathParts
+from stategraph.util.mapping import path_part
 from stategraph.util.treefy import TreefyState
 
 
@@ -89,7 +90,7 @@ class _Slots:
         for path, state in self.states.items():
             structure = state._tree if state._tree is not None else jax.tree.structure(0)
             keyed, _ = jax.tree_util.tree_flatten_with_path(jax.tree.unflatten(structure, state._peek()))
-            self.leaves[path] = {tuple(map(_step, below)): leaf for below, leaf in keyed}
+            self.leaves[path] = {tuple(map(path_part, below)): leaf for below, leaf in keyed}
             for below in ((), *self.leaves[path]):
                 self.names[dotted((*path, *below))] = self.names[path_text((*path, *below))] = (*path, *below)
 
@@ -171,13 +172,6 @@ class _Slots:
             leaves = [None] * len(given) if whole else jax.tree.leaves(state.value)
             values = [given.get(below, leaf) for below, leaf in zip(self.leaves[path], leaves, strict=True)]
             state.value = jax.tree.unflatten(state._tree, values)
-
-
-def _step(key: Any) -> Any:
-    for name in ("key", "idx", "name"):
-        if hasattr(key, name):
-            return getattr(key, name)
-    return str(key)
 
 
 def _split(name: str) -> PathParts:

@@ -22,6 +22,7 @@ from stategraph.graph.walk import states
 from stategraph.nn.module_views import dotted
 from stategraph.state import Poisoned, State
 from stategraph.typing import PathParts
+from stategraph.util.mapping import path_part
 
 RANDOM = "__random__"
 """The name of the default random stream."""
@@ -119,14 +120,7 @@ def _leaves(state: State[Any]) -> list[tuple[PathParts, Any]]:
     if tree is None:
         return [((), leaves[0])]
     keyed = jax.tree_util.tree_flatten_with_path(jax.tree.unflatten(tree, leaves))[0]
-    return [(tuple(_step(key) for key in path), leaf) for path, leaf in keyed]
-
-
-def _step(key: Any) -> Any:
-    for name in ("key", "idx", "name"):
-        if hasattr(key, name):
-            return getattr(key, name)
-    return str(key)
+    return [(tuple(path_part(key) for key in path), leaf) for path, leaf in keyed]
 
 
 # ------------------------------------------------------------------------------------------- from and to host

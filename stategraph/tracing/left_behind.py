@@ -12,7 +12,7 @@ from typing import Any
 
 from stategraph import _jax
 from stategraph.errors import StateAccessError, TraceError, describe
-from stategraph.graph.node import Node, Structure, _instance_dict
+from stategraph.graph.node import Node, Structure, instance_dict
 from stategraph.graph.walk import walk
 from stategraph.recording import MISSING, Recorder, Token
 from stategraph.state import State
@@ -22,11 +22,11 @@ from stategraph.tracing.importer import Importer
 def rollback(recorder: Recorder) -> None:
     for node, name, before, _ in reversed(recorder.journal):
         if before is MISSING:
-            _instance_dict(node).pop(name, None)
+            instance_dict(node).pop(name, None)
         else:
-            _instance_dict(node)[name] = before
+            instance_dict(node)[name] = before
     for node, order in recorder.orders.values():
-        attributes = _instance_dict(node)
+        attributes = instance_dict(node)
         for name in order:
             if name in attributes:
                 attributes[name] = attributes.pop(name)

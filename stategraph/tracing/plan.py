@@ -18,7 +18,7 @@ import jax
 from stategraph import _jax
 from stategraph.backends.xla import Executable, SignatureMiss
 from stategraph.errors import CallError, describe
-from stategraph.graph.node import _instance_dict, attribute_of
+from stategraph.graph.node import attribute_of, instance_dict
 from stategraph.recording import EPOCHS, MISSING
 from stategraph.state import RUNTIME_LOCK, Cell, Poisoned, State
 from stategraph.tracing.runner import Run, runner
@@ -126,7 +126,7 @@ class Plan:
     def _bind(self) -> None:
         for node_ref, name, value in self.replays:
             node = node_ref()
-            if node is None or _instance_dict(node).get(name, MISSING) is value:
+            if node is None or instance_dict(node).get(name, MISSING) is value:
                 continue
             if value is MISSING:
                 delattr(node, name)

@@ -388,6 +388,14 @@ def sorted_paths(paths: Iterable[PathParts]) -> list[PathParts]:
         return sorted(given, key=lambda path: tuple(map(_MixedKey, path)))
 
 
+def path_part(key: Any) -> Any:
+    """A step of a path in a pytree, which JAX has classes for, as the key, index or name that it is."""
+    for name in ("key", "idx", "name"):
+        if hasattr(key, name):
+            return getattr(key, name)
+    return str(key)
+
+
 def sorted_keys(keys: Iterable[Any]) -> list[Any]:
     """Keys in the one order that their set has, whatever their types."""
     given = list(keys)

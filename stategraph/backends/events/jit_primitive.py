@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from stategraph import _jax
 from stategraph.backends.events.dispatch import choose
-from stategraph.backends.events.primitives import one_by_one
+from stategraph.backends.events.primitives import one_by_one, product_aval
 
 
 def jit_product(events: Any, weight: Any, seed: Any, **params: Any) -> Any:
@@ -28,13 +28,6 @@ def jit_product(events: Any, weight: Any, seed: Any, **params: Any) -> Any:
       **params: ``shape`` (pre, post), ``prob``, ``law``, ``include_self``, ``transposed``.
     """
     return jit_p.bind(events, weight, seed, **params)
-
-
-def _aval(events: Any, weight: Any, seed: Any, *, shape: Any, transposed: bool, **params: Any) -> Any:
-    arrived = shape[0] if transposed else shape[1]
-    return _jax.resized_aval(
-        _jax.strong_aval(events.update(dtype=weight.dtype)), (*events.shape[:-1], arrived)
-    )
 
 
 def _parts(events: Any, seed: Any, dtype: Any, params: dict[str, Any]) -> list[Any]:
@@ -79,5 +72,5 @@ def _lanes(operands: Sequence[Any], axes: Sequence[int | None], **params: Any) -
     return sum(scaled[1:], scaled[0]), 0
 
 
-jit_p = _jax.new_operation("event.jit", _aval, linear=(0, 1), on_transpose=_transpose, on_batch=_lanes)
+jit_p = _jax.new_operation("event.jit", product_aval, linear=(0, 1), on_transpose=_transpose, on_batch=_lanes)
 _jax.lower_by(jit_p, choose)

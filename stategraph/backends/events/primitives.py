@@ -74,7 +74,10 @@ def dense_product(events: Any, matrix: Any, transposed: bool = False, threshold:
 # ----------------------------------------------------------------------------------------------------- event.csr
 
 
-def _csr_aval(events: Any, weight: Any, *connectivity: Any, shape: Any, transposed: bool) -> Any:
+def product_aval(
+    events: Any, weight: Any, *connectivity: Any, shape: Any, transposed: bool, **params: Any
+) -> Any:
+    """The type of a product of events with connections of this shape."""
     arrived = shape[0] if transposed else shape[1]
     return _jax.resized_aval(
         _jax.strong_aval(events.update(dtype=weight.dtype)), (*events.shape[:-1], arrived)
@@ -118,7 +121,7 @@ def _csr_lanes(operands: Sequence[Any], axes: Sequence[int | None], *, shape: An
 
 
 def _csr_add_aval(total: Any, *operands: Any, shape: Any, transposed: bool) -> Any:
-    return _csr_aval(*operands, shape=shape, transposed=transposed)
+    return product_aval(*operands, shape=shape, transposed=transposed)
 
 
 def _csr_add_apart(total: Any, *operands: Any, **params: Any) -> Any:
@@ -204,7 +207,7 @@ def one_by_one(primitive: Any, operands: Sequence[Any], axes: Sequence[int | Non
 
 
 csr_p = _jax.new_operation(
-    "event.csr", _csr_aval, linear=(0, 1), on_transpose=_csr_transpose, on_batch=_csr_lanes
+    "event.csr", product_aval, linear=(0, 1), on_transpose=_csr_transpose, on_batch=_csr_lanes
 )
 csr_add_p = _jax.new_operation("event.csr_add", _csr_add_aval, apart=_csr_add_apart)
 csr_outer_p = _jax.new_operation(
