@@ -137,10 +137,13 @@ def draw(per_ms: np.ndarray, coherences: np.ndarray, durations: tuple[float, flo
     """The rates of both groups, a line for each trial, for the weakest and the strongest stimulus."""
     figure = Figure(figsize=(9.6, 3.4), layout="constrained")
     cells = figure.subplots(1, 2, sharey=True)
+    there = np.convolve(
+        np.ones(len(per_ms)), np.ones(50), "same"
+    )  # of the window, at the ends less than 50 ms
     for axes, coherence in zip(cells, (np.abs(coherences).min(), coherences.max()), strict=True):
         for trial in np.flatnonzero(coherences == coherence):
             for group, colour in enumerate(COLOURS[:2]):
-                smooth = np.convolve(per_ms[:, group, trial], np.ones(50) / 50, "same")
+                smooth = np.convolve(per_ms[:, group, trial], np.ones(50), "same") / there
                 axes.plot(smooth, color=colour, linewidth=0.9)
         axes.axvspan(durations[0], durations[0] + durations[1], color="#eeeeee", zorder=0)
         axes.set(title=f"coherence {coherence:g} %", xlabel="time (ms); grey: the stimuli")

@@ -14,8 +14,8 @@ through ``comm``, the connections: a layer of ``stategraph.event``, ``nn.Linear`
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -23,14 +23,15 @@ import numpy as np
 
 from stategraph import environ
 from stategraph.errors import describe
+from stategraph.init import Initial, param
 from stategraph.mixin import ParamDescriber
 from stategraph.nn.collective import call_order
 from stategraph.nn.delay import Delay
 from stategraph.nn.dynamics import init_maybe_prefetch
 from stategraph.nn.module import Module
-from stategraph.nn.population import Parameter, Population, Synapse
+from stategraph.nn.population import Population, Synapse
 from stategraph.nn.synouts import SynOut
-from stategraph.nn.units import TIME, number
+from stategraph.nn.units import TIME, parameter
 from stategraph.state import State
 
 __all__ = ["AlignPostProj", "AlignPreProj", "CurrentProj", "DeltaProj", "Projection"]
@@ -44,9 +45,9 @@ class Projection(Module):
         value. With none the projection is called with what ``comm`` is given.
       comm: the connections, a function.
       post: the population that is sent to.
-      delay: the time that what is sent takes to ``comm``, rounded up to steps of ``dt``: one for all, or an array with one for
-        each sending neuron; None for none. (``event.Delayed`` has one for each synapse; ``population.output_delay(time)`` as
-        a module keeps one buffer for all projections of a population.)
+      delay: the time (ms) that what is sent takes to ``comm``, rounded up to steps of ``dt``: one for all, or an array with one
+        for each sending neuron, or an initialiser of these; None for none. (``event.Delayed`` has one for each synapse;
+        ``population.output_delay(time)`` as a module keeps one buffer for all projections of a population.)
 
     Attributes:
       delay: the ``Delay`` that holds what is on its way, or None.
@@ -55,8 +56,10 @@ class Projection(Module):
       ValueError: for negative delays, and a number of delays that does not fit ``comm``.
     """
 
+    UNITS: ClassVar[Mapping[str, str]] = {"delay": TIME}
+
     def __init__(
-        self, *modules: Any, comm: Callable[..., Any], post: Population, delay: Parameter | None = None
+        self, *modules: Any, comm: Callable[..., Any], post: Population, delay: Initial | None = None
     ) -> None:
         super().__init__()
         for module in modules:
@@ -81,9 +84,7 @@ class Projection(Module):
         self.modules_before = modules
         self.comm = comm
         self.post = post
-        self.delay = (
-            None if delay is None else _Axons(type(self).__name__, getattr(comm, "in_size", None), delay)
-        )
+        self.delay = None if delay is None else _Axons(self, getattr(comm, "in_size", None), delay)
         self.key = post.new_input_key(type(self).__name__)
 
     @call_order(2)
@@ -109,7 +110,8 @@ class Projection(Module):
 class _Axons(Delay):
     """The delay of what a projection sends, of all neurons or of each."""
 
-    def __init__(self, kind: str, size: Any, time: Parameter) -> None:
+    def __init__(self, projection: Projection, size: Any, delay: Initial) -> None:
+        kind = type(projection).__name__
         if not size:
             raise TypeError(
                 describe(
@@ -119,11 +121,12 @@ class _Axons(Delay):
                 )
             )
         super().__init__(jax.ShapeDtypeStruct(size, environ.dftype()))
-        time = number(time, TIME, f"{kind}(delay=...)")
-        if np.shape(time) not in ((), size) or np.ndim(time) > 1:
-            raise ValueError(
+        time = param(parameter(projection, "delay", delay), size, allow_none=False)
+        if np.ndim(time) > 1 or isinstance(time, State):
+            raise TypeError(
                 describe(
-                    f"{kind}(delay=...) has the shape {np.shape(time)}, and its connections begin at {size}.",
+                    f"{kind}(delay=...) is {'a State' if isinstance(time, State) else 'given for each of a grid'}.",
+                    why="delays are known when the model is made, and neurons with delays of their own have one axis",
                     fix="one delay, or one for each sending neuron; event.Delayed has one for each synapse",
                 )
             )
@@ -168,7 +171,7 @@ class DeltaProj(Projection):
         comm: Callable[..., Any],
         post: Population,
         label: str | None = None,
-        delay: Parameter | None = None,
+        delay: Initial | None = None,
     ) -> None:
         super().__init__(*modules, comm=comm, post=post, delay=delay)
         self.label = label
@@ -208,7 +211,7 @@ class CurrentProj(Projection):
         comm: Callable[..., Any],
         out: SynOut,
         post: Population,
-        delay: Parameter | None = None,
+        delay: Initial | None = None,
     ) -> None:
         super().__init__(*modules, comm=comm, post=post, delay=delay)
         self.out = _output(out, post)
@@ -281,7 +284,7 @@ class AlignPostProj(Projection):
         out: SynOut | ParamDescriber[Any],
         post: Population,
         label: str | None = None,
-        delay: Parameter | None = None,
+        delay: Initial | None = None,
     ) -> None:
         super().__init__(*modules, comm=comm, post=post, delay=delay)
         if isinstance(syn, ParamDescriber) != isinstance(out, ParamDescriber):
@@ -368,7 +371,7 @@ class AlignPreProj(Projection):
         comm: Callable[..., Any],
         out: SynOut,
         post: Population,
-        delay: Parameter | None = None,
+        delay: Initial | None = None,
     ) -> None:
         super().__init__(*modules, comm=comm, post=post, delay=delay)
         self.syn = [_synapse(one) for one in (syn if isinstance(syn, (list, tuple)) else [syn])]

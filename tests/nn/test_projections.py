@@ -357,6 +357,17 @@ def test_a_delay_of_a_projection_is_that_of_its_input(make: Any, options: Any) -
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+def test_delays_are_drawn_by_an_initialiser_and_taken_with_units() -> None:
+    u = pytest.importorskip("saiunit")
+    drawn = nn.DeltaProj(comm=event.Linear(50, 2, 1.0), post=nn.LIF(2), delay=sg.init.Uniform(DT, 5 * DT))
+    assert drawn.delay is not None and 3 < drawn.delay.max_length <= 6
+    for delay in (2 * DT * u.ms, sg.init.Constant(2 * DT * u.ms), np.full(50, 1e-3 * DT * 2) * u.second):
+        projection = nn.DeltaProj(comm=event.Linear(50, 2, 1.0), post=nn.LIF(2), delay=delay)
+        assert projection.delay is not None and projection.delay.max_length == 3
+    with pytest.raises(sg.errors.UnitError, match=r"DeltaProj\(delay=...\) is given a quantity in mV"):
+        nn.DeltaProj(comm=event.Linear(50, 2, 1.0), post=nn.LIF(2), delay=1.0 * u.mV)
+
+
 def test_projections_with_other_delays_share_a_synapse() -> None:
     post = nn.LIF(2)
     first, second = (
@@ -377,8 +388,10 @@ def test_delays_of_projections_that_do_not_fit_are_refused() -> None:
     def made(delay: Any, comm: Any = None) -> None:
         nn.DeltaProj(comm=comm or event.Linear(3, 2, 1.0), post=nn.LIF(2), delay=delay)
 
-    with pytest.raises(ValueError, match=r"DeltaProj\(delay=...\) has the shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"shape \(2,\) does not fit a parameter of the shape \(3,\)"):
         made(np.ones(2))
+    with pytest.raises(TypeError, match=r"DeltaProj\(delay=...\) is a State"):
+        made(sg.State(np.ones(3)))
     with pytest.raises(ValueError, match="not negative"):
         made(-DT)
     with pytest.raises(TypeError, match="no in_size"):
