@@ -18,10 +18,10 @@ from stategraph.nn.monitors import Entry
 from stategraph.spikes import Spikes, events
 from stategraph.state import State
 
-CHUNK_BYTES = 8 << 20
-"""How much a chunk records, before it is put away: little enough to stay near, in memory that is used again."""
-PLACES = 1 << 26
-"""How many spikes there is room for in a chunk; those that are not there take no memory."""
+CHUNK_BYTES = 256 << 20
+"""How much a chunk records, before it is put away. What one chunk can record is not copied at all, and two are held at a time."""
+PLACES, PLACES_ON_CPU = 1 << 26, 1 << 28
+"""How many spikes there is room for in a chunk. On CPUs those that are not there take no memory."""
 LONGEST = 10_000
 """Steps of a chunk, at most."""
 SHORTEST = 100
@@ -56,7 +56,8 @@ def chunk_lengths(steps: int, nbytes: float, places: int, shown: bool) -> list[i
       places: how many spikes each of them lists at most.
       shown: whether progress is shown, after each chunk.
     """
-    most = min(LONGEST, int(CHUNK_BYTES / max(nbytes, 1e-9)), PLACES // max(places, 1))
+    room = PLACES_ON_CPU if jax.default_backend() == "cpu" else PLACES
+    most = min(LONGEST, int(CHUNK_BYTES / max(nbytes, 1e-9)), room // max(places, 1))
     if shown:
         most = min(most, _round(steps // 20))
     most = _round(max(most, SHORTEST))
