@@ -1,4 +1,4 @@
-"""The oracle of the tracing tests: the same code as plain eager Python, under ``jax.disable_jit()``."""
+"""The oracle of the tracing tests: the same code as plain eager Python, under ``jax.disable_jit()``; and three ways to run a call."""
 
 from __future__ import annotations
 
@@ -50,3 +50,14 @@ def agree(
     result, _ = interpret(trace, *calls[0])
     assert_same(result, results[0], exact=False, tolerance=tolerance)
     return results
+
+
+WAYS = ("eager", "jit", "disable_jit")
+
+
+def run(way: str, call: Callable[..., Any], *args: Any) -> Any:
+    """``call``, which gives nothing or arrays: eagerly (compiled and cached), inside jit, or as plain Python."""
+    if way == "disable_jit":
+        with jax.disable_jit():
+            return call(*args)
+    return (jit(lambda *a: call(*a)) if way == "jit" else call)(*args)

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import pytest
 
-import stategraph as sg
+from tests.oracle import WAYS, run
 
 
-@pytest.fixture(params=["eager", "jit", "disable_jit"])
+@pytest.fixture(params=WAYS)
 def way(request: pytest.FixtureRequest) -> Callable[[Callable[[], Any]], Any]:
-    """Run a call eagerly (compiled and cached), inside jit, or as plain Python."""
-
-    def run(call: Callable[[], Any]) -> Any:
-        if request.param == "eager":
-            return call()
-        if request.param == "jit":
-            return sg.compile.jit(call)()
-        with jax.disable_jit():
-            return call()
-
-    return run
+    """Run a call in one of three ways: see ``tests.oracle.run``."""
+    return functools.partial(run, request.param)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ import pytest
 
 import stategraph as sg
 from stategraph.errors import StateAccessError
+from tests.oracle import WAYS, run
 
 new_states = sg.augment.vmap_new_states
 pytestmark = pytest.mark.core
@@ -30,16 +30,6 @@ class Cell(sg.nn.Module):
         self.shared = sg.LongTermState(sg.random.randn(batch))
         sg.State(1.0)  # ends with its lane
         return self.v.value["v"].sum()
-
-
-def run(way: str, call: Callable[..., Any], *args: Any) -> Any:
-    if way == "disable_jit":
-        with jax.disable_jit():
-            return call(*args)
-    return (sg.compile.jit(lambda *a: call(*a)) if way == "jit" else call)(*args)
-
-
-WAYS = ("eager", "jit", "disable_jit")
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -163,7 +163,7 @@ def test_what_cannot_be_copied_says_so() -> None:
 
 
 def test_a_model_taken_apart_is_pickled_at_any_depth() -> None:
-    definition, states = sg.graph.flatten(chain(2000))
+    definition, states = sg.graph.flatten(chain(1000))
     definition, flat = pickle.loads(pickle.dumps((definition, states.to_flat())))
     again = sg.graph.unflatten(definition, flat.to_nest())
-    assert len(sg.graph.states(again)) == len(sg.graph.nodes(again)) == 2000
+    assert len(sg.graph.states(again)) == len(sg.graph.nodes(again)) == 1000

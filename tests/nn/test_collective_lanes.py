@@ -13,9 +13,9 @@ import pytest
 
 import stategraph as sg
 from stategraph.errors import BatchAxisError, StateGraphError
+from tests.oracle import WAYS, run
 
 nn = sg.nn
-WAYS = ("eager", "jit", "disable_jit")
 
 
 class Cell(nn.Module):
@@ -53,14 +53,6 @@ class Chain(nn.Module):
         for layer in self.layers:
             x = layer(x)
         return x
-
-
-def run(way: str, call: Any, *args: Any) -> Any:
-    """``call``, which gives nothing or arrays, in one of three ways."""
-    if way == "disable_jit":
-        with jax.disable_jit():
-            return call(*args)
-    return (sg.compile.jit(lambda *a: call(*a)) if way == "jit" else call)(*args)
 
 
 def silent(operation: Any, *args: Any, **kwargs: Any) -> Any:
