@@ -6,17 +6,24 @@ from NumPy, synapse by synapse, for those of connections: neither knows anything
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import functools
+import sys
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.experimental import sparse
 
 import stategraph as sg
 from stategraph import event, init, nn
+from stategraph.backends.events import dispatch
+from stategraph.backends.native import binding
 
 N, POST, LANES = 72, 60, 3
 """Neurons before and after, more than make a matrix that is always multiplied whole, and vectors in a batch."""
@@ -240,3 +247,33 @@ def expected(forms: dict[str, Form], s: Any) -> dict[str, np.ndarray]:
     """What each form gives of these events, op by op."""
     with jax.disable_jit(), np.errstate(all="ignore"):
         return {name: np.asarray(form.oracle(jnp.asarray(s))) for name, form in forms.items()}
+
+
+# ------------------------------------------------------------------------------------------------------------ kernels
+
+
+@contextlib.contextmanager
+def kernels(kind: str) -> Iterator[None]:
+    """Products are computed by the kernels of a kind: ``native``, ``function`` (without numba), ``pallas`` (interpreted)."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        if kind != "native":
+            binding.available.cache_clear()
+            patch.setitem(sys.modules, "numba", None)
+        if kind == "pallas":
+            rows = [_interpreted(row) for row in dispatch.TABLE if row.platform == "cuda"]
+            patch.setattr(dispatch, "TABLE", (*rows, *dispatch.TABLE))
+        try:
+            yield
+        finally:
+            binding.available.cache_clear()
+
+
+def _interpreted(row: dispatch.Row) -> dispatch.Row:
+    """A kernel for GPUs as one for CPUs."""
+
+    def build(avals: Any, **params: Any) -> Any:
+        found = row.build(avals, **params)
+        return found and functools.partial(found, interpret=True)
+
+    return attrs.evolve(row, platform="cpu", build=build)

@@ -8,17 +8,13 @@ once, and nobody asks the host.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import random
-import sys
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import attrs
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,8 +24,6 @@ import stategraph as sg
 import stategraph.augment
 import stategraph.compile
 from stategraph import event, init, nn
-from stategraph.backends.events import dispatch
-from stategraph.backends.native import binding
 from stategraph.passes import DEFAULT
 from tests.passes import entry_cases
 from tests.passes.entry_cases import (
@@ -41,6 +35,7 @@ from tests.passes.entry_cases import (
     differs,
     entries,
     expected,
+    kernels,
     layers,
     matrices,
     of_arrays,
@@ -54,36 +49,6 @@ PIPELINE = ",".join(DEFAULT).replace("rewrite-events", "rewrite-events{mode=alwa
 APART = PIPELINE.replace(",outline-native", "")
 """Each product is computed by a kernel of its own, or by XLA where many are active."""
 SEED = 0
-
-
-# ------------------------------------------------------------------------------------------------------------ kernels
-
-
-@contextlib.contextmanager
-def kernels(kind: str) -> Iterator[None]:
-    """Products are computed by the kernels of a kind: ``native``, ``function`` (without numba), ``pallas`` (interpreted)."""
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        if kind != "native":
-            binding.available.cache_clear()
-            patch.setitem(sys.modules, "numba", None)
-        if kind == "pallas":
-            rows = [_interpreted(row) for row in dispatch.TABLE if row.platform == "cuda"]
-            patch.setattr(dispatch, "TABLE", (*rows, *dispatch.TABLE))
-        try:
-            yield
-        finally:
-            binding.available.cache_clear()
-
-
-def _interpreted(row: dispatch.Row) -> dispatch.Row:
-    """A kernel for GPUs as one for CPUs."""
-
-    def build(avals: Any, **params: Any) -> Any:
-        found = row.build(avals, **params)
-        return found and functools.partial(found, interpret=True)
-
-    return attrs.evolve(row, platform="cpu", build=build)
 
 
 # ----------------------------------------------------------------------------------------------------------- programs

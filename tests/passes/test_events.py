@@ -21,79 +21,11 @@ from stategraph import ir
 from stategraph.backends import reference
 from stategraph.passes import event_products, event_rules, run_passes
 from stategraph.passes.event_facts import event_facts
+from tests.passes.event_networks import SIZE, Network, spikes, ways
 from tests.passes.event_programs import HOIST
 from tests.support import EventFacts, build
 
 ALWAYS = "infer-events,rewrite-events{mode=always}"
-
-
-SIZE = 4
-
-
-Vector = Callable[[random.Random, Any, int], Any]
-
-
-def spikes(rng: random.Random, net: Network, depth: int) -> Any:
-    """A random vector that looks like spikes; some are, some are not."""
-    if depth == 0:
-        return rng.choice((net.fired, net.compared, net.held, net.late, net.ones))()
-    s, t = (spikes(rng, net, depth - 1) for _ in range(2))
-    return rng.choice(
-        (
-            lambda: s * t,
-            lambda: jnp.maximum(s, t),
-            lambda: jnp.where(t > 0, s, t),
-            lambda: 1 - s,
-            lambda: s + t,
-            lambda: s - t,
-            lambda: s * net.x,
-            lambda: jnp.where(s > 0, net.x, 0.0),
-            lambda: jnp.roll(s, 1),
-            lambda: jnp.concatenate([s[:2], t[2:]]),
-            lambda: jnp.pad(s, (1, 1))[1:-1],
-            lambda: s.reshape(2, 2).T.reshape(SIZE),
-            lambda: s[::-1] ** 2,
-            lambda: jnp.where(net.x > 0, 1.0, 0.0) * t,
-            lambda: (s > t).astype(jnp.float32),
-            lambda: jnp.cumsum(s),
-            lambda: jax.lax.cummax(s),
-            lambda: s.at[1].set(t[0]),
-            lambda: jnp.take(s, jnp.array([0, 3, 2, 2])),
-            lambda: jax.lax.stop_gradient(s) / 1.0,
-            lambda: jnp.clip(s, 0, 1),
-            lambda: sg.compile.cond(net.x[0] > 0, lambda: s, lambda: t),
-            lambda: jax.lax.fori_loop(0, 2, lambda i, c: c * t, s),
-            lambda: jax.lax.fori_loop(0, 2, lambda i, c: c + t, s),
-            lambda: jax.vmap(lambda a, b: a * b)(s, t),
-            lambda: jax.checkpoint(lambda a: a * t)(s),
-        )
-    )()
-
-
-class Network:
-    """What a random network is made of."""
-
-    def __init__(self, rng: random.Random) -> None:
-        self.rng = rng
-        self.spike = sg.HiddenState(jnp.zeros(SIZE))
-        self.buffer = sg.HiddenState(jnp.zeros((2, SIZE)))
-        self.x: Any = None
-
-    def fired(self) -> Any:
-        kind = self.rng.choice((sg.surrogate.sigmoid, sg.surrogate.arctan, sg.surrogate.relu_grad))
-        return kind(self.x - 0.3)
-
-    def compared(self) -> Any:
-        return (self.x > 0.2).astype(jnp.float32)
-
-    def held(self) -> Any:
-        return self.spike.value
-
-    def late(self) -> Any:
-        return self.buffer.value[0]
-
-    def ones(self) -> Any:
-        return jnp.ones(SIZE)
 
 
 def network(seed: int) -> tuple[Callable[[Any, Any], Any], Network]:
@@ -180,6 +112,27 @@ def test_facts_hold_and_rewritten_networks_compute_the_same(seed: int) -> None:
     noted = run_passes(traced, "infer-events").program  # State anywhere
     assert compare_runs(traced, noted, seed, ("random", "halves")) > 0
     assert compare_runs(traced, run_passes(hoisted, ALWAYS).program, seed) > 0
+
+
+@pytest.mark.parametrize("pair", ["fired held", "fired anything", "anything held"])
+def test_facts_of_everything_that_may_become_of_events_hold(pair: str) -> None:
+    def run(x: Any) -> Any:
+        net.x = x
+        found = {"anything": lambda: x, "fired": net.fired, "held": net.held, "compared": net.compared}
+        results = [way() for way in ways(net, *(found[name]() for name in pair.split()))]
+        net.spike.value, net.buffer.value = net.fired(), jnp.stack([net.held(), net.late()])
+        return results, net.spike.value @ jnp.ones((SIZE, SIZE))
+
+    net = Network(random.Random(0))
+    traced = build(run, jnp.zeros(SIZE)).program
+    noted = run_passes(traced, "infer-events").program
+    hoisted = run_passes(traced, f"{HOIST},infer-events").program
+    for seed, program, kind in ((0, noted, "random"), (1, hoisted, "random"), (2, noted, "halves")):
+        x = jnp.asarray(np.random.default_rng(seed).normal(0.6, 1.5, SIZE), jnp.float32)  # half of them spike
+        states = states_of(program, kind)
+        watcher = EventFacts(program, states)
+        reference.run(program, [x], states, watcher=watcher)
+        assert watcher.checked > 0 and watcher.entry == (kind == "random")
 
 
 @pytest.mark.no_program_checks
