@@ -13,7 +13,7 @@ import numpy as np
 
 from stategraph.backends.codegen.arithmetic import RULES, Element, convert
 from stategraph.backends.codegen.clusters import ClusterWriter, counts_all, shared_by
-from stategraph.backends.codegen.events import Parts
+from stategraph.backends.codegen.events import Parts, Recorded, whole
 from stategraph.backends.codegen.indexing import read_at
 from stategraph.backends.codegen.keys import COUNT
 from stategraph.backends.codegen.llvm import item_size, literal, llvm_type
@@ -47,7 +47,7 @@ class Block:
         region: Region,
         targets: Sequence[Target],
         ends: tuple[str, str] | None = None,
-        recorded: Sequence[str] = (),
+        recorded: Sequence[Recorded] = (),
     ) -> None:
         self.kernel, self.f = kernel, kernel.f
         self.places = places
@@ -57,7 +57,7 @@ class Block:
         self.ends = ends
         """For the body of a loop: whether a step is the first, and whether it is the last."""
         self.recorded = recorded
-        """Memory of bools that are listed after a step of a loop."""
+        """Bools that are listed in every step of a loop."""
         scheduler = Scheduler(region, kernel.aliases, lambda value: isinstance(places.get(value), Scalar))
         self.schedule: Schedule = scheduler.run()
         self.yielded = scheduler.yielded
@@ -69,6 +69,10 @@ class Block:
         """Memory for the result of a stage."""
         self.active: dict[Value, tuple[str, str]] = {}
         """Where the active neurons of a vector of events are listed already, and how many."""
+        self.wanted: set[Value] = set()
+        """Bools of which there is a list that all share who send a part of them, as they are kept."""
+        self.whole: dict[Value, tuple[str, str]] = {}
+        """These lists: where each is, and how many it holds."""
         self.shared: dict[Cluster, Shared | None] = {}
         """The loops of elementwise ops, and how threads share each."""
         self.parts: dict[Value, Parts] = {}
@@ -83,6 +87,14 @@ class Block:
     def write(self) -> None:
         self.assign()
         turn = turn_of(self) if self.ends is not None else None
+        rows = {recorded.row for recorded in self.recorded}
+        self.wanted = {
+            value
+            for value, target in zip(self.yielded, self.targets, strict=True)
+            if target.pointer in rows and value not in (() if turn is None else turn.again)
+        }
+        if turn is not None:
+            self.wanted |= {self.kept_as(value) for value in turn.again.values()}
         for cluster in self.schedule.steps:
             if isinstance(cluster, Cluster):
                 self.shared[cluster] = shared_by(self, cluster, turn)
@@ -110,11 +122,22 @@ class Block:
             with self.f.when(self.f.let(f"xor i1 {is_last}, true")):
                 ClusterWriter(self, turn.last, turn, writer.slots).call()
         writer.place()
+        if step is turn.first:
+            self.list_again(turn, is_first)
+
+    def list_again(self, turn: Turn, is_first: str) -> None:
+        """List what the step before recorded, where the first loop computes it again."""
+        for value, target in zip(self.yielded, self.targets, strict=True):
+            for recorded in self.recorded:
+                if value in turn.again and target.pointer == recorded.row:
+                    found = whole(self, turn.again[value])
+                    with self.f.when(self.f.let(f"xor i1 {is_first}, true")):
+                        recorded.before(found)
 
     def parts_of(self, value: Value) -> Parts | None:
         """The lists that threads make of bools which a loop that they share stores, if there are to be lists of them."""
         stores = self.stores.get(value)
-        if stores is None or tensor(self.small.get(value, value)).dtype != "bool":
+        if stores is None or tensor(self.kept_as(value)).dtype != "bool":
             return None
         sent = any(
             user.name.startswith("event.") and self.schedule.root(taken) is value
@@ -123,7 +146,7 @@ class Block:
             for user in [step.op]
             for taken in user.operands
         )
-        if value not in self.parts and (sent or not set(stores).isdisjoint(self.recorded)):
+        if value not in self.parts and (sent or self.kept_as(value) in self.wanted):
             self.parts[value] = Parts.of(self, stores[0], tensor(value).size)
         return self.parts.get(value)
 
@@ -215,6 +238,10 @@ class Block:
             self.small[op.result] = source
             return self.kernel.allocate(tensor(source).size)
         return self.memory_for(op.result)
+
+    def kept_as(self, value: Value) -> Value:
+        """What an array is kept as: a number that was made of a bool, as that."""
+        return self.small.get(value, value)
 
     def uses(self, value: Value) -> list[Op]:
         return self.schedule.uses.get(value, [])
@@ -428,7 +455,7 @@ class Block:
         region: Region,
         targets: Sequence[Target],
         ends: tuple[str, str] | None = None,
-        recorded: Sequence[str] = (),
+        recorded: Sequence[Recorded] = (),
     ) -> Block:
         """Write a region inside this one."""
         block = Block(self.kernel, self.places, region, targets, ends, recorded)

@@ -121,7 +121,10 @@ class ClusterWriter(Outlined):
                 accumulate(self.f, op, totals[op], self.value(op.operands[0]))
             else:
                 self.element(op)
-        found = self.results(self.cluster.ops)
+        ops_kept = self.cluster.ops
+        if self.turn is not None and self.cluster is self.turn.last:
+            ops_kept = [op for op in ops_kept if op.result not in self.turn.again]
+        found = self.results(ops_kept)
         if self.turn is not None and self.cluster is self.turn.last:
             self.names.update({old: self.value(new) for old, new in self.turn.news.items()})
             for op in self.turn.first.ops:

@@ -44,24 +44,68 @@ def _nonzero(block: Block, value: str, dtype: str, lanes: int = 0) -> str:
 
 def active(block: Block, vector: Value, events: str, dtype: str) -> tuple[str, str]:
     """Lists the active neurons of a vector, or of one of a batch: (memory of i32, a slot with their number, an i64). All ops
-    of a region that send the events of one vector share its list.
+    of a region that send the events of one vector share its list; those of a part of what is recorded come from that list.
     """
     shape = tensor(vector).shape
-    root = block.kernel.aliases.of(vector)
-    root = block.small.get(root, root)
+    root = block.kept_as(block.kernel.aliases.of(vector))
     if len(shape) == 1 and root in block.active:
         return block.active[root]
-    listed = block.kernel.allocate(4 * shape[-1] + 4)
+    origin = block.schedule.root(vector)
+    if len(shape) == 1 and block.kept_as(origin) in block.wanted and dtype == "bool":
+        found = part_of_whole(block, origin, events, shape[0])
+    else:
+        found = _new_list(block, shape[-1])
+        parts = block.parts.get(origin)
+        if parts is None:
+            append(block, events, dtype, shape[-1], *found)
+        else:
+            parts.collect(block, *found, events, shape[-1])
+    if len(shape) == 1:
+        block.active[root] = found
+    return found
+
+
+def _new_list(block: Block, size: int) -> tuple[str, str]:
     count = block.f.variable("i64", "count")
     block.f.store("0", count, "i64")
-    parts = block.parts.get(block.schedule.root(vector))
-    if parts is None:
-        append(block, events, dtype, shape[-1], listed, count)
-    else:
-        parts.collect(block, listed, count, events, shape[-1])
-    if len(shape) == 1:
-        block.active[root] = listed, count
-    return listed, count
+    return block.kernel.allocate(4 * size + 4), count
+
+
+def whole(block: Block, origin: Value) -> tuple[str, str]:
+    """The list of all bools of an array, made once: of one that is recorded."""
+    key = block.kept_as(origin)
+    if key not in block.whole:
+        size, place = tensor(origin).size, block.place(origin)
+        if not isinstance(place, Memory):
+            raise AssertionError("what is listed lies in memory")
+        block.whole[key] = found = _new_list(block, size)
+        parts = block.parts.get(origin)
+        if parts is None:
+            append(block, place.pointer, "bool", size, *found)
+        else:
+            parts.collect(block, *found, place.pointer, size)
+    return block.whole[key]
+
+
+def part_of_whole(block: Block, origin: Value, events: str, size: int) -> tuple[str, str]:
+    """The list of ``size`` bools that begin at ``events``, a part of an array of which there is a list."""
+    f, (listed, count) = block.f, whole(block, origin)
+    if size == tensor(origin).size:
+        return listed, count
+    place = block.place(origin)
+    if not isinstance(place, Memory):
+        raise AssertionError("what is listed lies in memory")
+    ends = [f.let(f"ptrtoint ptr {pointer} to i64") for pointer in (events, place.pointer)]
+    first = f.let(f"sub i64 {ends[0]}, {ends[1]}")
+    part, inside = _new_list(block, size)
+    with f.loop(f.load(count, "i64")) as i:  # without a branch: the next one overwrites what is not inside
+        place_in_all = f.let(f"zext i32 {f.load(listed, 'i32', i)} to i64")
+        at = f.let(f"sub i64 {place_in_all}, {first}")
+        number = f.load(inside, "i64")
+        f.store(f.let(f"trunc i64 {at} to i32"), part, "i32", number)
+        counts = f.let(f"zext i1 {f.let(f'icmp ult i64 {at}, {size}')} to i64")
+        f.store(f.let(f"add nuw nsw i64 {number}, {counts}"), inside, "i64")
+    return part, inside
 
 
 def append(
@@ -204,14 +248,67 @@ class Listing:
         """List what is active among ``size`` bools, whose places are counted from ``base``."""
         append(self.block, events, "bool", size, self.listed, self.count, base)
 
-    def collect(self, parts: Parts, size: int, base: str) -> None:
-        """List what threads have listed."""
-        parts.collect(self.block, self.listed, self.count, parts.events, size, base)
+    def extend(self, listed: str, count: str, base: str) -> None:
+        """List what is listed already."""
+        f = self.block.f
+        number, so_far = f.load(count, "i64"), f.load(self.count, "i64")
+        start = f.let(f"trunc i64 {base} to i32")
+        behind = f.address(self.listed, so_far, "i32")
+        with f.loop(number) as i:
+            f.store(f.let(f"add i32 {f.load(listed, 'i32', i)}, {start}"), behind, "i32", i)
+        f.store(f.let(f"add nuw nsw i64 {so_far}, {number}"), self.count, "i64")
 
     def finish(self) -> None:
         """Write how many there are."""
         f = self.block.f
         f.store(f.let(f"trunc i64 {f.load(self.count, 'i64')} to i32"), self.target, "i32")
+
+
+@attrs.define(eq=False)
+class Recorded:
+    """Bools of every step of a loop that are to be listed."""
+
+    listing: Listing
+    row: str
+    """Memory for those of one step."""
+    size: int
+    step: str = ""
+    """The number of the step that is being written."""
+    late: bool = False
+    """Whether a step lists those of the step before: its first loop computes and lists them once more."""
+
+    @staticmethod
+    def of(block: Block, target: str, size: int) -> Recorded:
+        return Recorded(Listing(block, target), block.kernel.allocate(size), size)
+
+    def before(self, listed: tuple[str, str]) -> None:
+        """List those of the step before, which are listed as the first loop's."""
+        self.late = True
+        self.listing.extend(*listed, self._base(self.listing.block.f.let(f"sub nsw i64 {self.step}, 1")))
+
+    def now(self, inner: Block, value: Value) -> None:
+        """List those of a step whose code is written: what is listed already, or what threads have listed, or the row."""
+        if self.late:
+            return
+        key, parts = inner.kept_as(value), inner.parts.get(value)
+        if key in inner.whole:
+            self.listing.extend(*inner.whole[key], self._base(self.step))
+        elif parts is not None:
+            block, listing = self.listing.block, self.listing
+            parts.collect(
+                block, listing.listed, listing.count, parts.events, self.size, self._base(self.step)
+            )
+        else:
+            self.listing.add(self.row, self.size, self._base(self.step))
+
+    def finish(self, length: int) -> None:
+        """End the list, after the last step."""
+        if self.late:
+            self.listing.add(self.row, self.size, str((length - 1) * self.size))
+        self.listing.finish()
+
+    def _base(self, step: str) -> str:
+        return self.listing.block.f.let(f"mul nsw i64 {step}, {self.size}")
 
 
 def compact(block: Block, op: Op, targets: Sequence[str]) -> None:

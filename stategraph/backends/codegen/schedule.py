@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
+import numpy as np
 
 from stategraph.backends.codegen.arithmetic import RULES
 from stategraph.backends.codegen.keys import COUNT
@@ -89,6 +90,10 @@ def merged(ops: list[Op], aliases: Aliases) -> list[Op]:
     seen: dict[Any, Op] = {}
     kept: list[Op] = []
     for op in ops:
+        bools = truth(op, aliases)
+        if bools is not None:
+            aliases[op.result] = bools
+            continue
         taken = map(aliases.of, op.operands)
         operands = tuple(value.key() if type(value) is Constant else value for value in taken)
         types = tuple((tensor(result).dtype, tensor(result).shape) for result in op.results)
@@ -102,6 +107,21 @@ def merged(ops: list[Op], aliases: Aliases) -> list[Op]:
         else:
             aliases.update(zip(op.results, first.results, strict=True))
     return kept
+
+
+def truth(op: Op, aliases: Aliases) -> Value | None:
+    """The bools that an op gives back: those that were made numbers, and are compared with 0."""
+    if op.name != "jax.ne":
+        return None
+    value, zero = map(aliases.of, op.operands)
+    owner = value.owner
+    if type(zero) is not Constant or np.any(zero.data) or not isinstance(owner, Op):
+        return None
+    if owner.name != "jax.convert_element_type":
+        return None
+    bools = aliases.of(owner.operands[0])
+    fits = tensor(bools).dtype == "bool" and tensor(bools).shape == tensor(op.result).shape
+    return bools if fits else None
 
 
 @attrs.define(eq=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from stategraph.backends.codegen import pieces
 from stategraph.backends.codegen.arithmetic import convert
 from stategraph.backends.codegen.clusters import accumulate, identity
-from stategraph.backends.codegen.events import Listing, compact
+from stategraph.backends.codegen.events import Recorded, compact
 from stategraph.backends.codegen.llvm import is_float, item_size, literal, llvm_type
 from stategraph.backends.codegen.made import jit
 from stategraph.backends.codegen.matrices import dense
@@ -48,8 +48,11 @@ def _scan(block: Block, op: Op, targets: Sequence[str]) -> None:
         place if isinstance(place, Scalar) else block.memory(operand)
         for operand, place in ((operand, block.place(operand)) for operand in op.operands[count:])
     ]
-    lists = {i: Listing(block, targets[i]) for i, result in enumerate(op.results) if result in block.listed}
-    listed = {i: block.kernel.allocate(tensor(region.yielded[i]).size) for i in lists}
+    listed = {
+        i: Recorded.of(block, targets[i], tensor(region.yielded[i]).size)
+        for i, result in enumerate(op.results)
+        if result in block.listed
+    }
     with f.loop(length) as step:
         ends = None
         if length > 1:
@@ -67,7 +70,8 @@ def _scan(block: Block, op: Op, targets: Sequence[str]) -> None:
         goals = [Target(target, arg) for arg, target in zip(region.args[:count], targets, strict=False)]
         for index, value in enumerate(region.yielded[count:], count):
             if index in listed:
-                goals.append(Target(listed[index]))
+                listed[index].step = step
+                goals.append(Target(listed[index].row))
             else:
                 goals.append(
                     Target(targets[index] if length == 1 else _row(block, targets[index], value, step))
@@ -78,16 +82,10 @@ def _scan(block: Block, op: Op, targets: Sequence[str]) -> None:
         )
         inner = block.inner(region, goals, ends, tuple(listed.values()))
         block.kernel.repeated = outside
-        for index, listing in lists.items():
-            value = inner.yielded[index]
-            size = tensor(value).size
-            base, parts = f.let(f"mul nuw nsw i64 {step}, {size}"), inner.parts.get(value)
-            if parts is None:
-                listing.add(listed[index], size, base)
-            else:
-                listing.collect(parts, size, base)
-    for listing in lists.values():
-        listing.finish()
+        for index, recorded in listed.items():
+            recorded.now(inner, inner.yielded[index])
+    for recorded in listed.values():
+        recorded.finish(length)
 
 
 def _row(block: Block, pointer: str, value: Value, step: str) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from stategraph.backends.codegen.llvm import is_float
 from stategraph.backends.codegen.places import Memory, Scalar
 from stategraph.backends.codegen.schedule import Cluster, Scalars, Stage, Step, is_cheap, tensor
 from stategraph.ir.core import Constant, Op, Value
@@ -39,6 +40,8 @@ class Turn:
     """Arguments of the body, and the values of ``last`` that they are in the next step."""
     rounded: set[Op]
     """Sums of ``first`` with them as terms: State is rounded before it is added, also if it is a product."""
+    again: Mapping[Value, Value] = attrs.Factory(dict)
+    """Bools of ``last`` that are listed for every step, and those of ``first`` that are the same in the next step."""
 
 
 def turn_of(block: Block) -> Turn | None:
@@ -74,7 +77,82 @@ def turn_of(block: Block) -> Turn | None:
         for target, value in zip(block.targets, block.yielded, strict=True)
         if target.old is not None and value.owner in last.ops
     }
-    return Turn(first, last, news, _sums_of(news.keys(), first, block))
+    turn = Turn(first, last, news, _sums_of(news.keys(), first, block))
+    return attrs.evolve(turn, again=_computed_again(turn, block))
+
+
+ROUNDED = frozenset(f"jax.{name}" for name in ("add", "add_any", "sub", "select_n", "max", "min", "clamp"))
+"""Ops whose results are the same numbers in a register and in memory: nothing is fused with what takes them."""
+
+
+def _computed_again(turn: Turn, block: Block) -> dict[Value, Value]:
+    """Bools of the last loop that are listed, and nothing else, and arrays of bools that the first loop keeps and that are
+    the same in the next step: so one list is enough.
+    """
+    rows = {recorded.row for recorded in block.recorded}
+    kept = [op.result for op in turn.first.ops if op.result in block.stores]
+    found = {}
+    for value, target in zip(block.yielded, block.targets, strict=True):
+        if target.pointer not in rows or value.owner not in turn.last.ops:
+            continue
+        users_here = all(user in turn.last.ops for user in block.uses(value))
+        if not users_here or not rows.issuperset(block.stores.get(value, ("",))):
+            continue
+        same = _Same(turn, block)
+        for other in kept:
+            bools = block.kept_as(other)
+            if _alike(bools, value) and same.of(bools, value):
+                found[value] = other
+                break
+    return found
+
+
+class _Same:
+    """Compares values of the first loop with those of the last: whether they are the same in the step after."""
+
+    def __init__(self, turn: Turn, block: Block) -> None:
+        self.turn, self.block = turn, block
+        self.known: dict[tuple[Value, Value], bool] = {}
+
+    def of(self, early: Value, late: Value) -> bool:
+        early, late = map(self.block.kernel.aliases.of, (early, late))
+        if type(early) is Constant or type(late) is Constant:
+            both = type(early) is Constant and type(late) is Constant
+            return both and _alike(early, late) and early.data.tobytes() == late.data.tobytes()
+        if (early, late) not in self.known:
+            self.known[early, late] = self._compared(early, late)
+        return self.known[early, late]
+
+    def _compared(self, early: Value, late: Value) -> bool:
+        owner, other = early.owner, late.owner
+        if early in self.turn.news:
+            is_same = self.turn.news[early] is late and isinstance(other, Op)
+            return is_same and (not is_float(tensor(late).dtype) or other.name in ROUNDED)
+        if owner is self.block.region:  # carried
+            return early is late and any(
+                target.old is early and value is early
+                for value, target in zip(self.block.yielded, self.block.targets, strict=True)
+            )
+        if early is late:
+            return _is_the_same(early, self.block)
+        if not isinstance(owner, Op) or not isinstance(other, Op) or owner not in self.turn.first.ops:
+            return False
+        try:
+            equal = owner.name == other.name and owner.attributes == other.attributes
+        except (TypeError, ValueError):  # attributes that cannot be compared
+            return False
+        return (
+            equal
+            and not owner.regions
+            and _alike(early, late)
+            and len(owner.operands) == len(other.operands)
+            and all(self.of(a, b) for a, b in zip(owner.operands, other.operands, strict=True))
+        )
+
+
+def _alike(a: Value, b: Value) -> bool:
+    """Whether values have the same dtype and shape."""
+    return (tensor(a).dtype, tensor(a).shape) == (tensor(b).dtype, tensor(b).shape)
 
 
 def _end(first: Cluster, inner: Sequence[int], block: Block) -> int | None:
