@@ -265,13 +265,17 @@ class Loop:
 
         if live is not None:
             live.start()
-        clerk = ThreadPoolExecutor(1, "stategraph-run") if shelves and len(lengths) > 1 else None
+        clerk = None
+        if len(lengths) > 1 and not all(listed and entry.spikes for entry in self.monitor.entries):
+            clerk = ThreadPoolExecutor(1, "stategraph-run")  # spikes are put away sooner than it wakes
         try:
             for length in lengths:
                 away = clerk.submit(put_away, *waiting) if clerk is not None and waiting else None
                 rooms = free or {e.name: room_for(types[e.name], e.every, lengths[0]) for e in reserving}
                 first, found = self._chunk(done, length, listed, rooms)
                 began = first if began is None else began
+                if clerk is None and waiting:
+                    put_away(*waiting)
                 if away is not None:
                     away.result()
                     free = {name: jax.tree.leaves(waiting[-1][name]) for name in rooms}

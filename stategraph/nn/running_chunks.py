@@ -60,10 +60,10 @@ def chunk_lengths(steps: int, nbytes: float, places: int, shown: bool) -> list[i
     most = min(LONGEST, int(CHUNK_BYTES / max(nbytes, 1e-9)), room // max(places, 1))
     if shown:
         most = min(most, _round(steps // 20))
-    most = _round(max(most, SHORTEST))
+    most = max(most, SHORTEST)
     if steps <= most:
         return [steps]
-    length = next((n for n in range(most, most // 4, -1) if steps % n == 0), most)
+    length = next((n for n in range(most, most // 4, -1) if steps % n == 0), _round(most))
     return [length] * (steps // length) + [steps % length] * (steps % length > 0)
 
 
@@ -159,9 +159,13 @@ class Listed:
     def events(self) -> tuple[np.ndarray, np.ndarray]:
         """(step, place in it) of each spike."""
         places = self._fetched()
-        width = np.int32(math.prod(self.shape))
-        steps = places // width if len(places) else places.copy()
-        return steps, places - steps * width
+        width = np.uint32(math.prod(self.shape))
+        if not len(places):
+            return places.copy(), places.copy()
+        steps = places.view(np.uint32) // width
+        ids = steps * width
+        np.subtract(places.view(np.uint32), ids, out=ids)
+        return steps.view(np.int32), ids.view(np.int32)
 
     def _fetched(self) -> np.ndarray:
         """The places, of which no more than twice as many as there are leave the device."""
@@ -230,7 +234,9 @@ class Shelf:
                 array = np.asarray(found)
                 self.row = array.shape[1:]
                 steps, places = events(array.reshape(length, -1))
-            self.events.append((steps + np.int32(before) if before else steps, places))
+            if before:
+                steps += np.int32(before)
+            self.events.append((steps, places))
             return
         arrays = rows_of(self.entry, jax.tree.map(np.asarray, found), before, length, roomed)
         if length == self.steps:

@@ -140,22 +140,30 @@ def append(
         chunks = f.let(f"udiv i64 {size}, {lanes}")
         rest_from = f.let(f"mul nuw nsw i64 {chunks}, {lanes}")
     if scratch is None:
-        most = int(size) // lanes
+        most = -(-int(size) // lanes)
         scratch = block.kernel.allocate(item_size(words) * most), block.kernel.allocate(4 * most)
     masks, places = scratch
     some = f.variable("i64", "some")
     f.store("0", some, "i64")
-    with f.loop(chunks) as chunk:  # without a branch that nobody can foresee
-        first = f.let(f"mul nuw nsw i64 {chunk}, {lanes}")
-        found = f.let(
-            f"load <{lanes} x {type_}>, ptr {f.address(events, first, dtype)}, align {item_size(dtype)}"
-        )
+
+    def look(first: str, known: int = 0) -> None:
+        """Keep the mask of those from ``first`` on, without the ``known`` first of them, if any is active."""
+        where = f.address(events, first, dtype)
+        found = f.let(f"load <{lanes} x {type_}>, ptr {where}, align {item_size(dtype)}")
         mask = f.let(f"bitcast <{lanes} x i1> {_nonzero(block, found, dtype, lanes)} to {bits}")
+        if known:
+            mask, first = f.let(f"lshr {bits} {mask}, {known}"), str(int(first) + known)
         number = f.load(some, "i64")
         f.store(mask, masks, words, number)
         f.store(f.let(f"trunc i64 {first} to i32"), places, "i32", number)
         counts = f.let(f"zext i1 {f.let(f'icmp ne {bits} {mask}, 0')} to i64")
         f.store(f.let(f"add nuw nsw i64 {number}, {counts}"), some, "i64")
+
+    with f.loop(chunks) as chunk:  # without a branch that nobody can foresee
+        look(f.let(f"mul nuw nsw i64 {chunk}, {lanes}"))
+    if isinstance(size, int) and size > lanes and size % lanes:
+        look(str(size - lanes), lanes - size % lanes)
+        rest_from = size
     with f.loop(f.load(some, "i64")) as chunk:
         first = f.let(f"zext i32 {f.load(places, 'i32', chunk)} to i64")
         left = f.variable(words, "left")
