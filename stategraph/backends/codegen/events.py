@@ -16,6 +16,7 @@ from stategraph.backends.codegen.llvm import is_float, item_size, literal, store
 from stategraph.backends.codegen.pieces import Outlined
 from stategraph.backends.codegen.places import Memory
 from stategraph.backends.codegen.schedule import tensor
+from stategraph.backends.codegen.vectors import LANES, Vectors
 from stategraph.backends.native.threads import MOST
 from stategraph.ir.core import Op, Value
 
@@ -68,7 +69,7 @@ def active(block: Block, vector: Value, events: str, dtype: str) -> tuple[str, s
 def _new_list(block: Block, size: int) -> tuple[str, str]:
     count = block.f.variable("i64", "count")
     block.f.store("0", count, "i64")
-    return block.kernel.allocate(4 * size + 4), count
+    return block.kernel.allocate(4 * (size + LANES)), count
 
 
 def whole(block: Block, origin: Value) -> tuple[str, str]:
@@ -246,8 +247,8 @@ class Parts:
 class Listing:
     """The result of ``event.compact`` as it grows; ``target`` is its memory."""
 
-    def __init__(self, block: Block, target: str) -> None:
-        self.block, self.target = block, target
+    def __init__(self, block: Block, target: str, room: int) -> None:
+        self.block, self.target, self.room = block, target, room
         self.count = block.f.variable("i64", "count")
         block.f.store("0", self.count, "i64")
         self.listed = block.f.address(target, "1", "i32")
@@ -258,13 +259,30 @@ class Listing:
 
     def extend(self, listed: str, count: str, base: str) -> None:
         """List what is listed already."""
-        f = self.block.f
+        f, vectors = self.block.f, Vectors(self.block.f)
         number, so_far = f.load(count, "i64"), f.load(self.count, "i64")
         start = f.let(f"trunc i64 {base} to i32")
+        starts = vectors.spread(start, "u32")
         behind = f.address(self.listed, so_far, "i32")
-        with f.loop(number) as i:
+        after = f.let(f"add nuw nsw i64 {so_far}, {number}")
+
+        def copy(first: str) -> None:
+            found = vectors.load(f.address(listed, first, "i32"), "u32", 4)
+            vectors.store(vectors.op("add", found, starts), f.address(behind, first, "i32"), "u32", 4)
+
+        fits = f.let(f"icmp sle i64 {after}, {self.room - LANES}")
+        with f.when(
+            fits
+        ):  # whole vectors, of which the first is mostly enough: what is too much is overwritten
+            copy("0")
+            whole = f.let(
+                f"lshr i64 {f.let(f'add nuw nsw i64 {number}, {LANES - 1}')}, {LANES.bit_length() - 1}"
+            )
+            with f.loop(whole, 1) as i:
+                copy(f.let(f"mul nuw nsw i64 {i}, {LANES}"))
+        with f.when(f.let(f"xor i1 {fits}, true")), f.loop(number) as i:
             f.store(f.let(f"add i32 {f.load(listed, 'i32', i)}, {start}"), behind, "i32", i)
-        f.store(f.let(f"add nuw nsw i64 {so_far}, {number}"), self.count, "i64")
+        f.store(after, self.count, "i64")
 
     def finish(self) -> None:
         """Write how many there are."""
@@ -286,8 +304,8 @@ class Recorded:
     """Whether a step lists those of the step before: its first loop computes and lists them once more."""
 
     @staticmethod
-    def of(block: Block, target: str, size: int) -> Recorded:
-        return Recorded(Listing(block, target), block.kernel.allocate(size), size)
+    def of(block: Block, target: str, size: int, length: int) -> Recorded:
+        return Recorded(Listing(block, target, size * length), block.kernel.allocate(size), size)
 
     def before(self, listed: tuple[str, str]) -> None:
         """List those of the step before, which are listed as the first loop's."""
@@ -321,8 +339,9 @@ class Recorded:
 
 def compact(block: Block, op: Op, targets: Sequence[str]) -> None:
     """``event.compact``."""
-    listing = Listing(block, targets[0])
-    listing.add(array(block, op.operands[0]), tensor(op.operands[0]).size)
+    size = tensor(op.operands[0]).size
+    listing = Listing(block, targets[0], size)
+    listing.add(array(block, op.operands[0]), size)
     listing.finish()
 
 

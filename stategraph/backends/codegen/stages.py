@@ -49,7 +49,7 @@ def _scan(block: Block, op: Op, targets: Sequence[str]) -> None:
         for operand, place in ((operand, block.place(operand)) for operand in op.operands[count:])
     ]
     listed = {
-        i: Recorded.of(block, targets[i], tensor(region.yielded[i]).size)
+        i: Recorded.of(block, targets[i], tensor(region.yielded[i]).size, length)
         for i, result in enumerate(op.results)
         if result in block.listed
     }

@@ -81,8 +81,8 @@ class Vectors:
     def load(self, pointer: str, dtype: str, align: int = 64) -> str:
         return self.f.let(f"load {vector(dtype)}, ptr {pointer}, align {align}")
 
-    def store(self, value: str, pointer: str, dtype: str) -> None:
-        self.f.emit(f"store {vector(dtype)} {value}, ptr {pointer}, align 64")
+    def store(self, value: str, pointer: str, dtype: str, align: int = 64) -> None:
+        self.f.emit(f"store {vector(dtype)} {value}, ptr {pointer}, align {align}")
 
     def first(self, pointer: str, mask: str) -> str:
         """Whole numbers (u32) that lie one after another, 0 where the mask does not hold: there, nothing is read."""
