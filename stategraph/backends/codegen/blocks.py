@@ -130,7 +130,8 @@ class Block:
         for value, target in zip(self.yielded, self.targets, strict=True):
             for recorded in self.recorded:
                 if value in turn.again and target.pointer == recorded.row:
-                    found = whole(self, turn.again[value])
+                    again = turn.again[value]
+                    found = whole(self, again, self.stores[again][0])
                     with self.f.when(self.f.let(f"xor i1 {is_first}, true")):
                         recorded.before(found)
 

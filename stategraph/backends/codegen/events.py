@@ -52,8 +52,9 @@ def active(block: Block, vector: Value, events: str, dtype: str) -> tuple[str, s
     if len(shape) == 1 and root in block.active:
         return block.active[root]
     origin = block.schedule.root(vector)
-    if len(shape) == 1 and block.kept_as(origin) in block.wanted and dtype == "bool":
-        found = part_of_whole(block, origin, events, shape[0])
+    held = block.place(origin)
+    if len(shape) == 1 and block.kept_as(origin) in block.wanted and isinstance(held, Memory):
+        found = part_of_whole(block, origin, held.pointer, events, shape[0])
     else:
         found = _new_list(block, shape[-1])
         parts = block.parts.get(origin)
@@ -72,31 +73,25 @@ def _new_list(block: Block, size: int) -> tuple[str, str]:
     return block.kernel.allocate(4 * (size + LANES)), count
 
 
-def whole(block: Block, origin: Value) -> tuple[str, str]:
+def whole(block: Block, origin: Value, pointer: str) -> tuple[str, str]:
     """The list of all bools of an array, made once: of one that is recorded."""
-    key = block.kept_as(origin)
+    key, size = block.kept_as(origin), tensor(origin).size
     if key not in block.whole:
-        size, place = tensor(origin).size, block.place(origin)
-        if not isinstance(place, Memory):
-            raise AssertionError("what is listed lies in memory")
         block.whole[key] = found = _new_list(block, size)
         parts = block.parts.get(origin)
         if parts is None:
-            append(block, place.pointer, "bool", size, *found)
+            append(block, pointer, "bool", size, *found)
         else:
-            parts.collect(block, *found, place.pointer, size)
+            parts.collect(block, *found, pointer, size)
     return block.whole[key]
 
 
-def part_of_whole(block: Block, origin: Value, events: str, size: int) -> tuple[str, str]:
+def part_of_whole(block: Block, origin: Value, pointer: str, events: str, size: int) -> tuple[str, str]:
     """The list of ``size`` bools that begin at ``events``, a part of an array of which there is a list."""
-    f, (listed, count) = block.f, whole(block, origin)
+    f, (listed, count) = block.f, whole(block, origin, pointer)
     if size == tensor(origin).size:
         return listed, count
-    place = block.place(origin)
-    if not isinstance(place, Memory):
-        raise AssertionError("what is listed lies in memory")
-    ends = [f.let(f"ptrtoint ptr {pointer} to i64") for pointer in (events, place.pointer)]
+    ends = [f.let(f"ptrtoint ptr {begin} to i64") for begin in (events, pointer)]
     first = f.let(f"sub i64 {ends[0]}, {ends[1]}")
     part, inside = _new_list(block, size)
     with f.loop(f.load(count, "i64")) as i:  # without a branch: the next one overwrites what is not inside

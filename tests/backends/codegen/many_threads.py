@@ -18,6 +18,7 @@ import stategraph as sg
 from stategraph import event
 from stategraph.backends.codegen import machine, pieces
 from stategraph.backends.codegen.kernel import generate
+from stategraph.backends.events.compact_primitive import compact
 from stategraph.backends.events.primitives import csr_product
 from stategraph.backends.native.frame import frame
 from tests.backends.codegen.running import kernel_of, without_kernels
@@ -40,7 +41,9 @@ def matrix(pre: int, post: int, kind: str) -> tuple[Any, Any, np.ndarray]:
     return jnp.asarray(np.cumsum([0, *counts]), jnp.int32), jnp.asarray(indices), dense
 
 
-def network(size: int, kind: str, threshold: float, weighted: bool) -> tuple[Any, list[Any], Any]:
+def network(
+    size: int, kind: str, threshold: float, weighted: bool, listed: bool = False
+) -> tuple[Any, list[Any], Any]:
     """A loop over a network of two populations, its operands, and the same in NumPy for the first step."""
     half = max(size // 3, 1)
     one, two = matrix(half, size, kind), matrix(size - half, size, kind)
@@ -56,10 +59,10 @@ def network(size: int, kind: str, threshold: float, weighted: bool) -> tuple[Any
             g = g + csr_product(spikes[half:], b, two[0], two[1], (size - half, size))
             x = -0.1 * (1 + g)
             v = jnp.where(spikes, 0.0, v + 0.1 * (jnp.expm1(x) / x) * (g * 0.01 + 1.0 - v))
-            return (v, g), spikes
+            return (v, g), (spikes, v > threshold)
 
-        (v, g), recorded = lax.scan(step, (v, g), None, length=STEPS)
-        return v, g, recorded
+        (v, g), (recorded, after) = lax.scan(step, (v, g), None, length=STEPS)
+        return (v, g, compact(after)) if listed else (v, g, recorded)
 
     return run, [v, jnp.zeros(size, jnp.float32), *weights], (half, one, two, threshold)
 
@@ -94,6 +97,27 @@ def compare() -> None:
                         np.testing.assert_array_equal(a, b, err_msg=f"{size} {kind} {threads}")
             if number % 2 == 0:
                 check(found[4], operands[0], facts)
+
+
+def check_lists() -> None:
+    """Lists of what every step records, which are those of what the next step sends."""
+    most = machine.threads_ready()
+    for size in (63, 1600):
+        for kind, threshold in KINDS[::2]:
+            RANDOM.bit_generator.state = np.random.default_rng(size).bit_generator.state
+            dense, operands, _ = network(size, kind, threshold, weighted=False)
+            RANDOM.bit_generator.state = np.random.default_rng(size).bit_generator.state
+            lists, _, _ = network(size, kind, threshold, weighted=False, listed=True)
+            kernels = []
+            for run in (dense, lists):
+                program = without_kernels(run, *operands)
+                kernels.append((kernel_of(program), [*operands, *program.captured.values()]))
+            for threads in (1, 2, 4):
+                most.value = threads
+                (v, _, spikes), (last, _, places) = (list(map(np.asarray, k(*given))) for k, given in kernels)
+                wanted = np.flatnonzero([*spikes[1:], v > np.float32(threshold)])
+                np.testing.assert_array_equal(v, last)
+                np.testing.assert_array_equal(places[: 1 + len(wanted)], [len(wanted), *wanted])
 
 
 def check(found: list[np.ndarray], v: Any, facts: Any) -> None:
@@ -166,6 +190,7 @@ if __name__ == "__main__":
     if "alone" not in sys.argv:
         assert len(jax.devices("cpu")) == 2
         compare()
+        check_lists()
         recorded()
     stress()
     print("equal")
