@@ -116,9 +116,9 @@ class _Same:
 
     def of(self, early: Value, late: Value) -> bool:
         early, late = map(self.block.kernel.aliases.of, (early, late))
-        if type(early) is Constant or type(late) is Constant:
-            both = type(early) is Constant and type(late) is Constant
-            return both and _alike(early, late) and early.data.tobytes() == late.data.tobytes()
+        if isinstance(early, Constant) or isinstance(late, Constant):
+            both = isinstance(early, Constant) and isinstance(late, Constant)
+            return both and _alike(early, late) and _bits(early) == _bits(late)
         if (early, late) not in self.known:
             self.known[early, late] = self._compared(early, late)
         return self.known[early, late]
@@ -126,8 +126,8 @@ class _Same:
     def _compared(self, early: Value, late: Value) -> bool:
         owner, other = early.owner, late.owner
         if early in self.turn.news:
-            is_same = self.turn.news[early] is late and isinstance(other, Op)
-            return is_same and (not is_float(tensor(late).dtype) or other.name in ROUNDED)
+            rounded = not is_float(tensor(late).dtype) or (isinstance(other, Op) and other.name in ROUNDED)
+            return self.turn.news[early] is late and rounded
         if owner is self.block.region:  # carried
             return early is late and any(
                 target.old is early and value is early
@@ -148,6 +148,10 @@ class _Same:
             and len(owner.operands) == len(other.operands)
             and all(self.of(a, b) for a, b in zip(owner.operands, other.operands, strict=True))
         )
+
+
+def _bits(value: Value) -> bytes | None:
+    return value.data.tobytes() if isinstance(value, Constant) else None
 
 
 def _alike(a: Value, b: Value) -> bool:
