@@ -177,6 +177,8 @@ class Recorder:
         """Which (node, attribute) the trace has assigned, and where last."""
         self.new_nodes: dict[int, Any] = {}
         """Nodes that the trace created."""
+        self.finishing: dict[Any, Callable[[], None]] = {}
+        """What to check when the traced function has run, by key."""
         self.naming: Callable[[], dict[int, str]] = dict
         """Gives the paths of owners, by id; asked only for messages."""
         self._context: Any = None

@@ -7,8 +7,9 @@ compiled code would do different things.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import attrs
 
@@ -16,15 +17,17 @@ from stategraph import _jax
 from stategraph.errors import describe
 from stategraph.graph.node import Node
 from stategraph.ir.location import Location
+from stategraph.recording import LOCAL
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Parcel:
     """A value on its way: with the function that is being traced (None in plain Python), and the line that sent it."""
 
     value: Any
     frame: Any
     at: Location
+    used: bool = False
 
 
 _ARRIVED: WeakKeyDictionary[Node, dict[str, Parcel]] = WeakKeyDictionary()
@@ -50,7 +53,29 @@ def send(receiver: Node, key: str, value: Any) -> None:
                 "after a step that failed, population.clear_inputs()",
             )
         )
-    parcels[key] = Parcel(value, frame, _jax.here())
+    parcel = parcels[key] = Parcel(value, frame, _jax.here())
+    if LOCAL.recorder is not None:
+        LOCAL.recorder.finishing[id(receiver), key] = functools.partial(
+            _check_used, ref(receiver), key, parcel
+        )
+
+
+def _check_used(reference: ref[Node], key: str, parcel: Parcel) -> None:
+    """Raise the error for what a traced function has sent and not used: eager Python would use it in the next step."""
+    receiver = reference()
+    parcels = {} if receiver is None else _ARRIVED.get(receiver, {})
+    if parcel.frame is None or parcel.used or parcels.get(key) is not parcel:
+        return
+    del parcels[key]
+    raise ValueError(
+        describe(
+            f"{type(receiver).__name__} is sent {key!r}, and does not use it in this step.",
+            at=parcel.at,
+            why="what is on its way when a loop body or compiled function ends would be lost",
+            fix="call the projection before the population that it sends to, with the spikes of the last step, "
+            "population.get_spike()",
+        )
+    )
 
 
 def look(receiver: Node, key: str) -> Any:
@@ -68,6 +93,7 @@ def look(receiver: Node, key: str) -> Any:
                 "population.clear_inputs() forgets what was sent",
             )
         )
+    parcel.used = True
     return parcel.value
 
 

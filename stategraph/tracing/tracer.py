@@ -110,6 +110,8 @@ def trace_function(
                 if isinstance(error, _CONCRETE) and not isinstance(error, StateGraphError):
                     raise _concretization(error, recorder) from _jax.shortened(error)
                 raise
+            for check in recorder.finishing.values():
+                check()
             recorder.root = None
             labels = list(argument_names or _leaf_names(in_tree))
             return _assemble(run, recorder, jaxpr, consts, name, names, labels, assignments)

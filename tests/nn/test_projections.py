@@ -396,3 +396,48 @@ def test_delays_of_projections_that_do_not_fit_are_refused() -> None:
         made(-DT)
     with pytest.raises(TypeError, match="no in_size"):
         made(DT, lambda x: x)
+
+
+class Late(nn.Module):
+    """Sends the spikes of this step after the population that receives them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.post = nn.LIF(3)
+        self.projection = nn.DeltaProj(comm=event.Linear(3, 3, 0.3), post=self.post)
+
+    def update(self, current: Any) -> Any:
+        spikes = self.post(current)
+        self.projection(spikes)
+        return spikes
+
+
+@pytest.mark.parametrize(
+    "simulate",
+    [
+        lambda network: nn.run(network, 4 * DT, 1.5),
+        lambda network: sg.compile.for_loop(lambda i: network(1.5), jnp.arange(4)),
+        lambda network: sg.compile.jit(lambda: network(1.5))(),
+        lambda network: sg.augment.vmap(network, isolated=True)(jnp.ones((2, 3))),
+    ],
+)
+def test_what_compiled_code_would_lose_is_refused(simulate: Any) -> None:
+    network = nn.init_all_states(Late())
+    with pytest.raises(
+        ValueError,
+        match=r"LIF is sent 'delta DeltaProj0', and does not use it[\s\S]*self.projection\(spikes\)",
+    ):
+        simulate(network)
+    network.post.clear_inputs()
+    for _ in range(3):  # eager Python uses it in the next step
+        network(1.5)
+
+
+def test_an_output_may_be_used_by_itself_in_compiled_code() -> None:
+    out = nn.COBA(E=0.0)
+
+    def current(g: Any) -> Any:
+        out.bind_cond(g)
+        return out(-60.0)
+
+    assert np.isclose(sg.compile.jit(current)(2.0), 0.12)
