@@ -207,7 +207,7 @@ _RULES: dict[str, Rule] = {
     **_named(_power, "integer_pow"),
     **_named(_negation, "not"),
     **_named(_gather, "gather"),
-    **_named(_scatter, "scatter scatter_mul scatter_min scatter_max"),
+    **_named(_scatter, "scatter"),
     **_named(_select, "select_n"),
     "jax.dynamic_update_slice": lambda op, result, facts: max(facts[:2]),
     "event.declare": _declared,
