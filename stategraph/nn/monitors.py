@@ -22,6 +22,7 @@ from stategraph import _jax, environ
 from stategraph.errors import describe
 from stategraph.graph.node import Node
 from stategraph.graph.walk import nodes, states
+from stategraph.nn.clocks import ATTRIBUTE
 from stategraph.nn.listening import Listener, Spiking
 from stategraph.nn.module_views import dotted
 from stategraph.nn.records import Recording
@@ -197,6 +198,7 @@ def _at_path(model: Any, name: str, path: str) -> Any:
     if isinstance(found, State) or _is_spike(found):
         return found
     known = [dotted(where) for where in states(model)]
+    initialised = any(where.split(".")[-2:-1] != [ATTRIBUTE] for where in known)
     known += [dotted((*where, "spike")) for where, node in nodes(model).items() if isinstance(node, Spiking)]
     close = difflib.get_close_matches(path, known, n=3, cutoff=0.3) or known[:5]
     raise KeyError(
@@ -204,7 +206,7 @@ def _at_path(model: Any, name: str, path: str) -> Any:
             f"The monitor {name!r} is at {path!r}, where {type(model).__name__} has no State.",
             why=f"there are {', '.join(map(repr, close))}" if close else "it has none",
             fix=f"monitor={{{name!r}: {close[0]!r}}}"
-            if close
+            if close and initialised
             else "stategraph.nn.init_all_states(model) first",
         )
     )

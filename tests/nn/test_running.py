@@ -694,3 +694,8 @@ def test_other_things_have_no_clock() -> None:
     net.clock = 3
     with pytest.raises(TypeError, match="'clock'"):
         nn.run(net, 1.0)
+
+
+def test_a_path_in_a_model_that_was_not_initialised_is_told_so() -> None:
+    with pytest.raises(KeyError, match="init_all_states"):
+        nn.run(nn.LIF(2), 1.0, monitor={"V": "V"}, dt=0.1)
