@@ -253,15 +253,15 @@ class Loop:
         began: Any = None
         done = 0
         waiting: tuple[Any, ...] = ()
-        reserving = [e for e in self.monitor.entries if not e.spikes and e.name in types]
+        reserved = [entry for entry in self.monitor.entries if not entry.spikes and entry.name in types]
         if not can_reserve(self.monitor.model):
-            reserving = []
-        rooms: dict[str, Room] = {}
+            reserved = []
+        roomed = {entry.name for entry in reserved}
         free: dict[str, Room] = {}
 
         def put_away(before: int, length: int, found: dict[str, Any]) -> None:
             for name, shelf in shelves.items():
-                shelf.put(before, length, found[name], name in rooms)
+                shelf.put(before, length, found[name], name in roomed)
 
         if live is not None:
             live.start()
@@ -271,14 +271,15 @@ class Loop:
         try:
             for length in lengths:
                 away = clerk.submit(put_away, *waiting) if clerk is not None and waiting else None
-                rooms = free or {e.name: room_for(types[e.name], e.every, lengths[0]) for e in reserving}
+                rooms = free if length == lengths[0] else {}
+                rooms = rooms or {e.name: room_for(types[e.name], e.every, length) for e in reserved}
                 first, found = self._chunk(done, length, listed, rooms)
                 began = first if began is None else began
                 if clerk is None and waiting:
                     put_away(*waiting)
                 if away is not None:
                     away.result()
-                    free = {name: jax.tree.leaves(waiting[-1][name]) for name in rooms}
+                    free = {name: jax.tree.leaves(waiting[-1][name]) for name in roomed}
                 waiting = (done, length, found)
                 done += length
                 if live is not None:

@@ -159,6 +159,18 @@ def test_chunks_write_where_those_before_them_did(
     assert seen[4:] == seen[:14]
 
 
+def test_memory_that_no_row_is_written_to_is_not_looked_at(
+    small_chunks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jax.lax, "empty", lambda shape, dtype: jnp.full(shape, jnp.nan, dtype))
+    V = written_out(make(), 37, lambda i: drive(i * DT))["V"]
+    for debugging in (False, True):
+        net = make()
+        with jax.debug_nans(debugging):
+            rec = nn.run(net, 37 * DT, drive, {"V": net.E.V, "late": (net.E.V, None, 3)})
+        assert_equals(rec, {"V": V, "late": V[::3]})
+
+
 # -------------------------------------------------------------------------------------------- going on
 
 
