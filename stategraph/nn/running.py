@@ -25,6 +25,7 @@ from stategraph.compile.identity import function_key
 from stategraph.compile.progress import Live, ProgressBar, as_bar, with_bar
 from stategraph.compile.shapes import eval_shape
 from stategraph.errors import describe
+from stategraph.graph.walk import states
 from stategraph.nn.clocks import Clock, clock
 from stategraph.nn.monitors import Entry, Monitor, as_spikes, time_step
 from stategraph.nn.records import Recording
@@ -46,7 +47,7 @@ from stategraph.nn.running_chunks import (
 )
 from stategraph.nn.running_inputs import Inputs, inputs_of
 from stategraph.nn.units import TIME, number
-from stategraph.recording import LOCAL
+from stategraph.recording import EPOCHS, LOCAL
 from stategraph.units import is_quantity, named_unit, quantity
 
 
@@ -371,16 +372,22 @@ class Loop:
         functions, others, options = self._identity()
         key = (options, function_key((*functions, *others)))
         kept = _TYPES.setdefault(self.monitor.model, {})
-        if key not in kept:
+        if key not in kept or kept[key][0] != self._guard():
             row = [leaf[0] for leaf in self.inputs.rows(0, 1)]
             looked = eval_shape(lambda i: self.step(i, row, self.inputs.constants()), jnp.int32(0))
-            kept[key] = {name: jax.tree.leaves(value) for name, value in looked.items()}
-        return dict(kept[key])
+            found = {name: jax.tree.leaves(value) for name, value in looked.items()}
+            kept[key] = self._guard(), found
+        return dict(kept[key][1])
+
+    def _guard(self) -> Hashable:
+        """What else the types of results depend on: attributes, and the types of States."""
+        held = [leaf for state in states(self.monitor.model).values() for leaf in state._peek()]
+        return EPOCHS.structure, tuple([(np.shape(leaf), getattr(leaf, "dtype", None)) for leaf in held])
 
 
 def _is_function(entry: Entry) -> bool:
     return entry.kind.startswith("function")
 
 
-_TYPES: WeakKeyDictionary[Any, dict[Hashable, dict[str, Types]]] = WeakKeyDictionary()
-"""What steps give, by the names of monitors."""
+_TYPES: WeakKeyDictionary[Any, dict[Hashable, tuple[Any, dict[str, Types]]]] = WeakKeyDictionary()
+"""What steps give, by the names of monitors, each with the guard that has to hold."""

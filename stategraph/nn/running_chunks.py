@@ -246,7 +246,7 @@ class Shelf:
         if self.rows is None:
             total = -(-self.steps // self.entry.every)
             self.rows = jax.tree.map(lambda part: np.empty((total, *part.shape[1:]), part.dtype), arrays)
-        count = len(jax.tree.leaves(arrays)[0])
+        count = max(map(len, jax.tree.leaves(arrays)), default=0)
         for whole, part in zip(jax.tree.leaves(self.rows), jax.tree.leaves(arrays), strict=True):
             whole[self.filled : self.filled + count] = part
         self.filled += count

@@ -711,3 +711,17 @@ def test_other_things_have_no_clock() -> None:
 def test_a_path_in_a_model_that_was_not_initialised_is_told_so() -> None:
     with pytest.raises(KeyError, match="init_all_states"):
         nn.run(nn.LIF(2), 1.0, monitor={"V": "V"}, dt=0.1)
+
+
+def test_what_a_function_returns_may_change_its_type_between_runs(small_chunks: None) -> None:
+    net = make()
+    net.first = 3
+
+    def some() -> Any:
+        return net.E.V.value[: net.first]
+
+    for dtype, first in ((jnp.float32, 3), (jnp.float32, 2), (jnp.float16, 2)):
+        net.first, net.E.V.value = first, net.E.V.value.astype(dtype)
+        found = nn.run(net.E, 22.5, 1.6, {"some": some, "V": net.E.V, "none": lambda: None})
+        assert found["some"].dtype == dtype and found["none"] is None
+        np.testing.assert_array_equal(found["some"], found["V"][:, :first])

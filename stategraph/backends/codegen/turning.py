@@ -16,7 +16,7 @@ import attrs
 
 from stategraph.backends.codegen.llvm import is_float
 from stategraph.backends.codegen.places import Memory, Scalar
-from stategraph.backends.codegen.schedule import Cluster, Scalars, Stage, Step, is_cheap, tensor
+from stategraph.backends.codegen.schedule import Cluster, Scalars, Stage, Step, is_cheap, is_same, tensor
 from stategraph.ir.core import Constant, Op, Value
 from stategraph.ir.regions import captures
 from stategraph.passes.native_ops import REDUCTIONS
@@ -137,6 +137,8 @@ class _Same:
             return _is_the_same(early, self.block)
         if not isinstance(owner, Op) or not isinstance(other, Op) or owner not in self.turn.first.ops:
             return False
+        if owner in self.turn.rounded and any(self._is_product(taken) for taken in other.operands):
+            return False  # here it is rounded before it is added, there perhaps not
         try:
             equal = owner.name == other.name and owner.attributes == other.attributes
         except (TypeError, ValueError):  # attributes that cannot be compared
@@ -148,6 +150,12 @@ class _Same:
             and len(owner.operands) == len(other.operands)
             and all(self.of(a, b) for a, b in zip(owner.operands, other.operands, strict=True))
         )
+
+    def _is_product(self, value: Value) -> bool:
+        owner = self.block.kernel.aliases.of(value).owner
+        while isinstance(owner, Op) and is_same(owner):
+            owner = self.block.kernel.aliases.of(owner.operands[0]).owner
+        return isinstance(owner, Op) and is_float(tensor(value).dtype) and owner.name not in ROUNDED
 
 
 def _bits(value: Value) -> bytes | None:

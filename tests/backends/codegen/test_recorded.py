@@ -149,3 +149,28 @@ def test_only_what_is_the_same_bit_for_bit_is_shared(
     lists(found[-1], np.stack(rows))
     for a, b in zip(found, state, strict=False):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(("scale", "again"), [(1.0, 1), (1.3, 0)])
+def test_differences_from_products_are_not_shared(
+    monkeypatch: pytest.MonkeyPatch, scale: float, again: int
+) -> None:
+    """The first loop rounds the product before it subtracts it from State, the last need not."""
+    square = event.CSR.from_dense(np.eye(70)[::-1])
+
+    def spikes_of(v: Any, level: Any) -> Any:
+        return v - (level if scale == 1 else level * scale) > 1e-30
+
+    def step(carry: Any, x: Any) -> Any:
+        v, level = carry
+        sent = csr_product(spikes_of(v, level), jnp.float32(1), square.indptr, square.indices, square.shape)
+        level = level * 0.77 + sent * 0.3
+        v = jnp.maximum(jnp.maximum(level * 0.65, 0.0) * 2.0, 0.0)
+        return (v, level), spikes_of(v, level)
+
+    def run(*carry: Any) -> Any:
+        return compact(lax.scan(step, carry, jnp.arange(6, dtype=jnp.float32))[1])
+
+    shared = watched(monkeypatch)
+    natively(run, jnp.linspace(0.0, 1.0, 70), jnp.linspace(1.0, 0.1, 70))
+    assert shared == [again]
