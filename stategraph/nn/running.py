@@ -32,6 +32,7 @@ from stategraph.nn.records import Recording
 from stategraph.nn.running_chunks import (
     Listed,
     Room,
+    Rooms,
     Shelf,
     Types,
     bytes_of,
@@ -169,9 +170,9 @@ class Loop:
     """The unit in which ``dt`` was given, and the steps see the time; None for a plain number (ms)."""
 
     def body(self, steps: int, spikes_as_bool: bool, listed: bool = False) -> Callable[..., Any]:
-        """A function that makes steps: of how many the run has made before, the rows and constants of the inputs, and room for
-        rows by the names of monitors; what others look at is stacked. It returns the number of the first step, and what is
-        recorded: spikes as the program has them, as bools, or listed.
+        """A function that makes steps: of how many the run has made before, the rows and constants of the inputs, room for rows
+        by the names of monitors, and how many steps were made before those that it is for; what others look at is stacked. It
+        returns the number of the first step, and what is recorded: spikes as the program has them, as bools, or listed.
         """
 
         def loop(
@@ -179,6 +180,7 @@ class Loop:
             before: Any,
             rows: list[Any],
             constants: list[Any],
+            begin: Any,
             rooms: dict[str, Room],
             bar: Any = None,
         ) -> Any:
@@ -192,7 +194,8 @@ class Loop:
                     if entry.name in rooms:
                         value = looked.pop(entry.name)
                         trees[entry.name] = jax.tree.structure(value)
-                        rooms = {**rooms, entry.name: written(entry, rooms[entry.name], value, before, k)}
+                        room = written(entry, rooms[entry.name], value, before + k, begin)
+                        rooms = {**rooms, entry.name: room}
                     elif entry.spikes and spikes_as_bool:
                         looked[entry.name] = looked[entry.name] != 0
                 return rooms, looked
@@ -228,7 +231,7 @@ class Loop:
                 types = types_of(entry, jax.tree.leaves(entry.target.value))
                 rooms[entry.name] = room_for(types, entry.every, steps)
         loop = self.body(steps, spikes_as_bool=False)
-        first, found = loop(0, self.inputs.rows(0, steps), self.inputs.constants(), rooms, progress)
+        first, found = loop(0, self.inputs.rows(0, steps), self.inputs.constants(), 0, rooms, progress)
         for entry in self.monitor.entries:
             if entry.spikes:
                 found[entry.name] = as_spikes(entry, found[entry.name], first, steps, self.dt)
@@ -243,50 +246,49 @@ class Loop:
         )
 
     def in_chunks(self, steps: int, bar: ProgressBar | None) -> Recording:
-        """The steps chunk by chunk; what a chunk recorded is put away while the next one runs, and the one after that writes
-        where it did.
+        """The steps chunk by chunk; what a chunk recorded is put away, if it does not stay where it is, while the next one
+        runs.
         """
-        shelves = {entry.name: Shelf(entry, steps, self.dt) for entry in self.monitor.entries}
+        entries = self.monitor.entries
+        shelves = {entry.name: Shelf(entry, steps, self.dt) for entry in entries}
         live = None if bar is None else Live(bar, steps)
-        listed = can_list()
-        types = self._types(steps)
-        lengths = chunk_lengths(steps, *self._sizes(types, listed), live is not None)
+        listed, types = can_list(), self._types(steps)
+        roomed = [entry for entry in entries if not entry.spikes and entry.name in types]
+        rooms = Rooms(roomed if can_reserve(self.monitor.model) else [], types, steps)
+        moving = [entry for entry in entries if not rooms.kept(entry.name)]
+        lengths = chunk_lengths(steps, *self._sizes(moving, types, listed), live is not None)
         began: Any = None
         done = 0
         waiting: tuple[Any, ...] = ()
-        reserved = [entry for entry in self.monitor.entries if not entry.spikes and entry.name in types]
-        if not can_reserve(self.monitor.model):
-            reserved = []
-        roomed = {entry.name for entry in reserved}
-        free: dict[str, Room] = {}
 
         def put_away(before: int, length: int, found: dict[str, Any]) -> None:
-            for name, shelf in shelves.items():
-                shelf.put(before, length, found[name], name in roomed)
+            for entry in moving:
+                shelves[entry.name].put(before, length, found[entry.name], entry.name in rooms.entries)
 
         if live is not None:
             live.start()
         clerk = None
-        if len(lengths) > 1 and not all(listed and entry.spikes for entry in self.monitor.entries):
+        if len(lengths) > 1 and not all(listed and entry.spikes for entry in moving):
             clerk = ThreadPoolExecutor(1, "stategraph-run")  # spikes are put away sooner than it wakes
         try:
             for length in lengths:
                 away = clerk.submit(put_away, *waiting) if clerk is not None and waiting else None
-                rooms = free if length == lengths[0] else {}
-                rooms = rooms or {e.name: room_for(types[e.name], e.every, length) for e in reserved}
                 first, found = self._chunk(done, length, listed, rooms)
                 began = first if began is None else began
                 if clerk is None and waiting:
                     put_away(*waiting)
                 if away is not None:
                     away.result()
-                    free = {name: jax.tree.leaves(waiting[-1][name]) for name in roomed}
+                if waiting or rooms.whole:
+                    rooms.give(found if rooms.whole else waiting[-1])
                 waiting = (done, length, found)
                 done += length
                 if live is not None:
                     jax.block_until_ready(first)
                     live.move(done, {"i": done})
             put_away(*waiting)
+            for name in shelves.keys() - {entry.name for entry in moving}:
+                shelves[name].put(0, steps, found[name], roomed=True)
         finally:
             if clerk is not None:
                 clerk.shutdown()
@@ -295,24 +297,26 @@ class Loop:
         start = int(began)
         return Recording(
             {name: shelf.recorded(start) for name, shelf in shelves.items()},
-            {entry.name: entry.every for entry in self.monitor.entries},
+            {entry.name: entry.every for entry in entries},
             steps,
             self.dt,
             start,
         )
 
-    def _chunk(self, before: int, length: int, listed: bool, rooms: dict[str, Room]) -> Any:
-        """One chunk, compiled once for all of this length. It takes the rooms: what it returns is where they were."""
-        operands = (np.int32(before), self.inputs.rows(before, before + length), self.inputs.constants())
+    def _chunk(self, before: int, length: int, listed: bool, rooms: Rooms) -> Any:
+        """One chunk, compiled once for all of this length. It takes room: what it returns is where that was."""
+        rows, constants = self.inputs.rows(before, before + length), self.inputs.constants()
+        begin, room = np.int32(0 if rooms.whole else before), rooms.take(length)
+        operands = (np.int32(before), rows, constants, begin)
         if _jax.under_disable_jit():
-            return self.body(length, spikes_as_bool=True, listed=listed)(*operands, rooms)
+            return self.body(length, spikes_as_bool=True, listed=listed)(*operands, room)
         functions, others, options = self._identity()
 
         def body_of(*functions: Any) -> Callable[..., Any]:
             return self._of(functions).body(length, spikes_as_bool=True, listed=listed)
 
         return run_cached(
-            "run", functions, (length, listed, options), body_of, operands, donated=rooms, also=others
+            "run", functions, (length, listed, options), body_of, operands, donated=room, also=others
         )
 
     def _identity(self) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]:
@@ -354,10 +358,10 @@ class Loop:
                 found[entry.name] = types_of(entry, [np.empty(entry.shape or (), np.bool_)])
         return found
 
-    def _sizes(self, types: dict[str, Types], listed: bool) -> tuple[float, int]:
-        """What a step records: bytes, and how many places its spikes take at most where they are listed."""
+    def _sizes(self, moving: Sequence[Entry], types: dict[str, Types], listed: bool) -> tuple[float, int]:
+        """What a step records for those monitors: bytes, and how many places spikes take at most where they are listed."""
         nbytes, places = 0.0, 0
-        for entry in self.monitor.entries:
+        for entry in moving:
             found = types.get(entry.name, [])
             if not entry.spikes:
                 nbytes += bytes_of(found) / entry.every

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -19,8 +19,8 @@ from stategraph.nn.monitors import Entry
 from stategraph.spikes import Spikes, events
 from stategraph.state import State
 
-CHUNK_BYTES = 256 << 20
-"""How much a chunk records, before it is put away. What one chunk can record is not copied at all, and two are held at a time."""
+CHUNK_BYTES = 16 << 20
+"""How much a chunk records that is put away after it: little enough for memory that is used again, chunk after chunk."""
 PLACES, PLACES_ON_CPU = 1 << 26, 1 << 28
 """How many spikes there is room for in a chunk. On CPUs those that are not there take no memory."""
 LONGEST = 10_000
@@ -57,7 +57,7 @@ def chunk_lengths(steps: int, nbytes: float, places: int, shown: bool) -> list[i
       places: how many spikes each of them lists at most.
       shown: whether progress is shown, after each chunk.
     """
-    room = PLACES_ON_CPU if jax.default_backend() == "cpu" else PLACES
+    room = PLACES_ON_CPU if _on_host() else PLACES
     most = min(LONGEST, int(CHUNK_BYTES / max(nbytes, 1e-9)), room // max(places, 1))
     if shown:
         most = min(most, _round(steps // 20))
@@ -66,6 +66,11 @@ def chunk_lengths(steps: int, nbytes: float, places: int, shown: bool) -> list[i
         return [steps]
     length = next((n for n in range(most, most // 4, -1) if steps % n == 0), _round(most))
     return [length] * (steps // length) + [steps % length] * (steps % length > 0)
+
+
+def _on_host() -> bool:
+    """Whether what programs compute is in the memory of the host."""
+    return jax.default_backend() == "cpu"
 
 
 def _round(number: int) -> int:
@@ -109,25 +114,60 @@ def room_for(types: Types, every: int, steps: int) -> Room:
     """
     rows = max(1, -(-steps // every))
     all_written = steps and steps % every == 0 and not any(_jax.watched_numbers())
-    begin = jax.lax.empty if all_written and jax.default_backend() == "cpu" else jnp.zeros
+    begin = jax.lax.empty if all_written and _on_host() else jnp.zeros
     return [begin((rows, *type.shape), type.dtype) for type in types]
 
 
-def written(entry: Entry, room: Room, value: Any, before: Any, k: Any) -> Room:
-    """The room with the value after step ``k`` of those that follow on ``before`` ones, if it is looked at."""
+def written(entry: Entry, room: Room, value: Any, step: Any, begin: Any) -> Room:
+    """The room with the value after a step of the run, if it is looked at; the room is for the steps from ``begin`` on."""
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(value)]
     if entry.every == 1:
         return [
-            jax.lax.dynamic_update_index_in_dim(part, leaf.astype(part.dtype), k, 0)
+            jax.lax.dynamic_update_index_in_dim(part, leaf.astype(part.dtype), step - begin, 0)
             for part, leaf in zip(room, leaves, strict=True)
         ]
-    since = k - -before % entry.every
+    row = step // entry.every - -(-begin // entry.every)
 
     def put(part: Any, leaf: Any) -> Any:
-        row = jnp.where(since % entry.every == 0, since // entry.every, part.shape[0])
-        return part.at[row].set(leaf, mode="drop")
+        return part.at[jnp.where(step % entry.every == 0, row, part.shape[0])].set(leaf, mode="drop")
 
     return list(map(put, room, leaves))
+
+
+class Rooms:
+    """Room for the rows of the chunks of a run. On a CPU there is one for the whole run, which is the memory of the recording: nothing
+    is copied. On other devices there are two for a chunk, taken in turn: what is in one is fetched while a chunk fills the other.
+
+    Args:
+      entries: the monitors that have room.
+      types: those of their rows, by name.
+      steps: how many steps the run has.
+    """
+
+    def __init__(self, entries: Sequence[Entry], types: Mapping[str, Types], steps: int) -> None:
+        self.entries = {entry.name: entry for entry in entries}
+        self.types = types
+        self.steps = steps
+        self.whole = _on_host()
+        self._free: dict[str, Room] = {}
+        self._span = 0
+
+    def kept(self, name: str) -> bool:
+        """Whether what a monitor records stays where it is."""
+        return self.whole and name in self.entries
+
+    def take(self, length: int) -> dict[str, Room]:
+        """Room for a chunk: what was given back, where it fits."""
+        span = self.steps if self.whole else length
+        if self._free and span == self._span:
+            rooms, self._free = self._free, {}
+            return rooms
+        self._span = span
+        return {name: room_for(self.types[name], one.every, span) for name, one in self.entries.items()}
+
+    def give(self, found: Mapping[str, Any]) -> None:
+        """Give back what a chunk returned."""
+        self._free = {name: jax.tree.leaves(found[name]) for name in self.entries}
 
 
 def rows_of(entry: Entry, found: Any, before: int, length: int, roomed: bool) -> Any:
@@ -195,7 +235,7 @@ def can_list() -> bool:
         from stategraph.backends.events.dispatch import on_gpu
 
         return on_gpu()
-    return jax.default_backend() == "cpu" and importlib.util.find_spec("numba") is not None
+    return _on_host() and importlib.util.find_spec("numba") is not None
 
 
 def _shares_memory(array: Any) -> bool:

@@ -16,7 +16,7 @@ import pytest
 import stategraph as sg
 from stategraph import nn
 from stategraph.errors import CheckpointError, NanError, StateAccessError, StateTypeError, TraceError
-from stategraph.nn import running, running_chunks
+from stategraph.nn import running_chunks
 from stategraph.spikes import Spikes
 from tests.nn.checking import numbers
 
@@ -127,36 +127,46 @@ def test_chunks_of_one_length_are_compiled_once(small_chunks: None) -> None:
         return 1.5
 
     net = make()
-    nn.run(net, 100 * DT, x, {"V": net.E.V})
-    nn.run(net, 60 * DT, x, {"V": net.E.V})
-    nn.run(net, 57 * DT, x, {"V": net.E.V})
+    nn.run(net, 100 * DT, x, {"spk": net.E.spike})
+    nn.run(net, 60 * DT, x, {"spk": net.E.spike})
+    nn.run(net, 57 * DT, x, {"spk": net.E.spike})
     assert seen.traces == 2  # 20 steps, and 19
+    for _ in range(2):
+        nn.run(net, 100 * DT, x, {"V": net.E.V})
+    assert seen.traces == 3
 
 
+@pytest.mark.parametrize("whole", [True, False])
 def test_chunks_write_where_those_before_them_did(
-    small_chunks: None, monkeypatch: pytest.MonkeyPatch
+    whole: bool, small_chunks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if not whole:  # as on devices with memory of their own
+        monkeypatch.setattr(running_chunks, "_on_host", lambda: False)
     made, seen = [], []
-    room_for, put = running.room_for, running_chunks.Shelf.put
+    room_for, take = running_chunks.room_for, running_chunks.Rooms.take
 
     def counted(*args: Any) -> Any:
         made.append(args)
         return room_for(*args)
 
-    def watched(self: Any, before: int, length: int, found: Any, roomed: bool) -> None:
-        assert roomed
-        seen.extend(leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(found))
-        put(self, before, length, found, roomed)
+    def watched(self: Any, length: int) -> Any:
+        rooms = take(self, length)
+        seen.append([part.unsafe_buffer_pointer() for part in jax.tree.leaves(rooms)])
+        return rooms
 
-    monkeypatch.setattr(running, "room_for", counted)
-    monkeypatch.setattr(running_chunks.Shelf, "put", watched)
+    monkeypatch.setattr(running_chunks, "room_for", counted)
+    monkeypatch.setattr(running_chunks.Rooms, "take", watched)
     net, other = make(), make()
     rec = nn.run(net, 117 * DT, drive, {"V": net.E.V, "late": (lambda: net.E.V.value, 1, 3)})
     V = written_out(other, 117, lambda i: drive(i * DT))["V"]
     assert_equals(rec, {"V": V, "late": V[::3, 1]})
-    assert len(made) == 4  # two for each monitor
-    assert len(seen) == 18  # nine chunks
-    assert seen[4:] == seen[:14]
+    assert len(seen) == 9
+    distance = 1 if whole else 2
+    assert len(made) == 2 * distance
+    assert seen[distance:] == seen[:-distance]
+    later = nn.run(net, 117 * DT, drive, {"V": net.E.V})
+    np.testing.assert_array_equal(rec["V"], V)  # the next run has memory of its own
+    assert not np.array_equal(later["V"], V)
 
 
 def test_memory_that_no_row_is_written_to_is_not_looked_at(
