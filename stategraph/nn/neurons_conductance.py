@@ -38,6 +38,7 @@ class HH(Neuron):
       V_initializer: the potential at first (mV).
       m_initializer, h_initializer, n_initializer: the gates at first; None for their steady state.
       spk_fun: what makes spikes of ``(V - V_th) / (V_th - EL)``: a surrogate.
+      spk_reset: ``"soft"`` or ``"hard"``, as all neurons have it; here there is no reset.
       name: a name for messages and listings.
 
     Attributes:
@@ -81,9 +82,10 @@ class HH(Neuron):
         h_initializer: Initial = None,
         n_initializer: Initial = None,
         spk_fun: Callable[[Any], Any] = ReluGrad(),  # noqa: B008
+        spk_reset: str = "soft",
         name: str | None = None,
     ) -> None:
-        super().__init__(in_size, spk_fun, name=name)
+        super().__init__(in_size, spk_fun, spk_reset, name)
         self.ENa, self.gNa = self._parameter("ENa", ENa), self._parameter("gNa", gNa)
         self.EK, self.gK = self._parameter("EK", EK), self._parameter("gK", gK)
         self.EL, self.gL = self._parameter("EL", EL), self._parameter("gL", gL)

@@ -49,21 +49,21 @@ EVERY: dict[str, tuple[Callable[..., Any], float]] = {
     "QIF": (nn.QIF, 60.0),
     "Izhikevich": (nn.Izhikevich, 40.0),
     "GIF": (nn.GIF, 4.0),
-    "HH": (lambda size: nn.HH(size, V_initializer=-60.0, V_th=-50.0), 60.0),
+    "HH": (lambda size, **k: nn.HH(size, V_initializer=-60.0, V_th=-50.0, **k), 60.0),
 }
 
 
 @pytest.mark.core
 @pytest.mark.parametrize(
     ("name", "reset"),
-    [(name, "soft") for name in EVERY if name != "HH"] + [("LIF", "hard"), ("GIF", "hard"), ("HH", None)],
+    [(name, "soft") for name in EVERY] + [("LIF", "hard"), ("GIF", "hard")],
 )
-def test_compiled_loops_do_what_python_does(name: str, reset: str | None) -> None:
+def test_compiled_loops_do_what_python_does(name: str, reset: str) -> None:
     kind, scale = EVERY[name]
     currents = jnp.asarray(scale * (1 + 0.3 * numbers(12, 2, 3)))
 
     def make() -> Any:
-        neuron = nn.init_all_states(kind(3, **({"spk_reset": reset} if reset else {})), batch_size=2)
+        neuron = nn.init_all_states(kind(3, spk_reset=reset), batch_size=2)
 
         def run(currents: Any) -> Any:
             def step(i: Any, x: Any) -> Any:
@@ -366,6 +366,16 @@ def test_hodgkin_huxley_against_a_solver() -> None:
     np.testing.assert_allclose(found * dt, peaks * dt, atol=0.15)
     np.testing.assert_allclose(V[:150, 0], y[0, :150], atol=2.0)
     np.testing.assert_allclose(n[:150, 0], y[3, :150], atol=0.02)
+
+
+def test_hodgkin_huxley_neurons_are_not_reset() -> None:
+    kinds = [nn.HH(1, gL=0.3, V_initializer=-65.0, spk_reset=reset) for reset in ("soft", "hard")]
+    soft, hard = (simulate(neuron, 10.0, 2000, "V", dt=0.01) for neuron in kinds)
+    assert soft[0].sum() == 2
+    for a, b in zip(soft, hard, strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match="'soft' or 'hard'"):
+        nn.HH(1, spk_reset="none")
 
 
 def test_hodgkin_huxley_rates_are_smooth_where_their_formulas_are_not() -> None:
