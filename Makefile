@@ -10,7 +10,7 @@ INSTALL := $(RUN) -m pip --disable-pip-version-check --no-input install --quiet 
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs bench test-matrix clean
+.PHONY: help demo test lint docs bench fuzz test-matrix clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -31,6 +31,9 @@ docs: $(VENV)/.installed-dev ## execute the examples of the documents and docstr
 
 bench: $(VENV)/.installed-bench ## measure against plain JAX, BrainState, Flax and Brian 2
 	$(RUN) benchmarks/run.py $(ARGS)
+
+fuzz: $(VENV)/.installed-dev ## run random programs in every way, ten minutes of them: ARGS='--seconds 60 --seed 1'
+	$(RUN) tests/fuzz/run.py --seconds 600 $(ARGS)
 
 test-matrix: ## run the core tests on every supported Python/JAX pair that is here
 	JOBS=$(JOBS) tools/test_matrix.sh all $(ARGS)

@@ -10,13 +10,18 @@ and as the traced program (``.sg``). Exit code 1 if anything failed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+LONGEST = 60.0
+"""How many seconds one reduced program may take."""
 TEST = """
 
 def test_every_way_of_running_agrees():
@@ -46,7 +51,6 @@ def main() -> int:
     failures, counts = fuzz(
         arguments.seed,
         arguments.seconds,
-        arguments.at_least,
         arguments.count,
         Path(arguments.output),
         arguments.reduce,
@@ -61,7 +65,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60.0, help="how long")
     parser.add_argument("--seed", type=int, default=None, help="the first seed; a fresh one by default")
     parser.add_argument("--count", type=int, default=10**9, help="how many programs at most")
-    parser.add_argument("--at-least", type=int, default=1, help="how many programs, however long they take")
     parser.add_argument(
         "--reduce", type=float, default=60.0, help="how many seconds to spend on making a failure small"
     )
@@ -77,7 +80,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def fuzz(
-    seed: int, seconds: float, least: int, count: int, output: Path, reduce_seconds: float
+    seed: int, seconds: float, count: int, output: Path, reduce_seconds: float
 ) -> tuple[list[str], Counter[str]]:
     """Check programs from consecutive seeds: (messages of the failures, counts)."""
     from tests.fuzz.generator import generate
@@ -88,7 +91,7 @@ def fuzz(
     failures = []
     known: set[tuple[str, str]] = set()
     for number in range(seed, seed + count):
-        if time.monotonic() > deadline and counts.total() >= least:
+        if time.monotonic() > deadline and counts:
             break
         source = generate(number)
         try:
@@ -109,6 +112,22 @@ def fuzz(
     return failures, counts
 
 
+@contextlib.contextmanager
+def ended_after(seconds: float) -> Iterator[None]:
+    """Raise ``TimeoutError`` in what takes longer: a reduced program may be a loop that never ends."""
+
+    def end(*_: object) -> None:
+        raise TimeoutError(f"took more than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def write(source: str, seed: int, failure: object, output: Path, seconds: float) -> Path:
     """Reduce a failing program and write it as a test, with its traced program."""
     from tests.fuzz.harness import Failure, check
@@ -117,10 +136,10 @@ def write(source: str, seed: int, failure: object, output: Path, seconds: float)
     assert isinstance(failure, Failure)
 
     def run(candidate: str) -> Failure | None:
+        compiled = failure.stage == "compiled"
         try:
-            return check(
-                candidate, seed, pipelines=0, compiled=failure.stage == "compiled", only=failure.pipeline
-            )
+            with ended_after(LONGEST):
+                return check(candidate, seed, pipelines=0, compiled=compiled, only=failure.pipeline)
         except Exception:  # a reduced program may be wrong in any way
             return None
 
