@@ -34,6 +34,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import hypothesis
 import jax
 import pytest
 
@@ -47,6 +48,8 @@ from tests.support import roundtrip, verify
 jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])  # also where JAX was imported before
 jax.config.update("jax_enable_compilation_cache", False)
 share_contexts()
+hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("suite")
 ON_CPU = os.environ["JAX_PLATFORMS"].startswith("cpu")
 """Whether programs run on a CPU; ``JAX_PLATFORMS=cuda,cpu`` runs the tests on a GPU."""
 if not ON_CPU:

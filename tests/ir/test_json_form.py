@@ -22,7 +22,7 @@ def test_random_programs_survive_json(seed: int) -> None:
     ir.verify(again)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 2**64))
 def test_fresh_random_programs_survive_json(seed: int) -> None:
     program = random_program(seed)
