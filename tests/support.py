@@ -135,6 +135,23 @@ def contraction_free() -> bool:
     return bool((jax.jit(lambda x, y, z: x * y + z)(a, a, c) == 0).all())
 
 
+def python_calls(function: Callable[[], Any]) -> int:
+    """How many functions, Python's and C's, a call of ``function`` calls: a cost that no other work on the
+    machine changes."""
+    count = 0
+
+    def note(_: Any, event: str, __: Any) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
 def run_contraction_free(*command: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     """Run a Python command line in a process whose compiled code is comparable bit for bit."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} {NO_CONTRACTION}".strip()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -110,12 +109,6 @@ def test_a_product_is_one_function_and_exported_programs_have_none() -> None:
     assert "inlineable" in compiled.as_text()
     assert "inlineable" not in jax.export.export(send)(events).mlir_module()
     np.testing.assert_array_equal(compiled(events), 2 * np.bincount(np.asarray(csr.indices), minlength=4000))
-    seconds = []
-    for _ in range(20):
-        start = time.perf_counter()
-        compiled(events).block_until_ready()
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 2e-3
 
 
 @pytest.mark.parametrize("inside", ["call", "scan", "cond"])

@@ -24,7 +24,7 @@ def test_random_programs_survive_json(seed: int) -> None:
 
 @settings(max_examples=15)
 @given(st.integers(0, 2**64))
-def test_fresh_random_programs_survive_json(seed: int) -> None:
+def test_chosen_random_programs_survive_json(seed: int) -> None:
     program = random_program(seed)
     assert ir.from_json(json.loads(json.dumps(ir.to_json(program)))) == program
 

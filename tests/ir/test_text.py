@@ -55,7 +55,7 @@ def test_random_programs_survive_text(block: int) -> None:
 
 @settings(max_examples=25)
 @given(st.integers(0, 2**64), st.integers(0, 30))
-def test_fresh_random_programs_survive_text(seed: int, size: int) -> None:
+def test_chosen_random_programs_survive_text(seed: int, size: int) -> None:
     program = random_program(seed, size)
     assert ir.parse(str(program)) == program
 
