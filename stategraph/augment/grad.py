@@ -205,11 +205,10 @@ def grad(
     fun: Callable[..., Any] = _MISSING,
     grad_states: Any = None,
     argnums: int | Sequence[int] | None = None,
-    *,
-    has_aux: bool | None = None,
-    return_value: bool = False,
     holomorphic: bool = False,
     allow_int: bool = False,
+    has_aux: bool | None = None,
+    return_value: bool = False,
     unit_aware: bool = False,
     check_states: bool = True,
 ) -> Any:

@@ -245,16 +245,17 @@ class Delay(Module):
         """The value of some updates ago (slots ago, with ``update_every``).
 
         Args:
-          delay_step: how many: an integer or an array of integers; 0 for the last. A traced one has to be within the
-            buffer; others are checked.
+          delay_step: how many: a number or an array of numbers; 0 for the last. Traced ones have to be within the buffer;
+            others are checked.
           *indices: what of the value: integer arrays that broadcast with the steps, or slices.
 
         Returns:
-          ``value[step][indices]``; for an array of steps with the axes of the steps first.
+          ``value[step][indices]``; for an array of steps with the axes of the steps first. For floats, the value between two
+          updates as ``interpolation`` says.
         """
         history = self._buffer()
-        if isinstance(delay_step, (int, np.integer, np.ndarray)) and not (
-            np.min(delay_step) >= 0 and np.max(delay_step) < self.max_length
+        if isinstance(delay_step, (int, float, np.number, np.ndarray)) and not (
+            np.min(delay_step) >= 0 and np.max(delay_step) <= self.max_length - 1
         ):
             raise ValueError(
                 describe(
@@ -263,6 +264,8 @@ class Delay(Module):
                     fix="register the delay, or give Delay(..., time=...) the longest",
                 )
             )
+        if jnp.issubdtype(jnp.result_type(delay_step), jnp.floating):
+            return self._between(jnp.asarray(delay_step), indices)
         place = self._place(delay_step)
         return jax.tree.map(lambda buffer: buffer[(place, *indices)], history.value)
 
@@ -277,7 +280,10 @@ class Delay(Module):
           The value, between two updates as ``interpolation`` says.
         """
         delay_time = number(delay_time, TIME, "A time in the past")
-        slots = (now() - jnp.asarray(delay_time)) / (step() * self.update_every_step)
+        return self._between((now() - jnp.asarray(delay_time)) / (step() * self.update_every_step), indices)
+
+    def _between(self, slots: jax.Array, indices: tuple[Any, ...]) -> Any:
+        """The value of some slots ago, a float or an array of floats."""
         if callable(self.interpolation):
             position = (self.write_ptr.value - 1) // self.update_every_step - slots
             return self.interpolation(self._buffer().value, indices, position, self.max_length)
@@ -305,12 +311,18 @@ def _shapes(target: Any) -> Any:
 
 
 def _slots(time: Any, every: int) -> Any:
-    """A delay (or an array of delays) in slots, rounded up; what is within rounding of a whole number is that."""
-    spacing, time = step() * every, number(time, TIME, "A delay")
-    slots = np.ceil(np.round(np.asarray(time, np.float64) / spacing, 6)).astype(np.int32)
-    if np.min(slots) < 0:
-        raise ValueError(f"a delay is not negative, but {time} is")
+    """A delay (or an array of delays) in slots, rounded up."""
+    slots = np.ceil(exact_slots(time, every)).astype(np.int32)
     return int(slots) if slots.ndim == 0 else slots
+
+
+def exact_slots(time: Any, every: int = 1) -> np.ndarray[Any, Any]:
+    """A delay (or an array of delays) in slots; what is within rounding of a whole number is that."""
+    spacing, time = step() * every, number(time, TIME, "A delay")
+    slots = np.round(np.asarray(time, np.float64) / spacing, 6)
+    if np.min(slots, initial=0) < 0:
+        raise ValueError(f"a delay is not negative, but {time} is")
+    return slots
 
 
 def _updates(update_every: float) -> int:

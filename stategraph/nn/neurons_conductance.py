@@ -1,4 +1,7 @@
-"""Neurons whose spikes are made by conductances. Per cm² of membrane: µF, mS and µA, with ms and mV."""
+"""Neurons whose spikes are made by conductances.
+
+Plain numbers are per cm² of membrane, µF, mS and µA, with ms and mV. Quantities may be those of a whole neuron as well.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,16 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from stategraph import _jax
+from stategraph.errors import UnitError, describe
 from stategraph.init import Initial, Uniform
 from stategraph.nn.integrators import exp_euler_step
 from stategraph.nn.population import Neuron, Parameter, values
+from stategraph.nn.units import DELTA, given_unit, has_unit
 from stategraph.state import HiddenState, State
 from stategraph.surrogate import ReluGrad
 from stategraph.typing import Size
+from stategraph.units import in_unit, is_quantity, is_unit, named_unit, text_of
 
 __all__ = ["HH"]
 
@@ -27,6 +34,10 @@ class HH(Neuron):
     A spike is a step in which ``V`` comes to ``V_th``; nothing is reset. Hodgkin and Huxley, "A quantitative description of
     membrane current and its application to conduction and excitation in nerve" (1952), with the potential of today's sign
     and a rest near -65 mV; there ``gL`` is 0.3.
+
+    With quantities, conductances, capacitance and currents are all per area (``mS / cm^2``, ``uF / cm^2``, ``uA / cm^2``) or all
+    those of the whole neuron (``mS``, ``uF``, ``uA``), to which synapses of nS belong. What is left to its default has the
+    same number either way: 120 mS/cm², or 120 mS.
 
     Args:
       in_size: the shape of the population.
@@ -43,6 +54,11 @@ class HH(Neuron):
 
     Attributes:
       V, m, h, n: ``HiddenState``, of the shape ``(*in_size)`` or ``(batch, *in_size)``.
+      per_area: whether quantities said that it is computed per area (True), or for the whole neuron (False), in µS, nF and nA;
+        None if none of them did.
+
+    Raises:
+      UnitError: some quantities are per area, and others not.
 
     Example: the squid axon with 10 µA/cm² fires at 68 Hz.
 
@@ -60,6 +76,11 @@ class HH(Neuron):
         **dict.fromkeys(("gNa", "gK", "gL"), "mS / cm^2"),
         "C": "uF / cm^2", "input": "uA / cm^2", "current": "uA / cm^2",
     }  # fmt: skip
+
+    UNITS_OF_A_NEURON: ClassVar[Mapping[str, str]] = {
+        **UNITS, **dict.fromkeys(("gNa", "gK", "gL"), "uS"), "C": "nF", "input": "nA", "current": "nA",
+    }  # fmt: skip
+    """The units of a whole neuron. µS times mV are nA, which synapses send."""
 
     V: HiddenState[Any]
     m: HiddenState[Any]
@@ -86,9 +107,14 @@ class HH(Neuron):
         name: str | None = None,
     ) -> None:
         super().__init__(in_size, spk_fun, spk_reset, name)
-        self.ENa, self.gNa = self._parameter("ENa", ENa), self._parameter("gNa", gNa)
-        self.EK, self.gK = self._parameter("EK", EK), self._parameter("gK", gK)
-        self.EL, self.gL = self._parameter("EL", EL), self._parameter("gL", gL)
+        membrane = {"gNa": gNa, "gK": gK, "gL": gL, "C": C}
+        self.per_area = _per_area(self, membrane)
+        self.ENa, self.EK = self._parameter("ENa", ENa), self._parameter("EK", EK)
+        self.EL = self._parameter("EL", EL)
+        if self.per_area is False:  # defaults are mS and µF
+            gNa, gK, gL, C = (x if has_unit(x) else 1000 * x for x in membrane.values())
+        self.gNa, self.gK = self._parameter("gNa", gNa), self._parameter("gK", gK)
+        self.gL = self._parameter("gL", gL)
         self.V_th = self._parameter("V_th", V_th)
         self._check_threshold(self.V_th, self.EL, "EL")
         self.C = self._parameter("C", C, positive=True)
@@ -98,6 +124,17 @@ class HH(Neuron):
             h_initializer,
             n_initializer,
         )
+
+    @property
+    def UNITS_HERE(self) -> Mapping[str, str]:
+        """The units of this population."""
+        return self.UNITS_OF_A_NEURON if self.per_area is False else self.UNITS
+
+    def _arriving(self, value: Any, kind: str) -> Any:
+        undecided = self.per_area is None and kind != DELTA and is_quantity(value)
+        if undecided and value.unit.has_same_dim(named_unit("uA")):  # to 120 mS and 1 µF
+            return in_unit(value, named_unit("uA"))
+        return super()._arriving(value, kind)
 
     # -------------------------------------------------------------------------------- rates of the gates (1/ms)
 
@@ -155,7 +192,7 @@ class HH(Neuron):
         return self.spk_fun(((self.V.value if V is None else V) - V_th) / (V_th - EL))
 
     def update(self, x: Any = 0.0) -> Any:
-        """One step with the current ``x`` (µA/cm²); returns the spikes."""
+        """One step with the current ``x`` (µA/cm², or what goes with the quantities given); returns the spikes."""
         ENa, gNa, EK, gK = values(self.ENa, self.gNa, self.EK, self.gK)
         EL, gL, C = values(self.EL, self.gL, self.C)
         before, m, h, n = self.V.value, self.m.value, self.h.value, self.n.value
@@ -171,6 +208,30 @@ class HH(Neuron):
         self.h.value = _gate(h, self.h_alpha(before), self.h_beta(before))
         self.n.value = _gate(n, self.n_alpha(before), self.n_beta(before))
         return self.get_spike(V) * (1 - self.get_spike(before))
+
+
+def _per_area(owner: HH, membrane: Mapping[str, Parameter]) -> bool | None:
+    """Whether the quantities among the parameters of a membrane are per area; None if there is none."""
+    found: dict[bool, tuple[str, Any]] = {}
+    for name, value in membrane.items():
+        unit = given_unit(value)
+        if is_unit(unit):
+            whole = unit.has_same_dim(named_unit(owner.UNITS_OF_A_NEURON[name]))
+            found.setdefault(
+                not whole, (name, unit)
+            )  # what is neither is refused with the other units per area
+    if len(found) == 2 and found[True][1].has_same_dim(named_unit(owner.UNITS[found[True][0]])):
+        (area, per_area), (neuron, whole) = found[True], found[False]
+        raise UnitError(
+            describe(
+                f"{type(owner).__name__}({area}=...) is given per area, in {text_of(per_area)}, and {neuron} for the whole "
+                f"neuron, in {text_of(whole)}.",
+                at=_jax.line_in_charge(),
+                why="the area of the membrane is not known",
+                fix="give gNa, gK, gL and C all per area, or none of them",
+            )
+        )
+    return False not in found if found else None
 
 
 def _linoid(z: Any) -> Any:

@@ -117,7 +117,7 @@ class Population(Dynamics):
         """
         leading = () if batch_size is None else (batch_size,)
         for name, (kind, initial) in self._beginnings().items():
-            unit = units_of(type(self)).get(name) if self._in_units else None
+            unit = units_of(self).get(name) if self._in_units else None
             declared = {} if unit is None else {DECLARED: named_unit(unit)}
             setattr(self, name, kind(self._first(name, initial, leading), **declared))
 
@@ -189,9 +189,9 @@ class Population(Dynamics):
 
     def _arriving(self, value: Any, kind: str) -> Any:
         """An input as plain numbers; as it is, where the class says nothing of units."""
-        if not units_of(type(self)):
+        if not units_of(self):
             return value
-        return number(value, units_of(type(self)).get(kind, "1"), f"The {kind} of {type(self).__name__}")
+        return number(value, units_of(self).get(kind, "1"), f"The {kind} of {type(self).__name__}")
 
     def add_current_input(self, key: str, inp: Any, label: str | None = None) -> None:
         """Add to the current.

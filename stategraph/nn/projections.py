@@ -26,7 +26,7 @@ from stategraph.errors import describe
 from stategraph.init import Initial, param
 from stategraph.mixin import ParamDescriber
 from stategraph.nn.collective import call_order
-from stategraph.nn.delay import Delay
+from stategraph.nn.delay import Delay, exact_slots
 from stategraph.nn.dynamics import init_maybe_prefetch
 from stategraph.nn.module import Module
 from stategraph.nn.population import Population, Synapse
@@ -45,9 +45,12 @@ class Projection(Module):
         value. With none the projection is called with what ``comm`` is given.
       comm: the connections, a function.
       post: the population that is sent to.
-      delay: the time (ms) that what is sent takes to ``comm``, rounded up to steps of ``dt``: one for all, or an array with one
-        for each sending neuron, or an initialiser of these; None for none. (``event.Delayed`` has one for each synapse;
-        ``population.output_delay(time)`` as a module keeps one buffer for all projections of a population.)
+      delay: the time (ms) that what is sent takes to ``comm``: one for all, or an array with one for each sending neuron, or an
+        initialiser of these; None for none. What arrives between two steps is interpolated linearly: with a delay of 2.25
+        steps, three quarters of a spike arrive after two steps and a quarter after three. Connections that take all numbers
+        for spikes (``float_as_event=True``) get whole ones, after the nearest step. (``event.Delayed`` has a delay for each
+        synapse; ``population.output_delay(time)`` as a module keeps one buffer for all projections of a population. Both
+        round up to steps.)
 
     Attributes:
       delay: the ``Delay`` that holds what is on its way, or None.
@@ -57,6 +60,9 @@ class Projection(Module):
     """
 
     UNITS: ClassVar[Mapping[str, str]] = {"delay": TIME}
+
+    counts_spikes: ClassVar[bool] = False
+    """Whether a part of a spike would count as a spike, so that delays are rounded to the nearest steps."""
 
     def __init__(
         self, *modules: Any, comm: Callable[..., Any], post: Population, delay: Initial | None = None
@@ -84,7 +90,7 @@ class Projection(Module):
         self.modules_before = modules
         self.comm = comm
         self.post = post
-        self.delay = None if delay is None else _Axons(self, getattr(comm, "in_size", None), delay)
+        self.delay = None if delay is None else _Axons(self, comm, delay)
         self.key = post.new_input_key(type(self).__name__)
 
     @call_order(2)
@@ -110,8 +116,8 @@ class Projection(Module):
 class _Axons(Delay):
     """The delay of what a projection sends, of all neurons or of each."""
 
-    def __init__(self, projection: Projection, size: Any, delay: Initial) -> None:
-        kind = type(projection).__name__
+    def __init__(self, projection: Projection, comm: Any, delay: Initial) -> None:
+        kind, size = type(projection).__name__, getattr(comm, "in_size", None)
         if not size:
             raise TypeError(
                 describe(
@@ -130,7 +136,12 @@ class _Axons(Delay):
                     fix="one delay, or one for each sending neuron; event.Delayed has one for each synapse",
                 )
             )
-        (self.slots,) = self.register_delay(time)
+        self.register_delay(time)
+        slots = exact_slots(time)
+        whole = np.round(slots)
+        indivisible = projection.counts_spikes or getattr(comm, "float_as_event", False)
+        self.slots = whole.astype(np.int32) if indivisible or np.all(slots == whole) else slots
+        """The delay in steps: floats if one of them is between two, else integers."""
 
     def sent(self, values: Any) -> jax.Array:
         """Send values ``(..., pre)``, and give what was sent so long ago."""
@@ -342,7 +353,8 @@ class AlignPreProj(Projection):
       comm: the connections.
       out: what makes a current of it: a ``SynOut``, used by no other projection.
       post: the receiving population.
-      delay: see ``Projection``: of the spikes, before they reach the synapses.
+      delay: see ``Projection``: of the spikes, before they reach the synapses. It is rounded to the nearest step, since
+        these synapses count spikes.
 
     Example: depressing synapses.
 
@@ -363,6 +375,8 @@ class AlignPreProj(Projection):
     >>> network.projection.syn[0].x.value
     Array([0.5], dtype=float32)
     """
+
+    counts_spikes = True
 
     def __init__(
         self,

@@ -29,9 +29,9 @@ DELTA = "delta"
 """The key in ``UNITS`` of delta inputs."""
 
 
-def units_of(kind: type) -> Mapping[str, str]:
-    """The units of a class, by the name of a parameter, State or input."""
-    found: Mapping[str, str] = getattr(kind, "UNITS", {})
+def units_of(owner: Any) -> Mapping[str, str]:
+    """The units of a module, by the name of a parameter, State or input: ``UNITS``, or what it says instead."""
+    found: Mapping[str, str] = getattr(owner, "UNITS_HERE", None) or getattr(owner, "UNITS", {})
     return found
 
 
@@ -72,7 +72,7 @@ def parameter(owner: Any, name: str, value: Any) -> Any:
 
 
 def _plain(owner: Any, name: str, value: Any) -> Any:
-    unit, what = units_of(type(owner)).get(_stem(name), "1"), f"{type(owner).__name__}({name}=...)"
+    unit, what = units_of(owner).get(_stem(name), "1"), f"{type(owner).__name__}({name}=...)"
     state = _stored(value)
     if state is not None:
         _check_state(state, unit, what)
@@ -99,19 +99,25 @@ def _stored(value: Any) -> State[Any] | None:
     return found if isinstance(found, State) else None
 
 
-def has_unit(value: Any) -> bool:
-    """Whether a parameter is given with a unit."""
+def given_unit(value: Any) -> Any:
+    """The unit that a parameter is given with, or None."""
     state = _stored(value)
     if state is not None:
-        return state.unit is not None
+        return state.unit
     if isinstance(value, Initializer):
-        return value.unit is not None or any(map(units.is_quantity, _fields(value).values()))
-    return units.is_quantity(value)
+        items = (item.unit for item in _fields(value).values() if units.is_quantity(item))
+        return next(items, None) if value.unit is None else value.unit
+    return value.unit if units.is_quantity(value) else None
+
+
+def has_unit(value: Any) -> bool:
+    """Whether a parameter is given with a unit."""
+    return given_unit(value) is not None
 
 
 def _check_mixture(owner: Any) -> None:
     """Refuse a constructor that is given quantities and plain numbers for what has a unit, or a unit that does not fit."""
-    table = units_of(type(owner))
+    table = units_of(owner)
     given = {name: value for name, value in _given(owner).items() if table.get(_stem(name), "1") != "1"}
     measured = [name for name, value in given.items() if has_unit(value)]
     plain = [name for name, value in given.items() if value is not None and not has_unit(value)]

@@ -349,3 +349,32 @@ def test_the_gradient_with_respect_to_a_state_that_is_written_first() -> None:
 
     found = sg.compile.jit(lambda x: grad(f, s)(x))(3.0)
     assert np.allclose(found, jax.grad(lambda v, x: (v * 10 + v * x) * v * x)(2.0, 3.0))
+
+
+def test_derivatives_take_their_options_in_the_order_of_brainstate() -> None:
+    """``brainstate.transform`` 0.5.4, by position."""
+    w = sg.ParamState(jnp.array(3.0))
+
+    def loss(x: Any) -> Any:
+        return w.value**2 * x, 7.0
+
+    transform = sg.transform
+    options = (
+        w,
+        None,
+        False,
+        False,
+        True,
+        True,
+    )  # States, argnums, holomorphic, allow_int, has_aux, return_value
+    assert transform.grad(loss, *options)(2.0) == (12.0, 18.0, 7.0)
+    assert transform.vector_grad(loss, w, None, True, True)(2.0) == (12.0, 18.0, 7.0)
+    assert transform.jacrev(loss, w, None, True, True)(2.0) == (12.0, 18.0, 7.0)
+    assert transform.jacfwd(loss, w, None, True, True)(2.0) == (12.0, 18.0, 7.0)
+    assert transform.hessian(loss, w, None, True, False, True)(2.0) == (4.0, 18.0, 7.0)
+    key = jax.random.key(0)
+    one = transform.fwd_grad(loss, w, None, True, True, 3, 0.5, key)(2.0)
+    named = transform.fwd_grad(
+        loss, w, return_value=True, has_aux=True, tangent_size=3, drct_der_clip=0.5, key=key
+    )(2.0)
+    assert one == named and one[1:] == (18.0, 7.0)

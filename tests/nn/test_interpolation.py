@@ -106,3 +106,15 @@ def test_a_function_is_given_the_buffer_and_the_place_in_it() -> None:
     for time in times(SLOTS):
         ours = filled(values, weighted).retrieve_at_time(time, 1)
         np.testing.assert_allclose(ours, filled(values, "linear").retrieve_at_time(time, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "round", "cubic", "polynomial2"])
+def test_steps_that_are_no_whole_numbers_are_times_between_two(interpolation: str) -> None:
+    delay = filled(numbers(13, 2), interpolation)
+    steps = np.array([0.0, 1.3, 2.5, 7.9])
+    np.testing.assert_allclose(
+        delay.retrieve_at_step(steps), delay.retrieve_at_time(NOW - 0.1 * steps), atol=1e-5
+    )
+    np.testing.assert_array_equal(delay.retrieve_at_step(jnp.asarray(2.5)), delay.retrieve_at_step(2.5))
+    with pytest.raises(ValueError, match="not in the buffer"):
+        delay.retrieve_at_step(8.5)

@@ -303,27 +303,105 @@ class Sent(nn.Module):
         return self.post.V.value
 
 
-AXONS = np.array([0.0, 2 * DT, 3.7 * DT])
-STEPS_OF_AXONS = [0, 2, 4]  # rounded up
+AXONS = np.array([0.0, 2.0, 3.7])
 
 
-@pytest.mark.parametrize("delay", [2 * DT, AXONS])
+def arriving(sent: Any, steps: Any) -> np.ndarray[Any, Any]:
+    """What arrives of ``(time, ..., neurons)`` after steps that need not be whole, by NumPy's interpolation."""
+    sent, steps = np.asarray(sent, float), np.broadcast_to(steps, sent.shape[-1:])
+    late, times = np.empty_like(sent), np.arange(len(sent))
+    for place in np.ndindex(sent.shape[1:]):
+        late[:, *place] = np.interp(times - steps[place[-1]], times, sent[:, *place], left=0.0)
+        before_first = (
+            times - steps[place[-1]]
+        )  # what was sent grows from nothing in the step before the first
+        partly = (before_first > -1) & (before_first < 0)
+        late[partly, *place] = (1 + before_first[partly]) * sent[0, *place]
+    return late
+
+
+@pytest.mark.parametrize("steps", [2.0, 2.25, AXONS])
 @pytest.mark.parametrize("batch", [None, 2])
-def test_what_a_projection_sends_arrives_after_its_delay(delay: Any, batch: int | None) -> None:
+def test_what_a_projection_sends_arrives_after_its_delay(steps: Any, batch: int | None) -> None:
     shape = (12, 3) if batch is None else (12, batch, 3)
     sent = np.random.default_rng(0).random(shape) < 0.4
-    network = Sent(nn.DeltaProj, delay=delay)
+    network = Sent(nn.DeltaProj, delay=steps * DT)
     nn.init_all_states(network, batch_size=batch)
-    steps = STEPS_OF_AXONS if np.ndim(delay) else [2, 2, 2]
-    late = np.zeros(shape)
-    for neuron, by in enumerate(steps):
-        late[by:, ..., neuron] = sent[: 12 - by, ..., neuron]
-    expected = np.cumsum(late @ np.asarray(network.projection.comm.todense()), axis=0)
+    expected = np.cumsum(arriving(sent, steps) @ np.asarray(network.projection.comm.todense()), axis=0)
     found = sg.compile.for_loop(network, jnp.asarray(sent))
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     nn.reset_all_states(network)
     with jax.disable_jit():
-        np.testing.assert_allclose(sg.compile.for_loop(network, jnp.asarray(sent)), expected, rtol=1e-6)
+        np.testing.assert_allclose(
+            sg.compile.for_loop(network, jnp.asarray(sent)), expected, rtol=1e-5, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize(
+    "steps, arrived",
+    [
+        (2.0, [0.0, 0.0, 2.0, 2.0, 2.0, 4.0]),
+        (2.5, [0.0, 0.0, 1.0, 2.0, 2.0, 3.0]),
+        (2.1, [0.0, 0.0, 1.8, 2.0, 2.0, 3.8]),
+    ],
+)
+@pytest.mark.parametrize("dtype", [bool, np.float32])
+def test_delays_between_steps_are_those_of_brainpy_state(
+    steps: float, arrived: list[float], dtype: Any
+) -> None:
+    """``AlignPostProj(comm=Linear or FixedNumConn of weight 2, syn=Expon, delay=...)``, brainpy_state 0.1.0."""
+    post = nn.IF(1)
+    projection = nn.AlignPostProj(
+        comm=event.Linear(1, 1, 2.0),
+        syn=nn.Expon.desc(tau=1e9),
+        out=nn.CUBA.desc(),
+        post=post,
+        delay=steps * DT,
+    )
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.projection = projection
+
+        def update(self, spikes: Any) -> Any:
+            projection(spikes)
+            post()
+            return projection.syn.g.value[0]
+
+    net = nn.init_all_states(Net())
+    sent = np.array([1, 0, 0, 1, 0, 0], dtype)[:, None]
+    np.testing.assert_allclose(sg.compile.for_loop(net, jnp.asarray(sent)), arrived, rtol=1e-5)
+
+
+def test_spikes_that_are_counted_arrive_whole_after_the_nearest_step() -> None:
+    sent = np.array([1, 0, 0, 1, 0, 0, 0], np.float32)[:, None]
+
+    def arrived(comm: Any, steps: float) -> list[float]:
+        network = nn.init_all_states(Counted(comm, steps * DT))
+        return list(np.asarray(sg.compile.for_loop(network, jnp.asarray(sent))))
+
+    for steps, nearest in ((2.4, 2), (2.6, 3)):
+        late = np.concatenate([np.zeros(nearest), np.cumsum(sent[: len(sent) - nearest, 0])])
+        assert arrived(nn.EventLinear(1, 1, 1.0), steps) == list(late)
+    synapses = nn.AlignPreProj(
+        syn=nn.STD(1), comm=event.Linear(1, 2, 1.0), out=nn.CUBA(), post=nn.LIF(2), delay=2.4 * DT
+    )
+    assert synapses.delay is not None and synapses.delay.slots == 2
+
+
+class Counted(nn.Module):
+    """A projection whose neuron adds up what arrives."""
+
+    def __init__(self, comm: Any, delay: float) -> None:
+        super().__init__()
+        self.post = nn.IF(1, tau=1e9, V_th=1e9)
+        self.projection = nn.DeltaProj(comm=comm, post=self.post, delay=delay)
+
+    def update(self, spikes: Any) -> Any:
+        self.projection(spikes)
+        self.post()
+        return self.post.V.value[0]
 
 
 @pytest.mark.parametrize(

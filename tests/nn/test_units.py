@@ -265,3 +265,92 @@ def test_an_input_of_a_run_that_does_not_fit_is_refused_at_the_line_of_the_run()
     neurons = nn.init_all_states(nn.LIF(2))
     with pytest.raises(sg.errors.UnitError, match=r"test_units.py:\d+"):
         nn.run(neurons, 1.0, inputs=1.0 * u.mV, dt=0.1)
+
+
+def hodgkin_huxley(current, **options):
+    neuron = nn.init_all_states(nn.HH(1, V_initializer=sg.init.Constant(-65.0 * u.mV), **options))
+    with sg.environ.context(dt=0.02 * u.ms):
+        return neuron, sg.compile.for_loop(lambda i: (neuron(current), neuron.V.value)[1], jnp.arange(1500))[
+            :, 0
+        ]
+
+
+CM2 = u.cmeter**2
+WHOLE = {"gL": 60 * u.nS, "gNa": 24 * u.uS, "gK": 7.2 * u.uS, "C": 200 * u.pF}
+"""A neuron of 20,000 square micrometers."""
+
+
+@pytest.mark.parametrize(
+    "current, options, per_area",
+    [
+        (0.1 * u.amp / u.meter**2, {"gL": 0.3 * u.mS / CM2}, True),
+        (10.0 * u.uA, {"gL": 0.3 * u.mS}, False),
+        (10.0 * u.uA, {"gL": 300.0 * u.uS, "C": 1000.0 * u.nF, "V_th": 20.0 * u.mV}, False),
+        (2.0 * u.nA, WHOLE, False),
+        (
+            2e3 * u.pA,
+            {**WHOLE, "gL": sg.init.Constant(60, unit=u.nS), "gK": sg.ParamState(7.2 * u.uS)},
+            False,
+        ),
+    ],
+)
+def test_hodgkin_huxley_neurons_are_per_area_or_whole(current, options, per_area):
+    """Every 250th potential under 10 uA with gL = 0.3 mS, brainpy_state 0.1.0."""
+    neuron, found = hodgkin_huxley(current, **options)
+    assert neuron.per_area is per_area
+    np.testing.assert_allclose(
+        found[::250], [-64.80126, -75.08825, -66.88472, -56.94595, -74.86051, -66.19994], rtol=1e-3
+    )
+
+
+def test_the_defaults_of_hodgkin_huxley_neurons_are_per_area_or_whole():
+    potentials = [
+        hodgkin_huxley(current)[1] for current in (10.0, 10.0 * u.uA, 1e4 * u.nA, 10.0 * u.uA / CM2)
+    ]
+    for found in potentials[1:]:
+        np.testing.assert_array_equal(found, potentials[0])
+    assert hodgkin_huxley(10.0)[0].per_area is None
+
+
+def test_synapses_send_what_whole_neurons_take():
+    """A synapse of 6 nS, 60 mV from its reversal potential, is a current of 0.36 nA."""
+    neuron = nn.HH(1, V_initializer=sg.init.Constant(-60.0 * u.mV), **WHOLE)
+    projection = nn.CurrentProj(
+        comm=sg.event.Linear(1, 1, 6.0 * u.nS), out=nn.COBA(E=0.0 * u.mV), post=neuron
+    )
+    other = nn.HH(1, V_initializer=sg.init.Constant(-60.0 * u.mV), **WHOLE)
+    nn.init_all_states([neuron, other])
+    with sg.environ.context(dt=1e-3 * u.ms):
+        projection(jnp.ones(1))
+        neuron()
+        other(0.36 * u.nA)
+    np.testing.assert_allclose(neuron.V.value, other.V.value)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (
+            lambda: nn.HH(1, gNa=120 * u.mS, C=1.0 * u.uF / CM2),
+            r"HH\(C=...\) is given per area, in uF / cm\^2, and gNa for the whole neuron, in mS",
+        ),
+        (lambda: nn.HH(1, gNa=120 * u.mV), r"HH\(gNa=...\) is given a quantity in mV.\n(.*\n)*.*mS / cm\^2"),
+        (
+            lambda: nn.HH(1, gNa=120 * u.mS, gK=36.0),
+            r"HH\(gK=...\) is given a plain number, and gNa a quantity",
+        ),
+        (lambda: nn.HH(1, gNa=120 * u.mS, gK=3 * u.mV), r"HH\(gK=...\) is given a quantity in mV"),
+        (
+            lambda: hodgkin_huxley(1.0 * u.uA / CM2, gL=0.3 * u.mS),
+            r"The input of HH is given a quantity in uA / cm\^2",
+        ),
+        (
+            lambda: hodgkin_huxley(1.0 * u.uA, gL=0.3 * u.mS / CM2),
+            r"The input of HH is given a quantity in uA\.",
+        ),
+        (lambda: hodgkin_huxley(1.0 * u.mV), r"The input of HH is given a quantity in mV"),
+    ],
+)
+def test_membranes_that_are_per_area_and_not_are_refused(make, message):
+    with pytest.raises(UnitError, match=message):
+        make()
