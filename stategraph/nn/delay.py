@@ -319,7 +319,7 @@ def _slots(time: Any, every: int) -> Any:
 def exact_slots(time: Any, every: int = 1) -> np.ndarray[Any, Any]:
     """A delay (or an array of delays) in slots; what is within rounding of a whole number is that."""
     spacing, time = step() * every, number(time, TIME, "A delay")
-    slots = np.round(np.asarray(time, np.float64) / spacing, 6)
+    slots: np.ndarray[Any, Any] = np.round(np.asarray(time, np.float64) / spacing, 6)
     if np.min(slots, initial=0) < 0:
         raise ValueError(f"a delay is not negative, but {time} is")
     return slots

@@ -169,6 +169,7 @@ class Population(Dynamics):
                     fix="stategraph.nn.init_all_states(model) before the first step",
                 )
             )
+        self._check_states()
         if args and holds_quantity(args[0]):
             args = (self._arriving(args[0], INPUT), *args[1:])
         try:
@@ -179,6 +180,24 @@ class Population(Dynamics):
             raise
         finally:
             self.clear_inputs()
+
+    def _check_states(self) -> None:
+        """Refuse State of another shape than the population: any array may be written to it by hand."""
+        for name in self._beginnings():
+            state: State[Any] = getattr(self, name)
+            shape = state.shape
+            if isinstance(shape, tuple) and shape[max(0, len(shape) - len(self.varshape)) :] != self.varshape:
+                raise ValueError(
+                    describe(
+                        f"The State {name!r} of {type(self).__name__} has the shape {shape}, and the population "
+                        f"{self.varshape}.",
+                        state=state._describe(),
+                        created=state.source_location,
+                        at=_jax.line_in_charge(),
+                        why="a value of another shape was written to it",
+                        fix=f"{name}.value = jnp.broadcast_to(x, {self.varshape}), or with axes of a batch before these",
+                    )
+                )
 
     # -------------------------------------------------------------------------------------------------- input
 

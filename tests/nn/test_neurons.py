@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -333,6 +334,39 @@ def test_generalised_neurons_against_a_solver() -> None:
     np.testing.assert_allclose((at[:3] + 1) * dt, times, rtol=0.01)
     n = at[2] + 1
     np.testing.assert_allclose((V[n, 0], I1[n, 0], I2[n, 0], V_th[n, 0]), y, rtol=0.02)
+
+
+@pytest.mark.parametrize(
+    "make, state", [(nn.LIFRef, "last_spike_time"), (nn.HH, "m"), (nn.Expon, "g"), (nn.STP, "x")]
+)
+@pytest.mark.parametrize("shape", [(5,), (), (4, 2), (1,)])
+def test_state_of_another_size_is_refused_at_the_next_step(
+    make: Any, state: str, shape: tuple[int, ...]
+) -> None:
+    population = nn.init_all_states(make(4))
+    written = getattr(population, state)
+
+    def step(value: Any) -> Any:
+        written.value = value
+        with sg.environ.context(dt=DT, t=0.0):
+            return population(jnp.ones(4))
+
+    message = (
+        rf"'{state}' of {make.__name__} has the shape {re.escape(str(shape))}, and the population \(4,\)"
+    )
+    for run in (step, sg.compile.jit(step)):
+        with pytest.raises(ValueError, match=message + r"\.\n(.*\n)*  fix: "):
+            run(jnp.ones(shape))
+        run(jnp.zeros(4))
+
+
+def test_state_may_get_axes_of_a_batch() -> None:
+    neuron = nn.init_all_states(nn.LIF((2, 3), tau=10.0))
+    neuron.V.value = jnp.full((5, 2, 3), 0.5)
+    with sg.environ.context(dt=DT):
+        assert neuron(0.0).shape == (5, 2, 3)
+    nn.reset_all_states(neuron, batch_size=4)
+    assert neuron.V.value.shape == (4, 2, 3)
 
 
 # ----------------------------------------------------------------------------------------------- conductances
