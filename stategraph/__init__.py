@@ -51,7 +51,10 @@ from stategraph.util.managers import StateDictManager
 from stategraph.util.treefy import TreefyState
 
 _REPLACED = {
-    "StateTraceStack": "stategraph.trace(function, ...): the States that a function accesses, by name"
+    "StateTraceStack": (
+        "compiled calls access State without Python, so that nothing could collect what they do",
+        "stategraph.trace(function, ...): the States that a function accesses, by name",
+    )
 }
 """What BrainState has for its own insides, and what there is instead."""
 
@@ -59,10 +62,7 @@ _REPLACED = {
 if not TYPE_CHECKING:  # for type checkers, what is not here is an error
 
     def __getattr__(name: str) -> Any:
-        if name in _REPLACED:
-            why = "compiled calls access State without Python, so that nothing could collect what they do"
-            raise AttributeError(errors.describe(f"stategraph has no {name}.", why=why, fix=_REPLACED[name]))
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        raise errors.no_such_name(__name__, name, _REPLACED)
 
 
 __all__ = [

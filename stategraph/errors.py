@@ -9,6 +9,7 @@ from __future__ import annotations
 import linecache
 import pickle
 import sys
+from collections.abc import Mapping
 
 from stategraph.ir.errors import StateGraphError as StateGraphError
 from stategraph.ir.location import Location
@@ -109,6 +110,14 @@ def describe(
     if fix:
         lines.append(f"  fix:   {fix}")
     return "\n".join(lines)
+
+
+def no_such_name(module: str, name: str, others: Mapping[str, tuple[str, str]]) -> AttributeError:
+    """The error of a name that a module does not have; ``others`` says for some why, and what to write."""
+    if name not in others:
+        return AttributeError(f"module {module!r} has no attribute {name!r}")
+    why, fix = others[name]
+    return AttributeError(describe(f"{module} has no {name}.", why=why, fix=fix))
 
 
 def different_on_devices(

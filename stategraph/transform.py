@@ -56,10 +56,7 @@ _REPLACED |= {
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        if name in _REPLACED:
-            why, fix = _REPLACED[name]
-            raise AttributeError(_errors.describe(f"stategraph.transform has no {name}.", why=why, fix=fix))
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        raise _errors.no_such_name(__name__, name, _REPLACED)
 
 
 __all__: list[str] = []

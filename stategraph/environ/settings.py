@@ -83,6 +83,10 @@ class EnvironmentState:
 
     Args:
       settings: values to begin with, by name.
+      functions: what is called when a setting changes, by its name, with the values to begin with too; see
+        ``register_default_behavior``.
+
+    Contexts are opened by ``context(..., env=)``, and belong to a thread. There are no locks to hand over.
 
     Example:
 
@@ -92,10 +96,15 @@ class EnvironmentState:
     0.01
     """
 
-    def __init__(self, settings: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, Any] | None = None,
+        *,
+        functions: Mapping[str, Callable[[Any], None]] | None = None,
+    ) -> None:
         self.settings: dict[str, Any] = {}
         """Global settings."""
-        self.functions: dict[str, Callable[[Any], None]] = {}
+        self.functions: dict[str, Callable[[Any], None]] = dict(functions or {})
         """What is called when a setting changes."""
         self._thread = threading.local()
         self._followed: builtins.set[str | None] = builtins.set()

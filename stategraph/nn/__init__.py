@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from stategraph import errors as _errors
 from stategraph import functional
 from stategraph.functional import *  # noqa: F403
 from stategraph.nn import activations, init
@@ -35,6 +36,7 @@ from stategraph.nn.dynamics import (
     receive_update_input,
     receive_update_output,
 )
+from stategraph.nn.elsewhere import OTHERS
 from stategraph.nn.embedding import Embedding
 from stategraph.nn.environ_context import EnvironContext
 from stategraph.nn.gap_junctions import AsymmetryGapJunction, SymmetryGapJunction
@@ -131,7 +133,7 @@ Gif = GIF
 
 def __getattr__(name: str) -> Any:
     if name not in _EVENT:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        raise _errors.no_such_name(__name__, name, OTHERS)
     module, attribute = _EVENT[name]
     return getattr(importlib.import_module(module), attribute)
 

@@ -24,7 +24,7 @@ from stategraph.nn.listening import Spiking
 from stategraph.nn.module_params import Param
 from stategraph.nn.units import CURRENT, DELTA, INPUT, has_unit, initial_value, number, parameter, units_of
 from stategraph.state import State
-from stategraph.surrogate import ReluGrad
+from stategraph.surrogate import InvSquareGrad
 from stategraph.typing import Size
 from stategraph.units import (
     DECLARED,
@@ -340,7 +340,7 @@ class Neuron(Spiking, Population):
     def __init__(
         self,
         in_size: Size,
-        spk_fun: Callable[[Any], Any] = ReluGrad(),  # noqa: B008 -- immutable
+        spk_fun: Callable[[Any], Any] = InvSquareGrad(),  # noqa: B008 -- immutable
         spk_reset: str = "soft",
         name: str | None = None,
     ) -> None:

@@ -38,26 +38,40 @@ __all__ = ["AlignPostProj", "AlignPreProj", "CurrentProj", "DeltaProj", "Project
 
 
 class Projection(Module):
-    """Base class of projections.
+    """Base class of projections. One of your own holds others, which are called one after the other with what it is called
+    with; or write ``update``.
 
-    Args:
-      *modules: functions that what the projection is called with goes through, one after the other; a State stands for its
-        value. With none the projection is called with what ``comm`` is given.
-      comm: the connections, a function.
-      post: the population that is sent to.
-      delay: the time (ms) that what is sent takes to ``comm``: one for all, or an array with one for each sending neuron, or an
-        initialiser of these; None for none. What arrives between two steps is interpolated linearly: with a delay of 2.25
-        steps, three quarters of a spike arrive after two steps and a quarter after three. Connections that take all numbers
-        for spikes (``float_as_event=True``) get whole ones, after the nearest step. (``event.Delayed`` has a delay for each
-        synapse; ``population.output_delay(time)`` as a module keeps one buffer for all projections of a population. Both
-        round up to steps.)
+    Example:
 
-    Attributes:
-      delay: the ``Delay`` that holds what is on its way, or None.
-
-    Raises:
-      ValueError: for negative delays, and a number of delays that does not fit ``comm``.
+    >>> import jax.numpy as jnp
+    >>> import stategraph as sg
+    >>> class Twice(sg.nn.Projection):
+    ...     def __init__(self, post):
+    ...         super().__init__()
+    ...         self.weak, self.strong = (
+    ...             sg.nn.DeltaProj(comm=sg.event.Linear(1, 2, weight), post=post) for weight in (1.0, 2.0)
+    ...         )
+    >>> neurons = sg.nn.init_all_states(sg.nn.LIF(2, V_th=10.0))
+    >>> with sg.environ.context(dt=0.1):
+    ...     Twice(neurons)(jnp.ones(1))
+    ...     _ = neurons()
+    >>> neurons.V.value
+    Array([3., 3.], dtype=float32)
     """
+
+    def update(self, *args: Any) -> None:
+        """Send, in this step, through each projection that this one holds."""
+        held = [child for child in self.children() if isinstance(child, Projection)]
+        if not held:
+            raise NotImplementedError(
+                f"{type(self).__name__} holds no projections; write `def update(self, spikes): ...`"
+            )
+        for projection in held:
+            projection(*args)
+
+
+class _Connected(Projection):
+    """A projection with connections, to one population: what all of them have in common."""
 
     UNITS: ClassVar[Mapping[str, str]] = {"delay": TIME}
 
@@ -116,7 +130,7 @@ class Projection(Module):
 class _Axons(Delay):
     """The delay of what a projection sends, of all neurons or of each."""
 
-    def __init__(self, projection: Projection, comm: Any, delay: Initial) -> None:
+    def __init__(self, projection: _Connected, comm: Any, delay: Initial) -> None:
         kind, size = type(projection).__name__, getattr(comm, "in_size", None)
         if not size:
             raise TypeError(
@@ -152,15 +166,27 @@ class _Axons(Delay):
         return jnp.moveaxis(self.retrieve_at_step(self.slots, ..., np.arange(self.slots.size)), 0, -1)
 
 
-class DeltaProj(Projection):
+class DeltaProj(_Connected):
     """Connections whose output is added to the potential of the receiving population, at the end of its step.
 
     Args:
-      *modules: see ``Projection``.
+      *modules: functions that what the projection is called with goes through, one after the other; a State stands for its
+        value. With none the projection is called with what ``comm`` is given.
       comm: the connections.
       post: the receiving population.
       label: a group of inputs, for populations of your own.
-      delay: see ``Projection``.
+      delay: the time (ms) that what is sent takes to ``comm``: one for all, or an array with one for each sending neuron, or an
+        initialiser of these; None for none. What arrives between two steps is interpolated linearly: with a delay of 2.25
+        steps, three quarters of a spike arrive after two steps and a quarter after three. Connections that take all numbers
+        for spikes (``float_as_event=True``) get whole ones, after the nearest step. (``event.Delayed`` has a delay for each
+        synapse; ``population.output_delay(time)`` as a module keeps one buffer for all projections of a population. Both
+        round up to steps.)
+
+    Attributes:
+      delay: the ``Delay`` that holds what is on its way, or None.
+
+    Raises:
+      ValueError: for negative delays, and a number of delays that does not fit ``comm``.
 
     Example:
 
@@ -192,15 +218,15 @@ class DeltaProj(Projection):
         self.post.add_delta_input(self.key, self.comm(self._before(args)), self.label)
 
 
-class CurrentProj(Projection):
+class CurrentProj(_Connected):
     """Connections whose output an output of synapses (``COBA``, ``CUBA``, ``MgBlock``) makes a current.
 
     Args:
-      *modules: see ``Projection``.
+      *modules: see ``DeltaProj``.
       comm: the connections.
       out: what makes a current of it: a ``SynOut``, used by no other projection.
       post: the receiving population.
-      delay: see ``Projection``.
+      delay: see ``DeltaProj``.
 
     Example:
 
@@ -246,11 +272,11 @@ class _Merged(Module):
         self.out.bind_cond(self.syn())
 
 
-class AlignPostProj(Projection):
+class AlignPostProj(_Connected):
     """Connections to synapses that have the size of the receiving population, with an output.
 
     Args:
-      *modules: see ``Projection``.
+      *modules: see ``DeltaProj``.
       comm: the connections.
       syn: the synapse: described, ``Expon.desc(tau=5.0)``, so that projections to one population whose descriptions are equal
         share it; or one made for this projection. Its equations are linear in what arrives (``Expon``, ``DualExpon``,
@@ -258,7 +284,7 @@ class AlignPostProj(Projection):
       out: the output, described or made like ``syn``: ``COBA.desc(E=0.0)``.
       post: the receiving population.
       label: projections with different labels do not share.
-      delay: see ``Projection``; projections share a synapse whatever their delays are.
+      delay: see ``DeltaProj``; projections share a synapse whatever their delays are.
 
     Attributes:
       syn, out: the synapse and the output.
@@ -344,16 +370,16 @@ class AlignPostProj(Projection):
             self.out.bind_cond(self.syn())
 
 
-class AlignPreProj(Projection):
+class AlignPreProj(_Connected):
     """Synapses that have the size of the sending population, then connections, then an output.
 
     Args:
-      *modules: see ``Projection``; they give the spikes.
+      *modules: see ``DeltaProj``; they give the spikes.
       syn: the synapse (``AMPA``, ``STP``, ``Expon``, …), or a list of synapses that the spikes go through one after the other.
       comm: the connections.
       out: what makes a current of it: a ``SynOut``, used by no other projection.
       post: the receiving population.
-      delay: see ``Projection``: of the spikes, before they reach the synapses. It is rounded to the nearest step, since
+      delay: see ``DeltaProj``: of the spikes, before they reach the synapses. It is rounded to the nearest step, since
         these synapses count spikes.
 
     Example: depressing synapses.

@@ -108,6 +108,18 @@ def test_registered_behaviours() -> None:
     assert not environ.unregister_default_behavior("gain")
 
 
+def test_an_environment_begins_with_settings_and_functions() -> None:
+    told: list[Any] = []
+    apart = environ.EnvironmentState({"gain": 1}, functions={"gain": told.append})
+    environ.set(gain=2, env=apart)
+    with environ.context(gain=3, env=apart):
+        assert environ.get("gain", env=apart) == 3
+    assert told == [1, 2, 3, 2]
+    assert (
+        environ.list_registered_behaviors(env=apart) == ["gain"] and not environ.list_registered_behaviors()
+    )
+
+
 def test_a_behaviour_that_fails_leaves_no_context_behind() -> None:
     def fails(value: Any) -> None:
         if value == 2:

@@ -360,6 +360,11 @@ def test_state_of_another_size_is_refused_at_the_next_step(
         run(jnp.zeros(4))
 
 
+def test_the_surrogates_of_neurons_are_those_of_brainpy_state() -> None:
+    assert nn.Neuron(1).spk_fun == sg.surrogate.InvSquareGrad(100.0)
+    assert nn.LIF(1).spk_fun == nn.HH(1).spk_fun == sg.surrogate.ReluGrad()
+
+
 def test_state_may_get_axes_of_a_batch() -> None:
     neuron = nn.init_all_states(nn.LIF((2, 3), tau=10.0))
     neuron.V.value = jnp.full((5, 2, 3), 0.5)

@@ -288,6 +288,24 @@ def test_an_output_belongs_to_one_projection() -> None:
             make()
 
 
+class Composed(nn.Projection):
+    """A projection of one's own: two others, and a population that is none."""
+
+    def __init__(self, post: nn.Population) -> None:
+        super().__init__()
+        self.post = post
+        self.parts = [nn.DeltaProj(comm=event.Linear(1, 2, weight), post=post) for weight in (1.0, 2.0)]
+
+
+def test_a_projection_of_ones_own_calls_those_it_holds() -> None:
+    neurons = nn.init_all_states(nn.LIF(2, V_th=10.0))
+    Composed(neurons)(jnp.ones(1))
+    neurons()
+    np.testing.assert_array_equal(neurons.V.value, [3.0, 3.0])
+    with pytest.raises(NotImplementedError, match="Projection holds no projections"):
+        nn.Projection()(jnp.ones(1))
+
+
 class Late(nn.Module):
     """Sends the spikes of this step after the population that receives them."""
 
