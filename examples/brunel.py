@@ -122,7 +122,9 @@ def draw(pictures: dict[str, Spikes]) -> Figure:
         draw_raster(above, those.of(0, 50), COLOURS[i], size=4)
         regime, shown = REGIMES[name], (those.start, those.start + 200)
         above.set(
-            title=f"{regime.title}: g = {regime.g:g}, outside {regime.outside:g}", xlabel="", xlim=shown
+            title=f"{regime.title}: g = {regime.g:g}, {regime.outside:g} times the input that is enough",
+            xlabel="",
+            xlim=shown,
         )
         below.plot(*spikes.rate(those, 1.0), color=COLOURS[i], linewidth=0.8)
         below.set(xlabel="time (ms)", ylabel="rate (Hz)", xlim=shown, ylim=(0, None))

@@ -134,20 +134,24 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
 
 
 def draw(per_ms: np.ndarray, coherences: np.ndarray, durations: tuple[float, float, float]) -> Figure:
-    """The rates of both groups, a line for each trial, for the weakest and the strongest stimulus."""
+    """The rates of both groups, a line for each trial, for the weakest and the strongest stimulus that there were."""
+    shown = sorted({np.abs(coherences).min(), coherences.max()})
     figure = Figure(figsize=(9.6, 3.4), layout="constrained")
-    cells = figure.subplots(1, 2, sharey=True)
+    cells = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     there = np.convolve(
         np.ones(len(per_ms)), np.ones(50), "same"
     )  # of the window, at the ends less than 50 ms
-    for axes, coherence in zip(cells, (np.abs(coherences).min(), coherences.max()), strict=True):
+    for axes, coherence in zip(cells, shown, strict=True):
         for trial in np.flatnonzero(coherences == coherence):
             for group, colour in enumerate(COLOURS[:2]):
                 smooth = np.convolve(per_ms[:, group, trial], np.ones(50), "same") / there
                 axes.plot(smooth, color=colour, linewidth=0.9)
         axes.axvspan(durations[0], durations[0] + durations[1], color="#eeeeee", zorder=0)
-        axes.set(title=f"coherence {coherence:g} %", xlabel="time (ms); grey: the stimuli")
+        favour = " in favour of A" if coherence else ""
+        axes.set(title=f"coherence {coherence:g} %{favour}", xlabel="time (ms); grey: the stimuli")
     cells[0].set(ylabel="rate of each group (Hz)", ylim=(0, None))
+    for line, group in zip(cells[0].lines, "AB", strict=False):
+        line.set_label(f"group {group}")
     return figure
 
 

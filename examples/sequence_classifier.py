@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import optax
 from matplotlib.figure import Figure
-from shared import COLOURS, Digits, MiniBatches, load, options, save_picture
+from shared import COLOURS, Digits, MiniBatches, load, options, save_picture, whole_numbers
 
 import stategraph as sg
 
@@ -80,6 +80,7 @@ def draw(accuracies: dict[str, list[float]], digit: np.ndarray, beliefs: np.ndar
     for colour, (name, values) in zip(COLOURS, accuracies.items(), strict=False):
         left.plot(range(1, len(values) + 1), 100 * np.array(values), ".-", color=colour, label=name)
     left.set(title="test accuracy", xlabel="epoch", ylabel="% correct")
+    whole_numbers(left)
     left.xaxis.get_major_locator().set_params(integer=True)
     middle.imshow(digit, cmap="gray_r")
     middle.set(title="an image …", xticks=[], yticks=range(ROWS), ylabel="row")

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from sklearn.datasets import load_digits
 from tqdm import tqdm
 
@@ -69,6 +71,11 @@ def options(description: str, arguments: list[str] | None) -> argparse.Namespace
     found = parser.parse_args(arguments)
     found.output.mkdir(parents=True, exist_ok=True)
     return found
+
+
+def whole_numbers(axes: Axes) -> None:
+    """Epochs have no fractions: no ticks between whole numbers."""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def save_picture(figure: Figure, path: Path) -> None:

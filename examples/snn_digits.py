@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from matplotlib.figure import Figure
-from shared import COLOURS, Digits, MiniBatches, load, options, save_picture
+from shared import COLOURS, Digits, MiniBatches, load, options, save_picture, whole_numbers
 
 import stategraph as sg
 
@@ -136,6 +136,7 @@ def draw(curves: dict[str, tuple[list[float], list[float]]], seen: dict[str, np.
         right.plot(range(1, len(accuracies) + 1), 100 * np.array(accuracies), ".-", color=colour, label=name)
     left.set(title="loss, mean of 20", xlabel="training step", ylabel="cross entropy")
     right.set(title="test accuracy", xlabel="epoch", ylabel="% correct")
+    whole_numbers(right)
     for axes, colour, (name, spikes) in zip(rasters, COLOURS, seen.items(), strict=False):
         time, unit = np.nonzero(spikes)
         axes.plot(time * DT, unit, "|", color=colour, markersize=3)

@@ -109,15 +109,17 @@ def draw(spikes: Spikes, item: int, cue: tuple[float, float], readout: tuple[flo
     """The spikes of the populations of the items; grey while one is shown and while all get more input."""
     figure = Figure(figsize=(9.6, 4.2), layout="constrained")
     axes = figure.subplots()
-    row, every = 0, max(1, item // 80)
+    row, every, middles = 0, max(1, item // 80), []
     for k in range(ITEMS):
         colour = COLOURS[1] if k == SHOWN else COLOURS[0]
-        row = draw_raster(axes, spikes.of(k * item, (k + 1) * item), colour, every=every, above=row)
+        top = draw_raster(axes, spikes.of(k * item, (k + 1) * item), colour, every=every, above=row)
+        middles.append((row + top) / 2)
+        row = top
     for begin, end in (cue, readout):
         axes.axvspan(begin, end, color="#eeeeee", zorder=0)
-    axes.set(
-        title="spikes of five populations; the third is shown, then all get a little more", ylim=(0, row)
-    )
+    axes.set(title=f"item {SHOWN} is shown, then all populations get a little more", ylim=(0, row))
+    axes.set_yticks(middles, [f"item {k}" for k in range(ITEMS)])
+    axes.tick_params(axis="y", length=0)
     return figure
 
 
