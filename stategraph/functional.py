@@ -18,7 +18,6 @@ from jax.nn import (
     hard_sigmoid,
     hard_silu,
     hard_swish,
-    hard_tanh,
     leaky_relu,
     log_sigmoid,
     log_softmax,
@@ -44,6 +43,12 @@ from jax.nn import (
 from stategraph import random
 
 Array = jax.Array
+
+
+def hard_tanh(x: Any, min_val: float = -1.0, max_val: float = 1.0) -> jax.Array:
+    """The input, cut off at ``min_val`` and ``max_val``."""
+    x = jnp.asarray(x)
+    return jnp.where(x > max_val, max_val, jnp.where(x < min_val, min_val, x))
 
 
 def prelu(x: Any, a: Any = 0.25) -> Array:

@@ -74,7 +74,7 @@ class Hardtanh(Activation):
         self.max_val = max_val
 
     def update(self, x: Any) -> jax.Array:
-        return jnp.clip(x, self.min_val, self.max_val)
+        return F.hard_tanh(x, self.min_val, self.max_val)
 
 
 class RReLU(Activation):
@@ -131,12 +131,13 @@ class PReLU(ElementWiseBlock):
     Args:
       num_parameters: how many slopes: one, or one for each element of the last axis.
       init: the first value of the slopes, or an initialiser.
+      dtype: their dtype; None for that of ``init``.
     """
 
-    def __init__(self, num_parameters: int = 1, init: Any = 0.25) -> None:
+    def __init__(self, num_parameters: int = 1, init: Any = 0.25, dtype: Any = None) -> None:
         super().__init__()
         self.num_parameters = num_parameters
-        self.weight: State[Any] = ParamState(_slopes(init, num_parameters))
+        self.weight: State[Any] = ParamState(jnp.asarray(_slopes(init, num_parameters), dtype))
 
     def update(self, x: Any) -> jax.Array:
         return F.prelu(x, self.weight.value)

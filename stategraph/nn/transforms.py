@@ -280,22 +280,22 @@ class NegativeT(Below):
 
 @attrs.frozen(eq=False, slots=False)
 class ReluT(Transform):
-    """``y = lower + max(x, 0)``. No bijection: below 0 all ``x`` give ``lower``, and have no gradient.
+    """``y = lower_bound + max(x, 0)``. No bijection: below 0 all ``x`` give ``lower_bound``, and have no gradient.
 
     Args:
-      lower: the end of the range; it belongs to it.
+      lower_bound: the end of the range; it belongs to it.
     """
 
-    lower: Any = attrs.field(default=0.0, converter=_bound)
+    lower_bound: Any = attrs.field(default=0.0, converter=_bound)
 
     def forward(self, x: Any) -> Any:
-        return _like(self.lower, x) + jax.nn.relu(x)
+        return _like(self.lower_bound, x) + jax.nn.relu(x)
 
     def inverse(self, y: Any) -> Any:
-        return y - _like(self.lower, y)
+        return y - _like(self.lower_bound, y)
 
     def contains(self, y: Any) -> Any:
-        return y >= _like(self.lower, y)
+        return y >= _like(self.lower_bound, y)
 
 
 # -------------------------------------------------------------------------------------------------- intervals

@@ -91,6 +91,7 @@ def test_prelu_learns() -> None:
 
     check_layer(nn.PReLU, X, formula)
     layer = check_layer(lambda: nn.PReLU(6, nn.init.Uniform()), X, formula)
+    assert nn.PReLU(2, dtype=jnp.bfloat16).weight.dtype == jnp.bfloat16
     assert layer.weight.shape == (6,) and nn.count_parameters(layer) == 6
 
 

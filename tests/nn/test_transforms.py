@@ -83,7 +83,7 @@ def test_vector_transforms_against_their_jacobians() -> None:
 
 
 def test_transforms_that_are_no_bijections() -> None:
-    clip, relu = nn.ClipT(0.0, 1.0), nn.ReluT(2.0)
+    clip, relu = nn.ClipT(0.0, 1.0), nn.ReluT(lower_bound=2.0)
     np.testing.assert_array_equal(clip.forward(X), np.clip(X, 0, 1))
     np.testing.assert_array_equal(relu.forward(X), np.maximum(X, 0) + 2)
     np.testing.assert_array_equal(relu.inverse(relu.forward(jnp.array([1.0]))), [1.0])
