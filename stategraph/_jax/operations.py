@@ -21,11 +21,21 @@ from jax.experimental.xla_metadata import set_xla_metadata
 
 from stategraph._jax.outlined import OUTLINED
 from stategraph._jax.primitives import remember_primitive
+from stategraph._jax.shards import plain_aval, together, untyped
 
 Transpose = Callable[..., Any]
 """(index of the operand, cotangent, operands with None in its place, aval of the operand, **params) -> cotangent."""
 Lanes = Callable[..., tuple[Any, int]]
 """(operands, their lane axes or None, **params) -> (result, its lane axis)."""
+
+
+class _Operation(core.Primitive):  # type: ignore[misc]
+    """In a shard_map its operands are cast so that they vary over the same axes, as those of JAX's own operations are: its
+    result then does, and derivatives to what all devices share are summed over these.
+    """
+
+    def bind(self, *operands: Any, **params: Any) -> Any:
+        return super().bind(*together(operands), **params)  # type: ignore[no-untyped-call]
 
 
 def new_operation(
@@ -49,7 +59,7 @@ def new_operation(
       apart: instead of these three, the same as several operations, which have derivatives and lanes.
       smooth: instead of ``linear`` and ``on_transpose``, a function of JAX whose derivative it has.
     """
-    primitive = core.Primitive(name)
+    primitive: Any = _Operation(name)
     primitive.def_abstract_eval(out_aval)
     primitive.def_impl(functools.partial(dispatch.apply_primitive, primitive))
 
@@ -143,7 +153,8 @@ def _rule(primitive: Any, choose: Choose, platform: str | None) -> Callable[...,
         chosen = platform or (module.platforms[0] if len(module.platforms) == 1 else "")
         _, function = choose(primitive.name, chosen, in_process, context.avals_in, params, _alone(module))
         lower = mlir.lower_fun(lambda *given: function(*given, **params), multiple_results=False)
-        with warnings.catch_warnings():
+        context = context.replace(avals_in=[plain_aval(aval) for aval in context.avals_in])
+        with warnings.catch_warnings(), untyped():  # what is left to do runs on one device
             # JAX 0.11 and later say so whenever a kernel for GPUs is compiled.
             warnings.filterwarnings("ignore", "The Pallas Triton backend is deprecated", DeprecationWarning)
             return lower(context, *operands)

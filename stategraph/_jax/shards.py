@@ -146,6 +146,13 @@ def within_mesh(mesh: Any, axes: Iterable[str], check_vma: bool) -> Iterator[Non
         yield
 
 
+@contextlib.contextmanager
+def untyped() -> Iterator[None]:
+    """What is traced here knows nothing of the mesh that we are in, and is for one device."""
+    with without_mesh(), config._check_vma(False):
+        yield
+
+
 def eager_shard(value: Any) -> tuple[Any, frozenset[str]]:
     """A value computed in a shard_map that runs eagerly, as an ordinary array, and the axes that it varies
     over; with any it has no such array and is returned as it is.
@@ -176,7 +183,10 @@ def _cast(value: Any, axes: Iterable[str]) -> Any:
     return core.pvary(value, tuple(sorted(missing))) if missing else value
 
 
-def _together(values: Sequence[Any]) -> list[Any]:
+def together(values: Sequence[Any]) -> Sequence[Any]:
+    """Values typed as varying over the axes of a mesh over which any of them varies; as they are where there is none."""
+    if not mesh_lib.get_abstract_mesh().manual_axes:
+        return values
     axes = frozenset().union(*map(varies_over, values)) if values else frozenset()
     return [_cast(value, axes) for value in values]
 
@@ -225,7 +235,7 @@ def bind_here(primitive: Any, params: dict[str, Any], operands: Sequence[Any]) -
     if inside_shard_map():
         if primitive.name == "pvary":
             return [_cast(operands[0], params["axes"])]
-        operands = _together(operands)
+        operands = together(operands)
         if primitive.name == "psum_invariant":
             operands = [_cast(operands[0], params["axes"])]
     found = primitive.bind(*operands, **params)
@@ -317,7 +327,7 @@ def _typed_cond(eqn: Any, operands: list[Any]) -> Sequence[Any]:
     index, *values = operands
     if is_batching(core.trace_ctx.trace):
         # JAX's rule casts what it batches, and cannot cast that again inside.
-        index, *values = _together(operands)
+        index, *values = together(operands)
     branches = [_typed_function(branch) for branch in eqn.params["branches"]]
     axes: list[frozenset[str]] = [varies_over(index)] * len(eqn.outvars)
     for branch in branches:

@@ -12,6 +12,8 @@ The States whose writes are all binary are in ``Facts.states``: ``ENTRY`` means 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import attrs
 
 from stategraph.ir.core import Constant, Op, Program, Region, Value
@@ -204,6 +206,10 @@ class _Analysis:
                 self.pairs(region.yielded[: len(results)], results, spikes=True)
             for region in regions[RULED[name] :]:
                 self.unknown(region)
+            if "recursive" in op.attributes:  # the function around it runs on these operands too
+                for outer in _around(op):
+                    if outer.name == name:
+                        self.pairs(operands, outer.regions[0].args)
         elif name == "xform.grad":
             self.pairs(operands, regions[0].args)
             self.pairs(regions[0].yielded, results)
@@ -226,6 +232,14 @@ class _Analysis:
     def unknown(self, region: Region) -> None:
         for arg in region.args:
             self.rise(arg, UNKNOWN)
+
+
+def _around(op: Op) -> Iterator[Op]:
+    """The ops that an op stands in, the innermost first."""
+    region = op.parent
+    while region is not None and region.parent_op is not None:
+        yield region.parent_op
+        region = region.parent_op.parent
 
 
 def _is_bool(value: Value) -> bool:

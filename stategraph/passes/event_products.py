@@ -30,7 +30,7 @@ from stategraph.passes.event_costs import (
     threshold,
     worst_cost,
 )
-from stategraph.passes.event_rules import is_filled
+from stategraph.passes.event_rules import WITHOUT_ZERO, is_filled
 
 FLOATS = ("f16", "bf16", "f32", "f64")
 
@@ -65,6 +65,8 @@ class Product:
     """How often the product is computed for each time that the loop is entered."""
     threshold: float | None = None
     """Share of active events above which it has to be an ordinary product; None where kernels may decide."""
+    precise: bool = False
+    """Whether the user asked for more than the usual precision."""
 
     @property
     def numbers(self) -> dict[str, int | float | str]:
@@ -184,7 +186,11 @@ def _matrix_product(op: Op, events: Value, matrix: Value, first: bool, place: Pl
     if not (leading or trailing) or len(axes) == len(shape):
         return None
     made_by = matrix.defining_op
-    if made_by is not None and made_by.name == "jax.transpose" and len(shape) == 2:
+    if (
+        made_by is not None
+        and made_by.name == "jax.transpose"
+        and made_by.attributes["permutation"] == (1, 0)
+    ):
         matrix, leading = made_by.operands[0], not leading  # x @ w.T: rows and columns change roles
         shape = shape[::-1]
     turned, steps = outside(place, matrix) if not leading and len(shape) == 2 else (None, 1)
@@ -198,15 +204,27 @@ def _matrix_product(op: Op, events: Value, matrix: Value, first: bool, place: Pl
         pre,
         _product(shape) // max(pre, 1),
         not leading,
-        refusal_at(op, place) or _own_matrix(matrix, place),
+        refusal_at(op, place) or _own_matrix(matrix, place) or _own_algorithm(op),
         turned,
         steps,
+        precise=_is_precise(op),
         matrix=matrix,
         events_first=first,
         order=(*free, *(axis for _, axis in pairs)),
         free=sizes,
     )
     return found if found.pre and found.post and found.batch else None
+
+
+def _own_algorithm(op: Op) -> str:
+    precision = op.attributes.get("precision")
+    return "" if precision is None or isinstance(precision, tuple) else "its algorithm is chosen"
+
+
+def _is_precise(op: Op) -> bool:
+    """Whether one of ``lax.Precision`` is asked for that is not the default."""
+    precision = op.attributes.get("precision")
+    return isinstance(precision, tuple) and any(one.member != "DEFAULT" for one in precision)
 
 
 # ---------------------------------------------------------------------------------------------------------- masked sums
@@ -266,8 +284,9 @@ def masked_sum(op: Op, place: Place) -> Product | None:
         events = _along(mask, axes[0], type_.shape[axes[0]])
         if events is not None and shape_of(matrix) == type_.shape and not isinstance(matrix, Constant):
             pre, post = type_.shape[axes[0]], type_.shape[1 - axes[0]]
-            if _dtype(events) == "bool" or events.event == "binary":
-                conversions = ()  # 0 and 1 are that in every dtype
+            binary = _dtype(events) == "bool" or events.event == "binary"
+            if binary and WITHOUT_ZERO not in conversions:
+                conversions = ()  # 0 and 1 are that in every other dtype
             batch = lanes_of(events, matrix, place)
             refusal = refusal_at(op, place) or _own_matrix(matrix, place)
             return MaskedSum(

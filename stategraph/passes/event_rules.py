@@ -23,6 +23,8 @@ from stategraph.ir.core import Constant, Op, Value
 from stategraph.ir.types import TensorType
 
 UNSEEN, CONSTANT, BINARY, SPIKE, ENTRY, SPARSE, UNKNOWN = range(7)
+WITHOUT_ZERO = "f8_e8m0fnu"
+"""The one dtype that holds powers of two only: what is 0 becomes NaN."""
 Rule = Callable[[Op, Value, Sequence[int]], int]
 
 
@@ -62,6 +64,11 @@ def _truth(facts: Sequence[int]) -> int:
 def _same(op: Op, result: Value, facts: Sequence[int]) -> int:
     """Elements are moved, repeated, left out, or mapped so that 0 stays 0 and 1 stays 1."""
     return facts[0]
+
+
+def _converted(op: Op, result: Value, facts: Sequence[int]) -> int:
+    """0 and 1 are that in every dtype that has a 0."""
+    return facts[0] if _has_zero(result) else UNKNOWN
 
 
 def _matching(op: Op, result: Value, facts: Sequence[int]) -> int:
@@ -175,6 +182,8 @@ def is_filled(value: Value, number: int) -> bool:
     """Whether all elements are this number: a literal, or a broadcast or conversion of one."""
     made_by = value.defining_op
     while made_by is not None and made_by.name in ("jax.broadcast_in_dim", "jax.convert_element_type"):
+        if not _has_zero(value):
+            return False
         value = made_by.operands[0]
         made_by = value.defining_op
     if not isinstance(value, Constant) or not isinstance(value.type, TensorType):
@@ -184,6 +193,10 @@ def is_filled(value: Value, number: int) -> bool:
     return value.data.size > 0 and bool(np.all(value.data == number))
 
 
+def _has_zero(value: Value) -> bool:
+    return not (isinstance(value.type, TensorType) and value.type.dtype == WITHOUT_ZERO)
+
+
 def _named(rule: Rule, names: str) -> dict[str, Rule]:
     return {f"jax.{name}": rule for name in names.split()}
 
@@ -191,10 +204,11 @@ def _named(rule: Rule, names: str) -> dict[str, Rule]:
 _RULES: dict[str, Rule] = {
     **_named(
         _same,
-        "convert_element_type reshape transpose rev squeeze expand_dims slice dynamic_slice broadcast_in_dim tile copy unstack "
+        "reshape transpose rev squeeze expand_dims slice dynamic_slice broadcast_in_dim tile copy unstack "
         "copy_p stop_gradient reduce_precision sharding_constraint name real split abs sign "
         "floor ceil round square sqrt cummax cummin cumprod reduce_prod",
     ),
+    **_named(_converted, "convert_element_type"),
     **_named(_extreme, "reduce_max reduce_min reduce_and reduce_or"),
     **_named(_matching, "optimization_barrier sort device_put pvary pcast"),
     **_named(_mix, "concatenate stack pad"),

@@ -99,6 +99,10 @@ class RewriteEvents(Pass):
             wanted, why = _is_safe(product, rate, whole, worst, why)
             if product.threshold is not None:
                 numbers["threshold"] = product.threshold
+        if product.precise and product.batch > 1 and not platform.startswith("cpu"):
+            product.refusal = (
+                product.refusal or "its precision is chosen, and vectors together are an ordinary product"
+            )
         if wanted and product.refusal:
             wanted, why = False, product.refusal
         if not wanted:

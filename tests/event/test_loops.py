@@ -154,4 +154,5 @@ def test_sizes_of_which_xla_sees_that_an_operand_has_no_use(pre: int, post: int,
 
 
 def test_programs_that_are_divided_among_devices() -> None:
-    run_on_devices(Path(__file__).with_name("products_on_devices.py"), count=4)
+    here = Path(__file__).parent
+    run_on_devices(here / "products_on_devices.py", here / "products_on_shards.py", count=4)

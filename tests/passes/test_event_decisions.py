@@ -70,6 +70,29 @@ def test_declarations_decide() -> None:
     assert decision(lambda x, w: (~(x > 0)) @ w, x, w).numbers["rate"] == 0.99
 
 
+@pytest.mark.parametrize(
+    ("rows", "precision", "platform", "refused"),
+    [
+        (1, "highest", "gpu", ""),  # of a vector every row is added exactly
+        (2, None, "gpu", ""),
+        (2, "highest", "cpu", ""),
+        (2, "highest", "gpu", "its precision is chosen"),
+        (2, jax.lax.Precision.HIGH, "tpu", "its precision is chosen"),
+        (1, jax.lax.DotAlgorithmPreset.F32_F32_F32, "cpu", "its algorithm is chosen"),
+    ],
+)
+def test_a_precision_that_the_user_chose_is_kept(
+    rows: int, precision: Any, platform: str, refused: str
+) -> None:
+    events = jnp.ones((rows, 30)) if rows > 1 else jnp.ones(30)
+    found = decision(
+        lambda x, w: jnp.dot(sg.surrogate.sigmoid(x), w, precision=precision),
+        *(events, jnp.ones((30, 30))),
+        options=f"mode=always platform={platform}",
+    )
+    assert found.decision.startswith("stays" if refused else "became") and refused in found.reason
+
+
 @pytest.mark.parametrize("cores", [2, 4, 64])
 def test_a_batch_whose_rate_nobody_declared_says_above_which_share_it_is_an_ordinary_product(
     monkeypatch: pytest.MonkeyPatch, cores: int

@@ -180,6 +180,46 @@ def test_every_surrogate_makes_spikes(function: Any) -> None:
     assert facts.of(product.operands[0]) == event_rules.SPIKE
 
 
+@jax.custom_jvp
+def sent_whole(s: Any, w: Any) -> Any:
+    """Linear in the whole parts of ``s``; its rule calls it with anything."""
+    return (s[:, None].astype(jnp.int32).astype(jnp.float32) * w).sum(0)
+
+
+@sent_whole.defjvp
+def _sent_whole_along(primals: Any, tangents: Any) -> Any:
+    (s, w), (ds, dw) = primals, tangents
+    return sent_whole(s, w), sent_whole(ds, w) + sent_whole(s, dw)
+
+
+def test_a_rule_may_call_its_own_function_with_what_are_no_spikes() -> None:
+    x, w = jnp.linspace(-1, 1, 6), jnp.arange(30.0).reshape(6, 5)
+    spikes, along = (x > 0).astype(jnp.float32), jnp.full(6, 1.5)
+
+    def slope(x: Any, along: Any) -> Any:
+        return sg.augment.jvp(lambda s: sent_whole(s, w), ((x > 0).astype(jnp.float32),), (along,))
+
+    program = run_passes(build(slope, x, along).program, f"{HOIST},{ALWAYS}").program
+    assert next(program.walk("event.dense"), None) is not None
+    found, _ = reference.run(program, [x, along], {})
+    for a, b in zip(found, jax.jvp(lambda s: sent_whole(s, w), (spikes,), (along,)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+@pytest.mark.skipif(not hasattr(jnp, "float8_e8m0fnu"), reason="this JAX has no such dtype")
+def test_what_passed_through_a_dtype_without_zero_is_no_event() -> None:
+    def send(x: Any, w: Any) -> Any:
+        powers = (x > 0).astype(jnp.float8_e8m0fnu).astype(jnp.float32)
+        return powers @ w, (powers[:, None] * w).sum(0)
+
+    x, w = jnp.linspace(-1, 1, 6), jnp.ones((6, 5))
+    program = run_passes(build(send, x, w).program, f"{HOIST},{ALWAYS}").program
+    assert not [op for op in program.walk("jax.convert_element_type") if op.result.event]
+    for a, b in zip(reference.run(program, [x, w], {})[0], send(x, w), strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert np.isnan(b).all()
+
+
 def test_a_membrane_that_is_only_reset_is_no_event() -> None:
     v = sg.HiddenState(jnp.zeros(4))
 

@@ -77,7 +77,15 @@ def outer_by_synapses(pre: Any, post: Any, indptr: Any, indices: Any, *, shape: 
 def dense_whole(events: Any, matrix: Any, *, transposed: bool, threshold: float | None) -> Any:
     """``event.dense`` as an ordinary product, which takes the matrix as it lies: in a branch XLA would transpose it first."""
     contracted = ((events.ndim - 1,), (1 if transposed else 0,))
-    return lax.dot_general(events.astype(matrix.dtype), matrix, (contracted, ((), ())))
+    numbers = (contracted, ((), ()))
+    return lax.dot_general(events.astype(matrix.dtype), matrix, numbers, precision=precision_of(events))
+
+
+def precision_of(events: Any) -> Any:
+    """That of an ordinary product in place of an event product: one of a vector costs what reading the matrix costs, so on
+    GPUs it need not be less exact than the sum of the rows is.
+    """
+    return lax.Precision.HIGHEST if events.ndim == 1 else None
 
 
 def added(product: Callable[..., Any]) -> Callable[..., Any]:

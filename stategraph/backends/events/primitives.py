@@ -22,6 +22,7 @@ from jax import lax
 
 from stategraph import _jax
 from stategraph.backends.events.dispatch import choose
+from stategraph.backends.events.generic import precision_of
 
 Lanes = tuple[Any, int]
 
@@ -175,10 +176,12 @@ def _dense_transpose(
 ) -> Any:
     events, matrix = operands
     if index == 0:
-        return cotangent @ (matrix if transposed else matrix.T)
+        there = matrix if transposed else matrix.T
+        return jnp.matmul(cotangent, there, precision=precision_of(cotangent))
     sent = jnp.atleast_2d(events).astype(cotangent.dtype)
     arrived = jnp.atleast_2d(cotangent)
-    return arrived.T @ sent if transposed else sent.T @ arrived
+    sides = (arrived.T, sent) if transposed else (sent.T, arrived)
+    return jnp.matmul(*sides, precision=precision_of(cotangent))
 
 
 def _dense_lanes(operands: Sequence[Any], axes: Sequence[int | None], **params: Any) -> Lanes:
