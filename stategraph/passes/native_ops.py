@@ -55,6 +55,7 @@ ELEMENTWISE = frozenset(
         "shift_right_arithmetic",
     ]
 )
+SUMS = ("jax.add", "jax.add_any", "jax.sub")
 FLOAT_ONLY = frozenset(
     f"jax.{name}"
     for name in [

@@ -6,7 +6,7 @@ region; where the backend can, it becomes one function in which they share loops
 So it is with loops that draw random numbers, which cost XLA more than the rest of a step.
 
 Which ops a kernel can hold says ``native_ops``. A loop whose body has others keeps going through XLA, and the ops of its
-body that a kernel can hold and that hang together with an event product become one.
+body that round numbers and that a kernel can hold become kernels, those that hang together one each.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from stategraph.passes.base import Pass, PassError
 from stategraph.passes.context import Context
 from stategraph.passes.edit import LOOPS, REWRITER, carries
 from stategraph.passes.native_ops import COMPACT, CONTROL, EMPTY, EVENTS, why_not
+from stategraph.passes.native_roundings import complete, rounds
 from stategraph.passes.registry import register
 
 KERNEL = "native.kernel"
@@ -44,7 +45,7 @@ class OutlineNative(Pass):
     loops: bool = True
     """Whole loops become kernels; without it only what a step of them does."""
     min_ops: int = 4
-    """A region outside of loops becomes a kernel if it has so many ops, or more."""
+    """What hangs together outside of loops becomes a kernel if it has so many ops, or more."""
     scope: str = "events"
     """events: kernels where there are event products, and of loops that draw random numbers; all: wherever a kernel can
     hold the ops.
@@ -56,7 +57,7 @@ class OutlineNative(Pass):
                 f"option 'scope' of 'outline-native' is one of {', '.join(SCOPES)}, not {self.scope!r}"
             )
         if self.scope == "all" or next(program.walk(*EVENTS, DRAW), None) is not None:
-            self._region(program.body, context, False)
+            self._region(program.body, context, False, False)
 
     def _wanted(self, ops: Sequence[Op], in_loop: bool) -> bool:
         if self.scope == "all":
@@ -69,7 +70,8 @@ class OutlineNative(Pass):
         sizes = [math.prod(getattr(op.result.type, "shape", ())) for op in inside if op.name == DRAW]
         return 0 < max(sizes, default=0) <= MOST_DRAWN
 
-    def _region(self, region: Region, context: Context, in_loop: bool) -> None:
+    def _region(self, region: Region, context: Context, in_loop: bool, sends: bool) -> None:
+        """Make the kernels of a region; ``sends`` says whether it is in a loop with event products."""
         for op in list(region.ops):
             if op.name not in CONTROL or not self._wanted([op], in_loop):
                 continue
@@ -79,11 +81,21 @@ class OutlineNative(Pass):
                 continue
             if reason is not None:
                 context.explain(op, "stays a loop of XLA", reason=reason)
+            looped = op.name in LOOPS
+            more = sends or (looped and next(op.walk(*EVENTS), None) is not None)
             for inner in op.regions:
-                self._region(inner, context, in_loop or op.name in LOOPS)
-        for group in groups(region):
-            if len(group) >= self.min_ops and self._wanted(group, in_loop):
-                outline(group, context)
+                self._region(inner, context, in_loop or looped, more)
+        found = [group for group in groups(region) if self._is_kernel(group, in_loop, sends)]
+        for group in [complete(group, region) for group in found]:
+            outline(group, context)
+
+    def _is_kernel(self, group: Sequence[Op], in_loop: bool, sends: bool) -> bool:
+        """Whether ops that hang together become a kernel: where a loop has event products, whatever rounds is in one, so that
+        what it computes does not depend on what hangs together with it.
+        """
+        if sends and any(map(rounds, group)):
+            return True
+        return len(group) >= self.min_ops and self._wanted(group, in_loop)
 
 
 def _empty_in(loop: Op) -> list[Op]:

@@ -12,7 +12,9 @@ import pytest
 
 import stategraph as sg
 from stategraph import event, init
+from stategraph.backends import reference
 from stategraph.backends.events import jit_generic, loops, pallas_jit
+from stategraph.backends.events.jit_primitive import jit_product
 from tests.oracle import agree
 from tests.support import check_kernels_for_gpus
 
@@ -187,6 +189,25 @@ def test_gradients_to_weights_and_events_are_those_of_the_matrix(law: str) -> No
     found = sg.compile.jit(sg.augment.grad(ours, argnums=(0, 1)))(weight, x)
     for one_of, other in zip(found, jax.grad(theirs, (0, 1))(weight, x), strict=True):
         np.testing.assert_allclose(one_of, other, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("law", ["one", "uniform", "normal"])
+def test_the_matrix_has_gradients_to_weights(law: str) -> None:
+    layer = connections(law)
+    params = layer._connectivity()
+    weight = layer.weight.value
+
+    def total(weight: Any) -> Any:
+        return jit_generic.jit_matrix(weight, layer.seed, **params).sum()
+
+    def sent(weight: Any) -> Any:
+        return jit_product(jnp.ones(SIZES[0], bool), weight, layer.seed, transposed=False, **params).sum()
+
+    expected = jax.grad(sent)(weight)
+    np.testing.assert_allclose(jax.grad(total)(weight), expected, rtol=1e-4)
+    program = sg.trace(sg.augment.grad(sent), weight).program
+    (found,), _ = reference.run(program, [weight], {})
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 @pytest.mark.core

@@ -2,6 +2,7 @@
 
 - ``llvm``: a function as LLVM text, with loops and branches;
 - ``arithmetic``, ``functions``, ``erf_inv``: what one elementwise op is, and exp, log and their like as polynomials;
+- ``fusing``: what is rounded once, decided from how an op is defined;
 - ``keys``: random keys and what is drawn with them, as ops on numbers;
 - ``schedule``: which ops share a loop, and in which order the loops run;
 - ``places``: where values are; ``blocks``: the code of a region, ``clusters`` that of its loops of elementwise ops, ``stages``

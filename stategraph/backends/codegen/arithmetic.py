@@ -12,6 +12,7 @@ import attrs
 
 from stategraph.backends.codegen.erf_inv import erf_inv
 from stategraph.backends.codegen.functions import Maths
+from stategraph.backends.codegen.fusing import FUSED, QUOTIENT
 from stategraph.backends.codegen.keys import HASH, hashed
 from stategraph.backends.codegen.llvm import Function, is_float, is_signed, item_size, literal, llvm_type
 from stategraph.ir.core import Op
@@ -64,11 +65,10 @@ def _dtype(type_: object) -> str:
     return type_.dtype
 
 
-def _contracted(name: str) -> Rule:
+def _of_numbers(name: str) -> Rule:
     def rule(e: Element) -> str:
-        flags = e.f.contract if is_float(e.dtype) else ""
         kind = f"f{name}" if is_float(e.dtype) else name
-        return e.let(f"{kind} {flags}{e.type} {e.args[0]}, {e.args[1]}")
+        return e.let(f"{kind} {e.type} {e.args[0]}, {e.args[1]}")
 
     return rule
 
@@ -249,14 +249,14 @@ def _bitcast(e: Element) -> str:
 
 def _integer_power(e: Element) -> str:
     exponent, x = e.op.attributes["y"], e.args[0]
-    flags, kind = (e.f.contract, "fmul") if is_float(e.dtype) else ("", "mul")
+    kind = "fmul" if is_float(e.dtype) else "mul"
     result, power, left = None, x, abs(exponent)
     while left:
         if left & 1:
-            result = power if result is None else e.let(f"{kind} {flags}{e.type} {result}, {power}")
+            result = power if result is None else e.let(f"{kind} {e.type} {result}, {power}")
         left >>= 1
         if left:
-            power = e.let(f"{kind} {flags}{e.type} {power}, {power}")
+            power = e.let(f"{kind} {e.type} {power}, {power}")
     if result is None:
         return e.number(1)
     return e.maths.div(e.number(1.0), result) if exponent < 0 else result
@@ -287,6 +287,14 @@ def _maths(name: str) -> Rule:
     return lambda e: str(getattr(e.maths, name)(e.args[0]))
 
 
+def _fused(e: Element) -> str:
+    a, b, c = e.args
+    minus_a, minus_c = e.op.attributes["negated"]
+    a = e.let(f"fneg {e.type} {a}") if minus_a else a
+    c = e.let(f"fneg {e.type} {c}") if minus_c else c
+    return e.maths.fused(a, b, c)
+
+
 def _is_finite(e: Element) -> str:
     return e.maths.compare("olt", e.maths.abs(e.args[0]), e.number(float("inf")))
 
@@ -296,8 +304,7 @@ def _same(e: Element) -> str:
 
 
 def _square(e: Element) -> str:
-    flags, kind = (e.f.contract, "fmul") if is_float(e.dtype) else ("", "mul")
-    return e.let(f"{kind} {flags}{e.type} {e.args[0]}, {e.args[0]}")
+    return e.let(f"{'fmul' if is_float(e.dtype) else 'mul'} {e.type} {e.args[0]}, {e.args[0]}")
 
 
 def _inverse_root(e: Element) -> str:
@@ -305,10 +312,10 @@ def _inverse_root(e: Element) -> str:
 
 
 RULES: dict[str, Rule] = {
-    "jax.add": lambda e: _or_xor(e, "or") or _contracted("add")(e),
-    "jax.add_any": _contracted("add"),
-    "jax.sub": _contracted("sub"),
-    "jax.mul": lambda e: _or_xor(e, "and") or _contracted("mul")(e),
+    "jax.add": lambda e: _or_xor(e, "or") or _of_numbers("add")(e),
+    "jax.add_any": _of_numbers("add"),
+    "jax.sub": _of_numbers("sub"),
+    "jax.mul": lambda e: _or_xor(e, "and") or _of_numbers("mul")(e),
     "jax.div": _divide,
     "jax.rem": _remainder,
     "jax.max": _extreme("max"),
@@ -367,6 +374,8 @@ RULES: dict[str, Rule] = {
     "jax.convert_element_type": _convert,
     "jax.bitcast_convert_type": _bitcast,
     HASH: lambda e: hashed(e.f, e.args[:2], e.args[2:])[e.op.attributes["word"]],
+    FUSED: _fused,
+    QUOTIENT: _maths("quotient"),
     "jax.stop_gradient": _same,
     "jax.copy": _same,
     "jax.copy_p": _same,

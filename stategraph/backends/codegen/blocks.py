@@ -58,7 +58,12 @@ class Block:
         """For the body of a loop: whether a step is the first, and whether it is the last."""
         self.recorded = recorded
         """Bools that are listed in every step of a loop."""
-        scheduler = Scheduler(region, kernel.aliases, lambda value: isinstance(places.get(value), Scalar))
+        scheduler = Scheduler(
+            region,
+            kernel.aliases,
+            lambda value: isinstance(places.get(value), Scalar),
+            bool(kernel.f.contract),
+        )
         self.schedule: Schedule = scheduler.run()
         self.yielded = scheduler.yielded
         self.stores: dict[Value, list[str]] = {}

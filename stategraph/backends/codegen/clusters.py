@@ -6,7 +6,7 @@ Each is a function of its own, which the kernel calls with the addresses and num
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -160,17 +160,7 @@ class ClusterWriter(Outlined):
         return self.loaded[key]
 
     def element(self, op: Op) -> None:
-        contract = self.f.contract
-        if self.turn is not None and op in self.turn.rounded:
-            self.f.contract = ""
-        scaled = self.scaled(op)
-        if scaled is not None:
-            inner, x, factor = scaled
-            dtype, flags = tensor(op.result).dtype, self.f.contract
-            name = self.f.let(
-                f"fmul {flags}{llvm_type(dtype)} {self.argument(inner, x)}, {literal(factor, dtype)}"
-            )
-        elif op.name in RULES:
+        if op.name in RULES:
             constant = [type(self.block.kernel.aliases.of(o)) is Constant for o in op.operands]
             name = RULES[op.name](Element(self.f, op, [self.argument(op, o) for o in op.operands], constant))
         elif is_same(op):
@@ -180,35 +170,6 @@ class ClusterWriter(Outlined):
         else:
             name = read_at(self.block, op, self.full_index(op.result))
         self.names[op.result] = name
-        self.f.contract = contract
-
-    def scaled(self, op: Op) -> tuple[Op, Value, Any] | None:
-        """(what is multiplied first, with what, the product of both literals) where a literal times a literal times a
-        number is asked for: like XLA, which multiplies the literals.
-        """
-        outer = self.factor(op) if op.name == "jax.mul" and self.f.contract else None
-        inner = outer[0].owner if outer else None
-        if outer is None or not isinstance(inner, Op) or inner.result not in self.names:
-            return None
-        first = self.factor(inner)
-        if first is None:
-            return None
-        with np.errstate(all="ignore"):
-            product = first[1] * outer[1]
-        return (inner, first[0], product) if np.finfo(product.dtype).tiny <= abs(product) < np.inf else None
-
-    def factor(self, op: Op) -> tuple[Value, Any] | None:
-        """(x, c) of an op that is ``c * x`` for a literal c, or ``x / (1 / c)``."""
-        if op.name not in ("jax.mul", "jax.div") or not is_float(tensor(op.result).dtype):
-            return None
-        a, b = map(self.block.kernel.aliases.of, op.operands)
-        if op.name == "jax.mul" and type(a) is Constant:
-            a, b = b, a
-        if type(b) is not Constant or type(a) is Constant:
-            return None
-        number = np.asarray(b.data).reshape(-1)[0].astype(numpy_dtype(tensor(op.result).dtype))
-        with np.errstate(all="ignore"):
-            return a, (1 / number).astype(number.dtype) if op.name == "jax.div" else number
 
     def argument(self, op: Op, operand: Value) -> str:
         """An operand of an elementwise op, whose axes of length one stand for any length."""

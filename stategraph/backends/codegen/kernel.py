@@ -19,6 +19,7 @@ from stategraph.backends.codegen.places import Kernel, Memory, Place, Scalar, Ta
 from stategraph.backends.codegen.schedule import tensor
 from stategraph.backends.native import threads
 from stategraph.backends.native.frame import EXECUTE, METADATA, Frame
+from stategraph.ir.clone import clone_region
 from stategraph.ir.core import Region, Value
 
 THREADS = {
@@ -66,7 +67,7 @@ def generate(
     """
     f = Function("contract " if contract else "")
     kernel = Kernel(f)
-    region = without_keys(region, partitionable)
+    region = without_keys(clone_region(region, {}), partitionable)
     inputs = [f"%in{i}" for i in range(len(region.args))]
     outputs = [f"%out{i}" for i in range(len(region.yielded))]
     shared = dict(aliases)

@@ -9,14 +9,13 @@ is the polynomial in both loops.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import attrs
 
 from stategraph.backends.codegen.functions import Maths
-from stategraph.backends.codegen.llvm import is_float
+from stategraph.backends.codegen.fusing import FUSED, QUOTIENT
 from stategraph.backends.codegen.places import Scalar
 from stategraph.backends.codegen.schedule import is_cheap, tensor
 from stategraph.ir.core import Op, Value
@@ -27,22 +26,6 @@ if TYPE_CHECKING:
 
 BLOCK, VECTOR = 512, 16
 """Elements of a block, at most, and those that a processor computes with at once."""
-QUOTIENT = {
-    "f32": (
-        2.4800303435768e-05,
-        2.0391104044392705e-04,
-        1.3895082520321012e-03,
-        8.32995492964983e-03,
-        4.166625812649727e-02,
-        1.6666732728481293e-01,
-        5.000000596046448e-01,
-        1.0,
-    ),
-    "f64": tuple(1.0 / math.factorial(n) for n in range(18, 0, -1)),
-}
-"""``expm1(x) / x`` for ``|x| <= 1``, the highest power first: the polynomial with the smallest relative error that has eight
-terms (f32, 1.4 units in the last place), Taylor's (f64).
-"""
 
 
 @attrs.frozen
@@ -65,9 +48,11 @@ def quotients(writer: ClusterWriter) -> Quotients | None:
     xs: dict[Op, Value] = {}
     early: set[Op] = set()
     for op in ops:
-        x = _of_what(op, writer)
-        made = [] if x is None else _made_of(x, writer)
-        if x is not None and all(map(is_cheap, made)):
+        if op.name != QUOTIENT:
+            continue
+        x = of(op.operands[0])
+        made = _made_of(x, writer)
+        if all(map(is_cheap, made)):
             xs[op] = x
             early.update(made)
     if not xs:
@@ -76,7 +61,9 @@ def quotients(writer: ClusterWriter) -> Quotients | None:
     for op in ops:
         taken = [v.owner for v in map(of, op.operands) if not isinstance(places.get(v), Scalar)]
         owners = {owner for owner in taken if owner is not None}
-        if op in xs or (op.name in ELEMENTWISE and owners & late and owners <= early | late):
+        if op in xs or (
+            (op.name in ELEMENTWISE or op.name == FUSED) and owners & late and owners <= early | late
+        ):
             late.add(op)
         elif owners and owners <= early and is_cheap(op):
             early.add(op)
@@ -87,17 +74,6 @@ def quotients(writer: ClusterWriter) -> Quotients | None:
         v for v in results if v in stored or any(u in ops and u not in late for u in writer.block.uses(v))
     ]
     return Quotients(xs, early, late, kept)
-
-
-def _of_what(op: Op, writer: ClusterWriter) -> Value | None:
-    """The ``x`` of such a quotient."""
-    if op.name != "jax.div" or not is_float(tensor(op.result).dtype):
-        return None
-    above, x = map(writer.block.kernel.aliases.of, op.operands)
-    owner = above.owner
-    if not isinstance(owner, Op) or owner.name != "jax.expm1" or owner not in writer.cluster.ops:
-        return None
-    return x if writer.block.kernel.aliases.of(owner.operands[0]) is x else None
 
 
 def _made_of(value: Value, writer: ClusterWriter) -> list[Op]:
@@ -136,11 +112,11 @@ def in_blocks(writer: ClusterWriter, size: int, found: Quotients, rest: Callable
             if op in found.xs:
                 x = found.xs[op]
                 maths, value = Maths(f, tensor(x).dtype), writer.value(x)
-                writer.names[op.result] = _exact(maths, value) if exact else _near(maths, value)
+                writer.names[op.result] = maths.quotient(value) if exact else maths.near_quotient(value)
                 if not exact:
                     slot, whole = farthest[maths.dtype], f"u{maths.width}"
                     most = f.call(
-                        f"llvm.umax.i{maths.width}", whole, f.load(slot, whole), _distance(maths, value)
+                        f"llvm.umax.i{maths.width}", whole, f.load(slot, whole), maths.distance(value)
                     )
                     f.store(most, slot, whole)
             elif op in found.early or op in found.late:
@@ -156,7 +132,7 @@ def in_blocks(writer: ClusterWriter, size: int, found: Quotients, rest: Callable
         for dtype, slot in farthest.items():
             maths = Maths(f, dtype)
             most = f.load(slot, f"u{maths.width}")
-            beyond = f.let(f"icmp uge i{maths.width} {most}, {_limit(maths)}")
+            beyond = f.let(f"icmp uge i{maths.width} {most}, {maths.near}")
             with f.when(beyond), f.loop(count) as i:
                 compute(first, i, True)
         with f.loop(count) as i:
@@ -175,29 +151,3 @@ def in_blocks(writer: ClusterWriter, size: int, found: Quotients, rest: Callable
     if size % length:
         with f.when("true" if writer.shared is None else f.let(f"icmp eq i64 %to, {size}")):
             block(str(whole * length), size % length)
-
-
-def _distance(maths: Maths, x: str) -> str:
-    """How far from 0 a number is, as a whole number in order: 0 itself, whose quotient is NaN, and NaN are farthest."""
-    return maths.integer("sub", maths.bits(maths.abs(x)), 1)
-
-
-def _limit(maths: Maths) -> int:
-    """The first distance beyond that of 1."""
-    return maths.bias << maths.fraction
-
-
-def _near(maths: Maths, x: str) -> str:
-    """The polynomial, rounded the same way in all loops: no product is taken apart from its sum."""
-    total, *rest = map(maths.number, QUOTIENT[maths.dtype])
-    for coefficient in rest:
-        if maths.f.contract:
-            total = maths.f.call(f"llvm.fmuladd.{maths.dtype}", maths.dtype, total, x, coefficient)
-        else:
-            total = maths.fused(total, x, coefficient)
-    return total
-
-
-def _exact(maths: Maths, x: str) -> str:
-    is_near = maths.integer("icmp ult", _distance(maths, x), _limit(maths))
-    return maths.select(is_near, _near(maths, x), maths.div(maths.expm1(x), x))

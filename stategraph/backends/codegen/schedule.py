@@ -20,12 +20,16 @@ import attrs
 import numpy as np
 
 from stategraph.backends.codegen.arithmetic import RULES
+from stategraph.backends.codegen.fusing import FUSED, Fuser, without_unused
 from stategraph.backends.codegen.keys import COUNT
+from stategraph.backends.codegen.llvm import is_float
 from stategraph.ir.core import Constant, Op, Region, Value
 from stategraph.ir.regions import captures
 from stategraph.ir.types import TensorType
 from stategraph.passes.native_ops import ELEMENTWISE, EMPTY, INDEXED, INLINED, REDUCTIONS, RESHAPES
 
+EXACT = {"f32": 2**24, "f64": 2**53}
+"""Up to which number whole numbers are floats."""
 Space = tuple[int, ...]
 """The axes of an array that are longer than one."""
 
@@ -170,7 +174,9 @@ def is_cheap(op: Op) -> bool:
     """Whether an elementwise op takes a few instructions, so that it may be computed twice."""
     if op.name == "jax.div":
         return type(op.operands[1]) is Constant
-    return (op.name in ELEMENTWISE and op.name not in ("jax.pow", "jax.rem")) or is_same(op)
+    return (
+        (op.name in ELEMENTWISE and op.name not in ("jax.pow", "jax.rem")) or op.name == FUSED or is_same(op)
+    )
 
 
 def is_part(op: Op) -> bool:
@@ -190,10 +196,14 @@ def is_part(op: Op) -> bool:
 class Scheduler:
     """Finds the schedule of one region."""
 
-    def __init__(self, region: Region, outer: Aliases, known: Callable[[Value], bool]) -> None:
+    def __init__(
+        self, region: Region, outer: Aliases, known: Callable[[Value], bool], contract: bool
+    ) -> None:
         self.aliases = outer
         self.ops = merged(flatten(region, self.aliases), self.aliases)
+        self.ops = Fuser(self.aliases, self.aliases.of, contract).run(self.ops)
         self.yielded = [self.aliases.of(value) for value in region.yielded]
+        self.ops = without_unused(self.ops, self.operands, self.yielded)
         self.uniform: set[Value] = set()
         self.known = known
         """Which values from outside are uniform."""
@@ -249,8 +259,25 @@ class Scheduler:
                 return "uniform"  # one element is picked
             return "view" if is_part(op) else "indexed"
         if op.name in REDUCTIONS and space_of(op.result) == ():
-            return "reduction" if not self.is_uniform(taken[0]) else "stage"
+            return "stage" if self.is_uniform(taken[0]) or self.depends_on_order(op) else "reduction"
         return "stage"
+
+    def depends_on_order(self, op: Op) -> bool:
+        """Whether a reduction rounds: then it has a loop of its own, so that its order does not depend on what else a loop
+        does.
+        """
+        given = self.aliases.of(op.operands[0])
+        if REDUCTIONS[op.name] not in ("add", "mul") or not is_float(tensor(given).dtype):
+            return False
+        owner = given.owner
+        if (
+            REDUCTIONS[op.name] == "add"
+            and isinstance(owner, Op)
+            and owner.name == "jax.convert_element_type"
+        ):
+            source = tensor(self.aliases.of(owner.operands[0]))
+            return source.dtype != "bool" or source.size > EXACT[tensor(given).dtype]
+        return True
 
     def available(self, value: Value, op: Op, kind: str) -> int:
         """The first level at which ``op`` can have ``value``."""

@@ -285,9 +285,16 @@ def _stack(block: Block, op: Op, targets: Sequence[str]) -> None:
 
 
 def _reduce(block: Block, op: Op, targets: Sequence[str]) -> None:
-    f, source = block.f, tensor(op.operands[0])
-    axes = op.attributes["axes"]
+    """In a function of its own: the order of a sum does not depend on what is around it."""
+    source = tensor(op.operands[0])
     where = block.memory(op.operands[0]) if source.size > 1 else _spilled(block, op.operands[0])
+    outlined = pieces.Outlined(block)
+    with outlined.written():
+        _reduced(block, op, outlined.parameter(where, "ptr"), outlined.parameter(targets[0], "ptr"))
+
+
+def _reduced(block: Block, op: Op, where: str, target: str) -> None:
+    f, source, axes = block.f, tensor(op.operands[0]), op.attributes["axes"]
     kept = [axis for axis in range(len(source.shape)) if axis not in axes]
     slot = f.variable(source.dtype)
     with f.nest([source.shape[axis] for axis in kept]) as outer:
@@ -297,7 +304,7 @@ def _reduce(block: Block, op: Op, targets: Sequence[str]) -> None:
             position = block.offset([index[axis] for axis in range(len(index))], source.shape)
             accumulate(f, op, slot, f.load(where, source.dtype, position))
         to = block.offset(outer, tensor(op.result).shape)
-        f.store(f.load(slot, source.dtype), targets[0], source.dtype, to)
+        f.store(f.load(slot, source.dtype), target, source.dtype, to)
 
 
 STAGES: dict[str, Stage] = {

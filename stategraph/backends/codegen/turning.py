@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from stategraph.backends.codegen.llvm import is_float
+from stategraph.backends.codegen.fusing import QUOTIENT
 from stategraph.backends.codegen.places import Memory, Scalar
-from stategraph.backends.codegen.schedule import Cluster, Scalars, Stage, Step, is_cheap, is_same, tensor
+from stategraph.backends.codegen.schedule import Cluster, Scalars, Stage, Step, is_cheap, tensor
 from stategraph.ir.core import Constant, Op, Value
 from stategraph.ir.regions import captures
 from stategraph.passes.native_ops import REDUCTIONS
@@ -38,8 +38,6 @@ class Turn:
     last: Cluster
     news: Mapping[Value, Value]
     """Arguments of the body, and the values of ``last`` that they are in the next step."""
-    rounded: set[Op]
-    """Sums of ``first`` with them as terms: State is rounded before it is added, also if it is a product."""
     again: Mapping[Value, Value] = attrs.Factory(dict)
     """Bools of ``last`` that are listed for every step, and those of ``first`` that are the same in the next step."""
 
@@ -63,7 +61,9 @@ def turn_of(block: Block) -> Turn | None:
         len(ops) > MOST_OPS
         or not all(op.name in REDUCTIONS or block.is_flat(op, first.space) for op in ops)
         or not all(map(is_cheap, first.ops))
-        or not all(is_cheap(op) or op.name in ("jax.div", "jax.expm1", *REDUCTIONS) for op in last.ops)
+        or not all(
+            is_cheap(op) or op.name in ("jax.div", "jax.expm1", QUOTIENT, *REDUCTIONS) for op in last.ops
+        )
         or any(tensor(block.yielded[index]).size > 1 for index in block.copied)
         or any(_looks_at_arrays(op, block) for op in outside)
         or not all(_comes_early(value, first, block) for op in first.ops for value in op.operands)
@@ -77,12 +77,8 @@ def turn_of(block: Block) -> Turn | None:
         for target, value in zip(block.targets, block.yielded, strict=True)
         if target.old is not None and value.owner in last.ops
     }
-    turn = Turn(first, last, news, _sums_of(news.keys(), first, block))
+    turn = Turn(first, last, news)
     return attrs.evolve(turn, again=_computed_again(turn, block))
-
-
-ROUNDED = frozenset(f"jax.{name}" for name in ("add", "add_any", "sub", "select_n", "max", "min", "clamp"))
-"""Ops whose results are the same numbers in a register and in memory: nothing is fused with what takes them."""
 
 
 def _computed_again(turn: Turn, block: Block) -> dict[Value, Value]:
@@ -126,8 +122,7 @@ class _Same:
     def _compared(self, early: Value, late: Value) -> bool:
         owner, other = early.owner, late.owner
         if early in self.turn.news:
-            rounded = not is_float(tensor(late).dtype) or (isinstance(other, Op) and other.name in ROUNDED)
-            return self.turn.news[early] is late and rounded
+            return self.turn.news[early] is late
         if owner is self.block.region:  # carried
             return early is late and any(
                 target.old is early and value is early
@@ -137,8 +132,6 @@ class _Same:
             return _is_the_same(early, self.block)
         if not isinstance(owner, Op) or not isinstance(other, Op) or owner not in self.turn.first.ops:
             return False
-        if owner in self.turn.rounded and any(self._is_product(taken) for taken in other.operands):
-            return False  # here it is rounded before it is added, there perhaps not
         try:
             equal = owner.name == other.name and owner.attributes == other.attributes
         except (TypeError, ValueError):  # attributes that cannot be compared
@@ -150,12 +143,6 @@ class _Same:
             and len(owner.operands) == len(other.operands)
             and all(self.of(a, b) for a, b in zip(owner.operands, other.operands, strict=True))
         )
-
-    def _is_product(self, value: Value) -> bool:
-        owner = self.block.kernel.aliases.of(value).owner
-        while isinstance(owner, Op) and is_same(owner):
-            owner = self.block.kernel.aliases.of(owner.operands[0]).owner
-        return isinstance(owner, Op) and is_float(tensor(value).dtype) and owner.name not in ROUNDED
 
 
 def _bits(value: Value) -> bytes | None:
@@ -194,17 +181,6 @@ def _memory_of(step: Step, block: Block) -> tuple[set[str], set[str]]:
         read |= {*block.stores.get(root, ()), *([block.given[root]] if root in block.given else [])}
         read |= {place.pointer} if isinstance(place, Memory) else set()
     return written, read
-
-
-def _sums_of(values: Iterable[Value], first: Cluster, block: Block) -> set[Op]:
-    terms, sums = set(values), set()
-    for op in first.ops:
-        if any(block.kernel.aliases.of(operand) in terms for operand in op.operands):
-            if op.name in ("jax.add", "jax.add_any", "jax.sub"):
-                sums.add(op)
-            elif op.name not in ("jax.mul", "jax.div"):
-                terms.update(op.results)
-    return sums
 
 
 def _scalars(step: object) -> Iterable[Op]:

@@ -111,19 +111,24 @@ def weighed(weight: Any, random: Any) -> Any:
 def jit_matrix(
     weight: Any, seed: Any, *, shape: tuple[int, int], prob: float, law: str, include_self: bool
 ) -> Any:
-    """The dense matrix ``(pre, post)``."""
+    """The dense matrix ``(pre, post)``: a function of the weight that can be differentiated, in which no loop takes it."""
     rows = Rows(seed, shape, prob, law, include_self)
     if rows.none:
         return jnp.zeros(shape, weight.dtype)
 
     def block(own: Any) -> Any:
-        def each(found: Any, there: Any, random: Any, total: Any) -> Any:
+        def each(found: Any, there: Any, random: Any, total: list[Any]) -> list[Any]:
             places = jnp.where(there, found, rows.post)
-            return total.at[jnp.arange(BLOCK)[:, None], places].set(weighed(weight, random))
+            parts = [True] if random is None else [True, random]
+            lines = jnp.arange(BLOCK)[:, None]
+            return [part.at[lines, places].set(given) for part, given in zip(total, parts, strict=True)]
 
-        return rows.over(own, each, jnp.zeros((BLOCK, rows.post + 1), weight.dtype))
+        dtypes = [bool] if law == "one" else [bool, jnp.float32]
+        return rows.over(own, each, [jnp.zeros((BLOCK, rows.post + 1), dtype) for dtype in dtypes])
 
-    return lax.map(block, rows.blocks()).reshape(-1, rows.post + 1)[: rows.pre, : rows.post]
+    found = lax.map(block, rows.blocks())
+    there, *random = (part.reshape(-1, rows.post + 1)[: rows.pre, : rows.post] for part in found)
+    return jnp.where(there, weighed(weight, *(random or [None])), jnp.zeros((), weight.dtype))
 
 
 def jit_dense(events: Any, weight: Any, seed: Any, *, transposed: bool, **connectivity: Any) -> Any:
