@@ -243,10 +243,11 @@ class Population(Dynamics):
         """A number or array plus all current inputs; arrays among them are used up.
 
         Args:
-          init: where the sum begins.
+          init: where the sum begins, the input of ``update``.
           *args: what the functions among the inputs are called with.
           label: only inputs of this group; None for all.
         """
+        init = self._arriving(init, INPUT)
         for key, function in self.current_inputs.items():
             if label is None or key.startswith(_labelled("", label)):
                 init = init + self._arriving(function(*args), CURRENT)

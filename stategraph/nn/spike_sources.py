@@ -16,7 +16,7 @@ from stategraph.nn.dynamics import Dynamics, Prefetch
 from stategraph.nn.listening import Spiking
 from stategraph.nn.module import Module
 from stategraph.nn.population import Parameter, Population, known, values
-from stategraph.nn.units import in_units_of, like, now, number, parameter, step
+from stategraph.nn.units import in_units_of, like, now, number, parameter, step, units_of
 from stategraph.state import State
 from stategraph.typing import Size
 from stategraph.units import without_units
@@ -154,8 +154,10 @@ class PoissonInput(Module):
 
     def update(self) -> None:
         """Send the spikes of one step."""
-        state = self._state()
-        freq, weight = values(self.freq, in_units_of(state, self.weight, "The weight of PoissonInput"))
+        where = self._where()
+        state = where.get_item()
+        unit = units_of(where.module).get(where.item, "1")
+        freq, weight = values(self.freq, in_units_of(state, self.weight, "The weight of PoissonInput", unit))
         held = without_units(state.value)
         shape = held.shape if self.indices is None else held[..., self.indices].shape
         added = (weight * _counts(self.num_input, _probability(freq), shape)).astype(held.dtype)
@@ -166,11 +168,11 @@ class PoissonInput(Module):
         else:
             state.value = like(state.value, held + added)
 
-    def _state(self) -> Any:
-        """The State that is sent to, or one of the same shape."""
+    def _where(self) -> Prefetch:
+        """Where the State is that is sent to, or one of the same shape."""
         if isinstance(self.target, Prefetch):
-            return self.target.get_item()
-        return Prefetch(self.target, next(iter(self.target._beginnings()), "V")).get_item()
+            return self.target
+        return Prefetch(self.target, next(iter(self.target._beginnings()), "V"))
 
 
 def _counts(number: int, probability: Any, shape: tuple[int, ...]) -> jax.Array:

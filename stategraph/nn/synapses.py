@@ -16,7 +16,7 @@ from stategraph.errors import describe
 from stategraph.init import Constant, Initial
 from stategraph.nn.integrators import exp_euler_step
 from stategraph.nn.population import LONG_AGO, Parameter, Synapse, known, values
-from stategraph.nn.units import now, step
+from stategraph.nn.units import INPUT, now, step
 from stategraph.state import HiddenState, ShortTermState, State
 from stategraph.typing import Size
 
@@ -65,6 +65,7 @@ class Expon(Synapse):
 
     def update(self, x: Any = 0.0) -> Any:
         """One step; returns the conductance, with what arrived (``x`` and delta inputs)."""
+        x = self._arriving(x, INPUT)
         (tau,) = values(self.tau)
         g = exp_euler_step(lambda g: -g / tau, self.g.value)
         self.g.value = self._checked(self.sum_delta_inputs(g + x), self.g)
@@ -138,6 +139,7 @@ class DualExpon(Synapse):
 
     def update(self, x: Any = 0.0) -> Any:
         """One step; returns the conductance. What arrives (``x`` and delta inputs) begins at the end of the step."""
+        x = self._arriving(x, INPUT)
         decay, rise, amplitude = values(self.tau_decay, self.tau_rise, self.amplitude)
         arrived = self.sum_delta_inputs(x)
         g_rise = exp_euler_step(lambda g: -g / rise, self.g_rise.value) + arrived
@@ -193,6 +195,7 @@ class Alpha(Synapse):
 
     def update(self, x: Any = 0.0) -> Any:
         """One step, exact; returns the conductance. What arrives (``x`` and delta inputs) begins at its end."""
+        x = self._arriving(x, INPUT)
         (tau,) = values(self.tau)
         decay = jnp.exp(-step() / tau)
         g = (self.g.value + self.h.value * step() / tau) * decay

@@ -126,6 +126,8 @@ class MgBlock(SynOut):
         "beta": "mM",
         "V_offset": "mV",
     }
+    NUMBERS: ClassVar[tuple[str, ...]] = ("cc_Mg", "alpha", "beta")
+    """What is known by its number, beside quantities too: of mM and 1/mV."""
 
     def __init__(
         self,

@@ -39,13 +39,15 @@ def number(value: Any, unit: str, what: str) -> Any:
     """A plain number for what may be a quantity.
 
     Args:
-      value: a quantity or anything else, which is returned as it is.
+      value: a quantity, a unit, which is 1 of it, or anything else, which is returned as it is.
       unit: the unit of plain numbers here.
       what: what is converted, for the message.
 
     Raises:
       UnitError: for a quantity of another dimension.
     """
+    if units.is_unit(value):
+        value = units.quantity(1.0, value)
     if not units.is_quantity(value):
         return value
     wanted = units.named_unit(unit)
@@ -107,6 +109,8 @@ def given_unit(value: Any) -> Any:
     if isinstance(value, Initializer):
         items = (item.unit for item in _fields(value).values() if units.is_quantity(item))
         return next(items, None) if value.unit is None else value.unit
+    if units.is_unit(value):
+        return value
     return value.unit if units.is_quantity(value) else None
 
 
@@ -120,7 +124,12 @@ def _check_mixture(owner: Any) -> None:
     table = units_of(owner)
     given = {name: value for name, value in _given(owner).items() if table.get(_stem(name), "1") != "1"}
     measured = [name for name, value in given.items() if has_unit(value)]
-    plain = [name for name, value in given.items() if value is not None and not has_unit(value)]
+    numbers = getattr(owner, "NUMBERS", ())
+    plain = [
+        name
+        for name, value in given.items()
+        if value is not None and name not in numbers and not has_unit(value)
+    ]
     for name in measured:
         _plain(owner, name, given[name])
     if measured and plain:
@@ -223,11 +232,11 @@ def refuse_quantity(state: State[Any], what: str) -> None:
     )
 
 
-def in_units_of(state: State[Any], value: Any, what: str) -> Any:
-    """A plain number in the unit of a State, for a quantity that is added to it."""
+def in_units_of(state: State[Any], value: Any, what: str, plain: str = "1") -> Any:
+    """A plain number in the unit of a State, for a quantity that is added to it; ``plain`` is that of one without."""
     if not units.is_quantity(value):
         return value
-    return number(value, "1" if state.unit is None else units.text_of(state.unit), what)
+    return number(value, plain if state.unit is None else units.text_of(state.unit), what)
 
 
 def like(old: Any, new: Any) -> Any:

@@ -53,6 +53,50 @@ def test_a_network_with_units_computes_what_it_computes_without():
     assert neurons.V.unit == u.mV and neurons.last_spike_time.unit == u.ms
 
 
+def test_a_unit_is_one_of_it():
+    assert nn.CUBA(scale=u.volt).scale == 1.0 and nn.CUBA(scale=u.mV).scale == 1e-3
+    assert nn.LIF(1, R=u.Gohm, tau=u.second).R == 1e3
+    with pytest.raises(UnitError, match=r"CUBA\(scale=...\) is given a quantity in nA"):
+        nn.CUBA(scale=u.nA)
+
+
+@pytest.mark.parametrize(
+    "make, number, quantity",
+    [
+        (nn.LIF, 1.5, 1.5e3 * u.pA),
+        (nn.LIFRef, 1.5, 1.5 * u.nA),
+        (nn.AdExIF, 1.5, 1.5 * u.nA),
+        (nn.Izhikevich, 10.0, 10.0 * u.mV / u.ms),
+        (nn.GIF, 1.5, 1.5 * u.nA),
+        (nn.HH, 10.0, 10.0 * u.uA),
+        (nn.Expon, 2.0, 2e-3 * u.uS),
+        (nn.DualExpon, 2.0, 2.0 * u.nS),
+        (nn.Alpha, 2.0, 2.0 * u.nS),
+    ],
+)
+def test_update_takes_quantities_as_a_call_does(make, number, quantity):
+    def stepped(step):
+        population = make(2, **({"V_initializer": -65.0} if make is nn.HH else {}))
+        nn.init_all_states(population)
+        with sg.environ.context(dt=0.1 * u.ms, t=0.0 * u.ms):
+            step(population)
+            return [state.value for state in sg.graph.states(population).values()]
+
+    expected = stepped(lambda population: population(number))
+    for step in (lambda p: p.update(x=quantity), lambda p: p.update(quantity), lambda p: p(x=quantity)):
+        np.testing.assert_allclose(stepped(step), expected, rtol=1e-6)
+    with pytest.raises(UnitError, match=f"The input of {make.__name__} is given a quantity in ms"):
+        stepped(lambda population: population.update(1.0 * u.ms))
+
+
+def test_a_magnesium_block_is_known_by_its_numbers():
+    block = nn.MgBlock(E=0.0 * u.mV, cc_Mg=1.2, alpha=0.062, V_offset=0.0 * u.mV)
+    assert block.update(1.0, -60.0) == nn.MgBlock().update(1.0, -60.0)
+    assert nn.MgBlock(cc_Mg=1200.0 * u.uM).cc_Mg == pytest.approx(1.2)
+    with pytest.raises(UnitError, match=r"MgBlock\(V_offset=...\) is given a plain number, and E a quantity"):
+        nn.MgBlock(E=0.0 * u.mV, V_offset=1.0)
+
+
 def test_other_units_of_the_dimension_are_converted():
     neuron = nn.LIF(1, tau=0.02 * u.second, V_th=-0.05 * u.volt, V_reset=-60.0 * u.mV, R=0.1 * u.Gohm)
     np.testing.assert_allclose([neuron.tau, neuron.V_th, neuron.R], [20.0, -50.0, 100.0])
@@ -166,6 +210,19 @@ def test_random_input_in_units():
     with sg.environ.context(dt=0.1 * u.ms):
         noise()
     np.testing.assert_allclose(neurons.V.value, [5, 0, 5], rtol=1e-6)
+
+
+def test_random_input_in_units_arrives_at_neurons_without():
+    for make in (lambda neurons: neurons, lambda neurons: neurons.prefetch("V")):
+        neurons = nn.init_all_states(nn.LIF(2, V_th=10.0))
+        noise = nn.PoissonInput(make(neurons), None, 20, 1000.0 * u.MHz, 0.25e-3 * u.volt)
+        with sg.environ.context(dt=0.1):
+            noise()
+            if make(neurons) is neurons:
+                neurons()
+        np.testing.assert_allclose(neurons.V.value, [5, 5], rtol=1e-6)
+        with sg.environ.context(dt=0.1), pytest.raises(UnitError, match="it is in mV"):
+            nn.PoissonInput(make(neurons), None, 20, 10.0 * u.Hz, 1.0 * u.nA)()
 
 
 def test_connections_send_in_the_unit_of_their_weight():
