@@ -18,6 +18,8 @@ assumes of State at entry.
                      ``weight``, or for another ``law`` than "one" ``weight[0] + weight[1] * x`` with a random ``x``
 ``event.compact``    where a bool array is true: how many elements are, then their places, counted over all axes, in order; what
                      comes after these is unspecified
+``event.list``       such a list of no events, with ``room`` for some; ``number`` tells apart those that are equal otherwise
+``event.append``     a list, and behind what it holds the places of the events of a bool array, each plus a number, ``base``
 ``event.declare``    a value as it is, of which the user says that it holds events: ``rate`` is the share of active
                      elements, ``use`` pins the products with it ("events", "dense"); None leaves it open
 
@@ -41,6 +43,8 @@ EVENT_OPS = (
     "event.jit",
     "event.csr_ring",
     "event.compact",
+    "event.list",
+    "event.append",
     "event.declare",
 )
 
@@ -278,6 +282,32 @@ def _verify_compact(op: Op) -> str | None:
     return None
 
 
+def _verify_list(op: Op) -> str | None:
+    types = _tensors(op, 0)
+    if isinstance(types, str):
+        return types
+    room = op.attributes.get("room")
+    if not isinstance(room, int) or room < 0 or not isinstance(op.attributes.get("number"), int):
+        return "its attributes are room, how many places there are, and number"
+    if (types[0].dtype, types[0].shape) != ("i32", (1 + room,)):
+        return f"its result is {types[0]}; with room for {room} it is i32[{1 + room}]"
+    return None
+
+
+def _verify_append(op: Op) -> str | None:
+    types = _tensors(op, 3)
+    if isinstance(types, str):
+        return types
+    listed, events, base, result = types
+    if events.dtype != "bool":
+        return f"the events are {events}; they are bool"
+    if listed.dtype != "i32" or len(listed.shape) != 1 or listed.size <= events.size:
+        return f"the list is {listed}; with {events.size} events it is i32, and has room for them"
+    if (base.dtype, base.shape) != ("i32", ()):
+        return f"what is added to the places is {base}; it is i32[]"
+    return None if result == listed else f"its result has the type of the list, {listed}, not {result}"
+
+
 register_op("event.csr", summary="events through sparse synapses", effects=no_effects, verify=_verify_csr)
 register_op(
     "event.csr_add",
@@ -308,6 +338,10 @@ register_op(
     "event.jit", summary="events through synapses made of a seed", effects=no_effects, verify=_verify_jit
 )
 register_op("event.compact", summary="list the places of events", effects=no_effects, verify=_verify_compact)
+register_op("event.list", summary="a list of no events", effects=no_effects, verify=_verify_list)
+register_op(
+    "event.append", summary="list the places of more events", effects=no_effects, verify=_verify_append
+)
 register_op(
     "event.declare", summary="say that a value holds events", effects=no_effects, verify=_verify_declare
 )

@@ -290,6 +290,7 @@ class Loop:
             for name in shelves.keys() - {entry.name for entry in moving}:
                 shelves[name].put(0, steps, found[name], roomed=True)
         finally:
+            rooms.close()
             if clerk is not None:
                 clerk.shutdown()
             if live is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ CHUNK_BYTES = 16 << 20
 """How much a chunk records that is put away after it: little enough for memory that is used again, chunk after chunk."""
 PLACES, PLACES_ON_CPU = 1 << 26, 1 << 28
 """How many spikes there is room for in a chunk. On CPUs those that are not there take no memory."""
+LARGE = 1 << 24
+"""Bytes of rows for which numba is imported, so that they are not filled with zeros first: fewer are written sooner."""
 LONGEST = 10_000
 """Steps of a chunk, at most."""
 SHORTEST = 100
@@ -104,8 +107,8 @@ def _lies_apart(state: State[Any]) -> bool:
 
 
 def room_for(types: Types, every: int, steps: int) -> Room:
-    """Room for the rows that ``steps`` steps leave, wherever they begin. Where these are all rows, what was there does not
-    matter: a kernel writes to them at once. Only who looks for NaN would find it.
+    """Room for the rows that ``steps`` steps leave, wherever they begin. On the host they begin where a run does, and fill it: what was
+    there does not matter. Only who looks for NaN would find it.
 
     Args:
       types: those of a row.
@@ -113,9 +116,19 @@ def room_for(types: Types, every: int, steps: int) -> Room:
       steps: how many steps there are.
     """
     rows = max(1, -(-steps // every))
-    all_written = steps and steps % every == 0 and not any(_jax.watched_numbers())
-    begin = jax.lax.empty if all_written and _on_host() else jnp.zeros
+    filled = steps and _on_host() and not any(_jax.watched_numbers())
+    begin = _untouched if filled else jnp.zeros
     return [begin((rows, *type.shape), type.dtype) for type in types]
+
+
+def _untouched(shape: tuple[int, ...], dtype: Any) -> Any:
+    """An array of anything on the host: in a trace an op, which a kernel takes for what it is."""
+    nbytes = np.dtype(dtype).itemsize * math.prod(shape)
+    if _jax.current_trace() is not None or not can_list() or (nbytes < LARGE and "numba" not in sys.modules):
+        return jax.lax.empty(shape, dtype)
+    from stategraph.backends.native.memory import untouched
+
+    return untouched(shape, dtype)
 
 
 def written(entry: Entry, room: Room, value: Any, step: Any, begin: Any) -> Room:
@@ -151,6 +164,7 @@ class Rooms:
         self.whole = _on_host()
         self._free: dict[str, Room] = {}
         self._span = 0
+        self._ahead: Any = None
 
     def kept(self, name: str) -> bool:
         """Whether what a monitor records stays where it is."""
@@ -163,11 +177,22 @@ class Rooms:
             rooms, self._free = self._free, {}
             return rooms
         self._span = span
-        return {name: room_for(self.types[name], one.every, span) for name, one in self.entries.items()}
+        made = {name: room_for(self.types[name], one.every, span) for name, one in self.entries.items()}
+        leaves = jax.tree.leaves(made)
+        if self.whole and can_list() and sum(leaf.nbytes for leaf in leaves) >= LARGE:
+            from stategraph.backends.native.memory import TouchedAhead
+
+            self._ahead = TouchedAhead(leaves)
+        return made
 
     def give(self, found: Mapping[str, Any]) -> None:
         """Give back what a chunk returned."""
         self._free = {name: jax.tree.leaves(found[name]) for name in self.entries}
+
+    def close(self) -> None:
+        """All rows are there."""
+        if self._ahead is not None:
+            self._ahead.end()
 
 
 def rows_of(entry: Entry, found: Any, before: int, length: int, roomed: bool) -> Any:

@@ -128,12 +128,16 @@ EVENTS = frozenset(
         "jit",
     )
 )
-IN_PLACE = frozenset(("event.csr_add", "event.csr_ring", "event.csr_outer_add", "event.csr_change"))
+IN_PLACE = frozenset(
+    ("event.csr_add", "event.csr_ring", "event.csr_outer_add", "event.csr_change", "event.append")
+)
 """Event ops whose result is their first operand with something added or changed."""
 EMPTY = "jax.empty"
 """An array of anything, zeros as well: what a loop begins with that writes every element."""
 COMPACT = "event.compact"
 """Lists events: with the loop that stacks them, no stack is made."""
+APPEND = "event.append"
+"""Lists events behind others."""
 GENERATOR = "fry"
 """The random keys that a kernel knows: those of JAX's default generator, threefry with two words."""
 RANDOM = frozenset(
@@ -317,6 +321,7 @@ _RULES: dict[str, Callable[[Op], str | None]] = {
     **dict.fromkeys(CONTROL, _inside),
     **dict.fromkeys(EVENTS, _event),
     COMPACT: _fine,
+    APPEND: _fine,
     EMPTY: _fine,
     **dict.fromkeys(RANDOM, _random),
     "jax.bitcast_convert_type": _bitcast,

@@ -77,7 +77,7 @@ class OutlineNative(Pass):
                 continue
             reason = why_not(op) or _why_shared(op)
             if reason is None and (self.loops or op.name not in LOOPS):
-                outline([*_empty_in(op), op, *_lists_of(op)], context)
+                outline([*_empty_in(op), op, *lists_of(op)], context)
                 continue
             if reason is not None:
                 context.explain(op, "stays a loop of XLA", reason=reason)
@@ -106,7 +106,7 @@ def _empty_in(loop: Op) -> list[Op]:
     return sorted(found, key=loop.parent.ops.index) if found and loop.parent is not None else []
 
 
-def _lists_of(loop: Op) -> list[Op]:
+def lists_of(loop: Op) -> list[Op]:
     """The ops that list the events that a loop stacks, where nobody else needs the stack."""
     if loop.name != "flow.scan" or loop.attributes["reverse"]:
         return []

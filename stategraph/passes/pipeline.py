@@ -40,7 +40,8 @@ DEFAULT = (
     "derive-outputs",  # and those that follow from others
     "dce",
     "accumulate-events",  # after whatever looks for event.csr
-    "outline-native",  # last: loops with events in them become kernels
+    "outline-native",  # loops with events in them become kernels
+    "outline-recording",  # so does what the others record
 )
 """The default pipeline."""
 

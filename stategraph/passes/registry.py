@@ -54,6 +54,7 @@ BUILTIN = (
     "dce",
     "accumulate-events",
     "outline-native",
+    "outline-recording",
 )
 """The passes of this package; ``fold-constants`` lives in the module ``fold_constants``."""
 

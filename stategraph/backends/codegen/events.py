@@ -340,6 +340,20 @@ def compact(block: Block, op: Op, targets: Sequence[str]) -> None:
     listing.finish()
 
 
+def appended(block: Block, op: Op, targets: Sequence[str]) -> None:
+    """``event.append``."""
+    f, target = block.f, targets[0]
+    listed, events, base = op.operands
+    block.fill(target, listed, block.place(listed))
+    count = f.variable("i64", "count")
+    f.store(f.let(f"sext i32 {f.load(target, 'i32')} to i64"), count, "i64")
+    first = f.let(f"sext i32 {block.scalar_of(base)} to i64")
+    append(
+        block, array(block, events), "bool", tensor(events).size, f.address(target, "1", "i32"), count, first
+    )
+    f.store(f.let(f"trunc i64 {f.load(count, 'i64')} to i32"), target, "i32")
+
+
 @contextmanager
 def each_active(
     block: Block,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from stategraph.backends.codegen import pieces
 from stategraph.backends.codegen.arithmetic import convert
 from stategraph.backends.codegen.clusters import accumulate, identity
-from stategraph.backends.codegen.events import Recorded, compact
+from stategraph.backends.codegen.events import Recorded, appended, compact
 from stategraph.backends.codegen.llvm import is_float, item_size, literal, llvm_type
 from stategraph.backends.codegen.made import jit
 from stategraph.backends.codegen.matrices import dense
@@ -327,6 +327,7 @@ STAGES: dict[str, Stage] = {
     "event.csr_change": change,
     "event.dense": dense,
     "event.compact": compact,
+    "event.append": appended,
     "event.jit": jit,
     **dict.fromkeys(REDUCTIONS, _reduce),
 }

@@ -100,6 +100,20 @@ def places(events: Any) -> Any:
     return jnp.concatenate([flat.sum(dtype=jnp.int32)[None], found.astype(jnp.int32)])
 
 
+def empty_list(*, room: int, number: int) -> Any:
+    """``event.list``; what is unspecified is 0."""
+    return jnp.zeros(1 + room, jnp.int32)
+
+
+def appended(listed: Any, events: Any, base: Any) -> Any:
+    """``event.append``."""
+    flat = events.reshape(-1)
+    ends = listed[0] + jnp.cumsum(flat, dtype=jnp.int32)
+    where = jnp.where(flat, ends, listed.size)
+    listed = listed.at[where].set(base + jnp.arange(flat.size, dtype=jnp.int32), mode="drop")
+    return listed.at[0].add(flat.sum(dtype=jnp.int32))
+
+
 MEANINGS: dict[str, Callable[..., Any]] = {
     "event.csr": csr_by_synapses,
     "event.csr_add": added(csr_by_synapses),
@@ -107,6 +121,8 @@ MEANINGS: dict[str, Callable[..., Any]] = {
     "event.csr_outer_add": added(outer_by_synapses),
     "event.dense": dense_whole,
     "event.compact": places,
+    "event.list": empty_list,
+    "event.append": appended,
     "event.declare": lambda x, *, rate, use: x,
 }
 """What each op computes, without looking at what is active."""

@@ -36,7 +36,7 @@ def kernel_of(program: Program) -> Callable[..., list[Any]]:
 
 def without_kernels(function: Callable[..., Any], *args: Any) -> Program:
     """The program of a function after all other passes."""
-    passes = [name for name in DEFAULT if name != "outline-native"]
+    passes = [name for name in DEFAULT if name not in ("outline-native", "outline-recording")]
     return sg.trace(function, *args).lower(passes=",".join(passes)).program
 
 
