@@ -53,6 +53,12 @@ def test_the_numbers_are_those_of_jax(ours: Any, theirs: Any, shape: tuple[int, 
     assert half.shape == shape and half.dtype == jnp.bfloat16
 
 
+def test_a_scale_may_be_an_array() -> None:
+    for kind in (init.KaimingNormal, init.LecunUniform, init.XavierNormal):
+        for scale in (np.array(3.0), jnp.exp(jnp.asarray(1.0))):
+            np.testing.assert_array_equal(kind(scale, seed=0)((3, 4)), kind(float(scale), seed=0)((3, 4)))
+
+
 def test_the_numbers_of_the_documents() -> None:
     sg.random.seed(42)
     sg.random.rand(2, 3)

@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from stategraph.init.initializer import RandomInitializer, seed_field, unit_field
 from stategraph.random import RandomState
@@ -54,7 +55,8 @@ class VarianceScaling(RandomInitializer):
     unit: Any = unit_field()
 
     def make(self, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-        recipe = (self.scale, self.mode, self.distribution, self.in_axis, self.out_axis)
+        scale = float(self.scale) if isinstance(self.scale, (jax.Array, np.ndarray)) else self.scale
+        recipe = (scale, self.mode, self.distribution, self.in_axis, self.out_axis)
         return self.rng._draw(_VARIANCE_SCALING[self.distribution], (recipe, shape, dtype), (), None)
 
 
