@@ -59,9 +59,9 @@ class Inputs:
         return tuple([(one.function is not None, one.structure, one.in_rows) for one in self.arguments])
 
     def constants(self) -> list[Any]:
-        """The values that are the same in all steps."""
+        """The values that are the same in all steps: arrays, so that numbers are rounded alike in programs, traces and eagerly."""
         return [
-            leaf
+            jnp.asarray(leaf)
             for one in self.arguments
             for leaf, row in zip(one.leaves, one.in_rows, strict=True)
             if not row

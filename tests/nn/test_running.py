@@ -219,6 +219,22 @@ def test_in_jit_it_is_the_same_and_goes_on() -> None:
     assert int(net.clock.i.value) == 60
 
 
+def test_numbers_among_the_inputs_are_rounded_alike_everywhere() -> None:
+    class Scaled(nn.Module):
+        def update(self, x: Any) -> Any:
+            return x * 0.7
+
+    monitor = {"output": lambda output: output}
+    expected = np.full(4, np.float32(1.3) * np.float32(0.7))
+    assert expected[0] != np.float32(1.3 * 0.7)
+    model, other = Scaled(), Scaled()
+    nn.clock(other)
+    assert_equals(nn.run(model, 2.0, 1.3, monitor), {"output": expected})
+    assert_equals(sg.compile.jit(lambda: nn.run(other, 2.0, 1.3, monitor))(), {"output": expected})
+    with jax.disable_jit():
+        assert_equals(nn.run(model, 2.0, 1.3, monitor), {"output": expected})
+
+
 @pytest.mark.core
 def test_a_reset_in_the_same_jit_begins_at_0() -> None:
     net = make()
