@@ -24,7 +24,7 @@ from stategraph.passes.native_ops import (
     why_not,
 )
 
-_EXACT = frozenset(
+EXACT = frozenset(
     f"jax.{name}"
     for name in [
         "max",
@@ -45,9 +45,10 @@ _EXACT = frozenset(
         "bitcast_convert_type",
     ]
 )
+"""Ops that round nothing."""
 _ROUNDING = (
     ELEMENTWISE | FLOAT_ONLY | EVENTS | REDUCTIONS.keys() | {"jax.cumsum", "jax.scatter-add"}
-) - _EXACT
+) - EXACT
 _ROUNDING |= {"jax.dot_general"}
 
 

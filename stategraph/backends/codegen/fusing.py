@@ -5,11 +5,12 @@ Processors add a product faster than they multiply and add. If LLVM chose where,
 and on what shares a loop with it. So LLVM may change nothing, and this is what an op of a region becomes, whoever else takes
 its operands:
 
-- ``a * b + c`` is one op, ``fused.add``, rounded once;
+- ``a * b + c`` is one op, ``fused.add``, rounded once, unless ``c`` is made of the rounded product: ``p - p`` is 0,
+  ``p - floor(p)`` and ``max(p, q) - p`` are not less;
 - ``(x * c) * d`` of literals is ``x * (c * d)``, as XLA has it, and so with ``x / (1 / c)``;
 - ``expm1(x) / x`` is ``fused.quotient``, near 0 a polynomial.
 
-What they are made of has to be in the same region: ``made_of`` says what that is, so that ``outline-native`` puts it there.
+What they are made of has to be in the same region, where ``outline-native`` puts it (``passes.native_roundings``).
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ import numpy as np
 from stategraph.backends.codegen.llvm import is_float
 from stategraph.ir.core import Constant, Op, Value
 from stategraph.ir.types import TensorType, numpy_dtype
-from stategraph.passes.native_ops import SUMS
+from stategraph.passes.native_ops import RESHAPES, SUMS
+from stategraph.passes.native_roundings import EXACT
 
 FUSED, QUOTIENT = "fused.add", "fused.quotient"
 """``a * b + c``, where ``negated`` says which of ``a`` and ``c`` are negated first; ``expm1(x) / x``."""
+_KEEPS = EXACT | RESHAPES | {"jax.broadcast_in_dim", "jax.convert_element_type"}
+"""Ops by which a number is still known to be this one, or not less, or the next whole one."""
 
 
 class Fuser:
@@ -74,11 +78,26 @@ class Fuser:
                 continue
             if _tensor(product.result).shape != _tensor(op.result).shape:
                 continue
+            if self.is_made_of(op.operands[other], product):
+                continue
             minus = op.name == "jax.sub"
             negated = (minus and place == 1, minus and place == 0)
             operands = [*map(self.of, product.operands), self.of(op.operands[other])]
             return Op(FUSED, operands, [op.result.type], {"negated": negated}, location=op.location)
         return None
+
+    def is_made_of(self, value: Value, product: Op) -> bool:
+        """Whether a value is a rounded product, or made of it without rounding."""
+        seen: set[Op] = set()
+        left = [value]
+        while left:
+            owner = self.owner(left.pop())
+            if owner is product:
+                return True
+            if owner is not None and owner.name in _KEEPS and owner not in seen:
+                seen.add(owner)
+                left += owner.operands
+        return False
 
     def quotient(self, op: Op) -> Op | None:
         """``expm1(x) / x``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -85,3 +86,29 @@ def test_a_sum_of_a_product_is_rounded_once() -> None:
     x, y = jnp.full(SIZE, 1 + 2.0**-12, jnp.float32), jnp.full(SIZE, 1 - 2.0**-12, jnp.float32)
     for found in natively(lambda x, y: (x * y - 1.0, 1.0 - x * y), x, y):
         np.testing.assert_array_equal(np.abs(found), np.full(SIZE, 2.0**-24, np.float32))
+
+
+def test_what_is_made_of_a_rounded_product_is_compared_with_it() -> None:
+    """A number less itself is 0, and nobody takes the root of what is a little less than 0."""
+
+    def function(x: Any, y: Any, z: Any) -> list[Any]:
+        p = x * y
+        others = [
+            p,
+            lax.stop_gradient(p),
+            jnp.abs(p),
+            jnp.maximum(p, z * 0.1),
+            jnp.floor(p),
+            jnp.where(p > z, p, z),
+        ]
+        return [
+            *(p - other for other in others),
+            *(other - p for other in others),
+            p - p.astype(jnp.int32),
+            p - p.max(),
+        ]
+
+    with jax.disable_jit():
+        wanted = function(X, Y, Z)
+    for a, b in zip(natively(function, X, Y, Z), wanted, strict=True):
+        np.testing.assert_array_equal(a, b)
