@@ -21,9 +21,9 @@ from stategraph.ir.core import Value
 if TYPE_CHECKING:
     from stategraph.backends.codegen.blocks import Block
 
-ENOUGH = 2_000_000
+ENOUGH = 1_550_000
 """Ops on elements (neurons times ops) from which on threads share a loop: COBA with 33,000 neurons, CUBA with 57,000. Two threads
-took 0.75 of the time with 2.4 million, and 0.93 with 1.4 million.
+took 0.75 of the time with 1.9 million, and 0.93 with 1.1 million.
 """
 STEPS = 32
 """Steps of a loop from which on threads share what is done in each: calling them takes as long as a step or two."""
