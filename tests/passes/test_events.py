@@ -411,3 +411,36 @@ def test_synapses_in_any_order_are_sorted_before_a_loop() -> None:
     alone = build(lambda x: (x > 0).astype(jnp.float32) @ matrix, xs[0]).program
     (told,) = run_passes(alone, f"{HOIST},{ALWAYS}").explanations[-1:]
     assert "sorted for each product" in told.reason
+
+
+def test_synapses_that_fill_up_a_matrix_send_nothing_whatever_is_active() -> None:
+    sparse = pytest.importorskip("jax.experimental.sparse")
+    rng = np.random.default_rng(0)
+    dense = np.where(rng.random((5, 7)) < 0.4, rng.uniform(0.5, 1.5, (5, 7)), 0.0).astype(np.float32)
+    dense[:, -1], dense[-1] = 0, [0, 1, 0, 0, 1, 0, 0]
+    listed = sparse.BCOO.fromdense(dense, nse=20)
+    rows, turned = (sparse.BCSR.fromdense(w, nse=20) for w in (dense, dense.T))
+    xs = jnp.asarray(rng.normal(size=(3, 7)), jnp.float32).at[1, 6].set(jnp.inf).at[2, 4].set(jnp.inf)
+
+    def run(xs: Any) -> Any:
+        def step(x: Any) -> Any:
+            s = sg.event.declare(jnp.where(x > 0, x, 0.0), rate=0.1)
+            return s[:5] @ listed, listed @ s, rows @ s, turned @ s[:5]
+
+        return sg.compile.for_loop(step, xs)
+
+    program = run_passes(build(run, xs).program, f"{HOIST},{ALWAYS},inline-calls").program
+    assert sum(op.name == "event.csr" for op in program.walk()) == 4
+    events = np.where(xs > 0, xs, 0)
+    with np.errstate(all="ignore"):
+        forth, back = (
+            np.where(w != 0, x[:, :, None] * w, 0).sum(1)
+            for x, w in ((events[:, :5], dense), (events, dense.T))
+        )
+    compiled = [
+        sg.compile.jit(run, passes=f"{HOIST},{ALWAYS}")(xs),
+        sg.trace(run, xs).lower(passes=f"{HOIST},{ALWAYS}").export()(xs),
+    ]
+    for found in (reference.run(program, [xs], {})[0], *compiled):
+        for a, b in zip(found, (forth, back, back, forth), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5)

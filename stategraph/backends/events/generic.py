@@ -26,9 +26,15 @@ FEW = 8
 
 
 def rows_of(indptr: Any, synapses: int) -> Any:
-    """The pre neuron of each synapse."""
+    """The pre neuron of each synapse; for those behind the last row, which fill up a list, the number of pre neurons."""
     pre = indptr.shape[0] - 1
-    return jnp.repeat(jnp.arange(pre, dtype=jnp.int32), jnp.diff(indptr), total_repeat_length=synapses)
+    rows = jnp.repeat(jnp.arange(pre, dtype=jnp.int32), jnp.diff(indptr), total_repeat_length=synapses)
+    return jnp.where(jnp.arange(synapses, dtype=jnp.int32) < indptr[-1], rows, pre)
+
+
+def _of_neurons(values: Any, neurons: Any) -> Any:
+    """What neurons have, in the order in which synapses name them; 0 for those that fill up a list."""
+    return values.at[..., neurons].get(mode="fill", fill_value=0)
 
 
 def of_sums(dtype: Any) -> Any:
@@ -56,11 +62,11 @@ def csr_by_synapses(
     rows = rows_of(indptr, indices.shape[0])
     sources, targets = (indices, rows) if transposed else (rows, indices)
     sums = of_sums(weight.dtype)
-    sent = events.astype(sums)[..., sources] * weight.astype(sums)
+    sent = _of_neurons(events.astype(sums), sources) * weight.astype(sums)
     arrived = jnp.zeros((*events.shape[:-1], shape[0] if transposed else shape[1]), sums)
     return (
         arrived.at[..., targets]
-        .add(sent, mode="promise_in_bounds", indices_are_sorted=transposed and events.ndim == 1)
+        .add(sent, mode="drop", indices_are_sorted=transposed and events.ndim == 1)
         .astype(weight.dtype)
     )
 
@@ -70,7 +76,8 @@ def outer_by_synapses(pre: Any, post: Any, indptr: Any, indices: Any, *, shape: 
     dtype = post.dtype if pre.dtype == jnp.bool_ else pre.dtype
     if not indices.shape[0]:
         return jnp.zeros(0, dtype)
-    found = pre.astype(dtype)[..., rows_of(indptr, indices.shape[0])] * post.astype(dtype)[..., indices]
+    rows = rows_of(indptr, indices.shape[0])
+    found = _of_neurons(pre.astype(dtype), rows) * _of_neurons(post.astype(dtype), indices)
     return found if found.ndim == 1 else found.sum(0)
 
 

@@ -15,7 +15,7 @@ from stategraph.passes.expand_transforms import Expansion
 
 
 def compressed(weights: Any, places: Any, axis: int, shape: tuple[int, int]) -> tuple[Any, Any, Any]:
-    """(weights, indptr, indices) of a list of synapses; those that lie outside of the matrix weigh nothing.
+    """(weights, indptr, indices) of a list of synapses; those that lie outside of the matrix come last, in no row.
 
     Args:
       weights: ``(synapses,)``.
@@ -26,9 +26,9 @@ def compressed(weights: Any, places: Any, axis: int, shape: tuple[int, int]) -> 
     pre, post = places[:, axis].astype(jnp.int32), places[:, 1 - axis].astype(jnp.int32)
     inside = (pre < shape[axis]) & (post < shape[1 - axis])
     weights = jnp.where(inside, weights, 0)
-    pre, post = jnp.where(inside, pre, shape[axis] - 1), jnp.where(inside, post, 0)
+    pre, post = jnp.where(inside, pre, shape[axis]), jnp.where(inside, post, 0)
     pre, post, weights = lax.sort((pre, post, weights), num_keys=1)
-    counts = jnp.zeros(shape[axis] + 1, jnp.int32).at[pre + 1].add(1)
+    counts = jnp.zeros(shape[axis] + 1, jnp.int32).at[pre + 1].add(1, mode="drop")
     return weights, jnp.cumsum(counts), post
 
 
