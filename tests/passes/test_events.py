@@ -21,6 +21,7 @@ from stategraph import ir
 from stategraph.backends import reference
 from stategraph.passes import event_products, event_rules, run_passes
 from stategraph.passes.event_facts import event_facts
+from tests.passes.event_chains import chain, samples
 from tests.passes.event_networks import SIZE, Network, spikes, ways
 from tests.passes.event_programs import HOIST
 from tests.support import EventFacts, build
@@ -133,6 +134,27 @@ def test_facts_of_everything_that_may_become_of_events_hold(pair: str) -> None:
         watcher = EventFacts(program, states)
         reference.run(program, [x], states, watcher=watcher)
         assert watcher.checked > 0 and watcher.entry == (kind == "random")
+
+
+def check_chain(seed: int, length: int = 12) -> int:
+    """Run a random chain of operations; the facts hold of every value. How many were checked."""
+    run, _ = chain(seed, length)
+    traced, checked = build(run, jnp.zeros(SIZE)).program, 0
+    (path,) = (path for path, symbol in traced.states.items() if not symbol.born)
+    for before in ("", f"{HOIST},"):
+        program = run_passes(traced, f"{before}infer-events").program
+        for x, held in samples(seed):
+            states = {path: (jnp.asarray(held),)}
+            watcher = EventFacts(program, states)
+            with np.errstate(all="ignore"):
+                reference.run(program, [jnp.asarray(x)], states, watcher=watcher)
+            checked += watcher.checked
+    return checked
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_facts_hold_of_whatever_operations_make(seed: int) -> None:
+    assert check_chain(seed) > 0
 
 
 @pytest.mark.no_program_checks
