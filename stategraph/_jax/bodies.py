@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -242,3 +243,47 @@ def _bodies_among(params: Any) -> list[Any]:
         v for value in params.values() for v in (value if isinstance(value, (tuple, list)) else (value,))
     ]
     return [value for value in values if is_body(value)]
+
+
+COMPARED = 1024
+"""Elements of the largest constant that ``outline`` looks at."""
+
+
+def outline(body: Any, consts: Sequence[Any] = ()) -> tuple[Any, ...]:
+    """What a body computes, to compare it with another one: primitives in order, with what they take and give and with the
+    parameters that are plain data, and constants. What State it uses does not count.
+    """
+    jaxpr, own = body_parts(body)
+    places: dict[Any, int] = {}
+
+    def place(atom: Any) -> Any:
+        if type(atom) is Literal:
+            return _plain(atom.val)
+        return places.setdefault(atom, len(places))
+
+    rows = [
+        (
+            eqn.primitive.name,
+            *map(place, eqn.invars),
+            *((place(variable), str(variable.aval)) for variable in eqn.outvars),
+            () if eqn.primitive.name.startswith("state_") else _plain(eqn.params),
+        )
+        for eqn in jaxpr.eqns
+    ]
+    return (*rows, *map(place, jaxpr.outvars), *map(_plain, (*own, *consts)))
+
+
+def _plain(value: Any) -> Any:
+    """Data as it is, of anything else its type."""
+    if isinstance(value, dict):
+        return tuple((key, _plain(value[key])) for key in sorted(value))
+    if isinstance(value, (tuple, list)):
+        return tuple(map(_plain, value))
+    if is_body(value):
+        return outline(value)
+    if isinstance(value, (str, int, float, complex, enum.Enum, np.dtype, type(None))):
+        return repr(value)  # NaN is NaN here
+    if isinstance(value, (np.ndarray, np.generic, jax.Array)) and not isinstance(value, core.Tracer):
+        if value.size <= COMPARED and not jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended):
+            return str(value.dtype), value.shape, np.asarray(value).tobytes()
+    return type(value).__name__

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stategraph import _jax
-from stategraph.errors import StateAccessError, describe
+from stategraph.errors import StateAccessError, TraceError, describe
 from stategraph.ir.core import Op, Region, Value
 from stategraph.ir.location import Location
 from stategraph.tracing.rules import (
+    Enclosing,
     Rule,
     closed_over,
     force_jvp,
@@ -24,6 +25,9 @@ from stategraph.tracing.rules import (
 
 if TYPE_CHECKING:
     from stategraph.tracing.importer import Env, Importer
+
+DEEPEST = 12
+"""Functions that one line of Python makes, in the rules of each other."""
 
 
 def import_jvp(importer: Importer, eqn: Any, operands: list[Value], location: Location) -> Op:
@@ -45,7 +49,7 @@ def _with_rules(
     location: Location,
 ) -> Op:
     """A function and the rules that ``force`` traces; the first of them takes what the function closes over."""
-    depth = _enclosing(importer, eqn)
+    depth = _enclosing(importer, eqn, force, location)
     if depth:
         return _recursive(importer, f"flow.{what}", eqn, operands, depth, location)
     consts = closed_over(eqn)
@@ -54,9 +58,9 @@ def _with_rules(
     args = operands[consts:]
     if not _needs_rule(importer, eqn):
         return Op("flow.call", args, _jax.result_types(eqn), {"name": rule_name(eqn)}, [call], location)
-    with _inside(importer, eqn):
-        with importer.types.seen():
-            rules = force()
+    with importer.types.seen():
+        rules = force()
+    with _inside(importer, Enclosing(eqn, rules)):
         regions = [
             _rule_region(importer, rule.body, rule.consts, what, () if number else kept)
             for number, rule in enumerate(rules)
@@ -80,15 +84,28 @@ def _needs_rule(importer: Importer, eqn: Any) -> bool:
     return importer.keep_rules and has_tangents(eqn)
 
 
-def _enclosing(importer: Importer, eqn: Any) -> int:
+def _enclosing(importer: Importer, eqn: Any, force: Callable[[], Sequence[Rule]], location: Location) -> int:
     """A rule may call its own function (``jax.nn.relu`` does): how many rules up this function is, 0 if
     it is none of them.
     """
-    key = rule_key(eqn)
-    avals = [str(atom.aval) for atom in eqn.invars]
-    for depth, (known, args) in enumerate(reversed(importer.rules), start=1):
-        if known == key and avals[len(avals) - len(args) :] == args:
+
+    def forced() -> Sequence[Rule]:
+        with importer.types.seen():
+            return force()
+
+    for depth, known in enumerate(reversed(importer.rules), start=1):
+        if known.is_called_by(eqn, forced):
             return depth
+    if sum(rule_key(known.eqn) == rule_key(eqn) for known in importer.rules) >= DEEPEST:
+        raise TraceError(
+            describe(
+                f"The derivative rule of {rule_name(eqn)} calls another function with a rule, whose rule does so too, and "
+                f"so on, {DEEPEST} times.",
+                at=location,
+                why="a program holds the rules of all its functions, each once",
+                fix="let the rule call its own function, or write out what the other one computes",
+            )
+        )
     return 0
 
 
@@ -98,17 +115,16 @@ def _recursive(
     """A call of a function inside its own rule. What the function closes over comes first among the
     operands.
     """
-    consts = len(operands) - len(importer.rules[-depth][1])
+    consts = len(operands) - len(importer.rules[-depth].args)
     call = importer.inner(eqn.params["call_jaxpr"], operands[:consts])
     attributes = {"name": rule_name(eqn), "recursive": depth}
     return Op(name, operands[consts:], _jax.result_types(eqn), attributes, [call], location)
 
 
 @contextlib.contextmanager
-def _inside(importer: Importer, eqn: Any) -> Iterator[None]:
+def _inside(importer: Importer, function: Enclosing) -> Iterator[None]:
     """While the rules of a function are imported."""
-    args = eqn.invars[closed_over(eqn) :]
-    importer.rules.append((rule_key(eqn), [str(atom.aval) for atom in args]))
+    importer.rules.append(function)
     try:
         yield
     finally:

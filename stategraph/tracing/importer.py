@@ -27,6 +27,7 @@ from stategraph.recording import Body, Recorder, Token
 from stategraph.tracing.import_rules import import_jvp, import_kept, import_vjp
 from stategraph.tracing.import_shards import import_jax, import_own
 from stategraph.tracing.import_transforms import import_grad, import_product, import_vmap
+from stategraph.tracing.rules import Enclosing
 from stategraph.tracing.types_here import TypesHere
 
 Env = dict[Any, Value]
@@ -63,10 +64,8 @@ class Importer:
         """The values of the bodies being imported, outermost first."""
         self.keep_rules = True
         """Whether functions with derivative rules keep them; else they are calls."""
-        self.rules: list[tuple[Any, list[str]]] = []
-        """The derivative rules being imported, outermost first: which function, and the types of its
-        operands.
-        """
+        self.rules: list[Enclosing] = []
+        """The functions whose derivative rules are being imported, outermost first."""
 
     # ------------------------------------------------------------------------------------------------- bodies
 

@@ -11,7 +11,7 @@ residuals; a backward body takes the residuals and the results' cotangents and g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -26,6 +26,45 @@ class Rule:
     body: Any
     consts: Sequence[Any]
     name: str
+
+
+@attrs.frozen(eq=False)
+class Enclosing:
+    """A function whose rules are being imported."""
+
+    eqn: Any
+    rules: Sequence[Rule]
+
+    @property
+    def args(self) -> list[str]:
+        """The types of its arguments."""
+        return [str(atom.aval) for atom in self.eqn.invars[closed_over(self.eqn) :]]
+
+    def is_called_by(self, eqn: Any, force: Callable[[], Sequence[Rule]]) -> bool:
+        """Whether an equation in one of its rules calls this function; ``force`` gives the rules of what it calls.
+
+        What one line of Python makes, a decorator say, may be many functions: those that compute the same and have rules
+        that compute the same are one.
+        """
+        avals, args = [str(atom.aval) for atom in eqn.invars], self.args
+        if rule_key(eqn) != rule_key(self.eqn) or avals[len(avals) - len(args) :] != args:
+            return False
+        if "#" in rule_key(eqn)[0]:  # a name that our own backend gave to one function
+            return True
+        if _jax.outline(eqn.params["call_jaxpr"]) != _jax.outline(self.eqn.params["call_jaxpr"]):
+            return False
+        if len(avals) - len(args) != eqn.params["num_consts"]:
+            return True  # what it closes over became arguments, of which its rules know nothing
+        if any(_jax.equations_of(rule.body, STATE) for rule in self.rules):
+            return True  # its rules are not traced again: each access of State has its place
+        return _outlines(force()) == _outlines(self.rules)
+
+
+def _outlines(rules: Sequence[Rule]) -> list[Any]:
+    return [_jax.outline(rule.body, rule.consts) for rule in rules]
+
+
+STATE = ("state_read", "state_write", "state_alloc")
 
 
 def differentiable(avals: Sequence[Any]) -> tuple[int, ...]:

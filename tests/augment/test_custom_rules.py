@@ -133,3 +133,42 @@ def test_second_derivatives_of_spikes_in_loops_and_branches(spike: Any) -> None:
     np.testing.assert_allclose(lanes(x[None])[0], expected, rtol=1e-5, atol=1e-5)
     if spike is step_function:
         np.testing.assert_allclose(third(x), then, rtol=1e-4, atol=1e-4)
+
+
+def smooth(how: str, function: Any, slope: Any) -> Any:
+    """A function with a rule: a factory, so that many functions stand at one place."""
+    if how == "jvp":
+        ruled: Any = jax.custom_jvp(lambda x: function(x))
+        ruled.defjvp(lambda primals, tangents: (ruled(*primals), slope(*primals) * tangents[0]))
+    else:
+        ruled = jax.custom_vjp(lambda x: function(x))
+        ruled.defvjp(lambda x: (ruled(x), x), lambda x, g: (g * slope(x),))
+    return ruled
+
+
+@pytest.mark.parametrize("how", ["jvp", "vjp"])
+def test_functions_of_one_factory_in_the_rules_of_each_other_are_told_apart(how: str) -> None:
+    sine = smooth(how, jnp.sin, lambda x: cosine(x))
+    cosine = smooth(how, jnp.cos, lambda x: -sine(x))
+    narrow = smooth(how, jnp.sign, lambda x: 2 * x)
+    wide = smooth(how, jnp.sign, lambda x: narrow(x) * x)  # the same value, another rule
+    x = jnp.float32(0.7)
+
+    def orders(slope: Any) -> list[Any]:
+        found = []
+        for function in (sine, wide):
+            for _ in range(3):
+                function = slope(function)
+                found.append(function(x))
+        return found
+
+    found = sg.compile.jit(lambda: orders(grad))()
+    np.testing.assert_allclose(found, orders(jax.grad), rtol=1e-6)
+
+
+def test_rules_that_lead_to_ever_new_functions_are_refused() -> None:
+    def narrower(width: float) -> Any:
+        return smooth("jvp", lambda x: width * x, lambda x: narrower(width / 2)(x))
+
+    with pytest.raises(sg.errors.TraceError, match="let the rule call its own function"):
+        grad(narrower(1.0))(jnp.float32(1.0))
