@@ -116,7 +116,7 @@ class Delay(Module):
           The delay in slots, and the indices.
         """
         slots = 0 if time is None else _slots(time, self.update_every_step)
-        needed = int(np.max(slots)) + 1
+        needed = int(np.max(slots, initial=0)) + 1
         if needed > self.max_length:
             if "history" in vars(self):
                 raise StateAccessError(
@@ -255,7 +255,7 @@ class Delay(Module):
         """
         history = self._buffer()
         if isinstance(delay_step, (int, float, np.number, np.ndarray)) and not (
-            np.min(delay_step) >= 0 and np.max(delay_step) <= self.max_length - 1
+            np.min(delay_step, initial=0) >= 0 and np.max(delay_step, initial=0) <= self.max_length - 1
         ):
             raise ValueError(
                 describe(

@@ -207,3 +207,18 @@ def test_delays_of_projections_that_do_not_fit_are_refused() -> None:
         made(-DT)
     with pytest.raises(TypeError, match="no in_size"):
         made(DT, lambda x: x)
+
+
+def test_nobody_sends_with_delays_of_their_own() -> None:
+    class Nothing(nn.Module):
+        in_size = (0,)
+
+        def update(self, spikes: Any) -> Any:
+            return spikes @ jnp.zeros((0, 3))
+
+    neurons = nn.LIF(3)
+    projection = nn.DeltaProj(comm=Nothing(), post=neurons, delay=np.zeros(0))
+    nn.init_all_states(neurons)
+    nn.init_all_states(projection)
+    projection(jnp.zeros(0))
+    np.testing.assert_array_equal(neurons.sum_delta_inputs(1.0), np.ones(3))
