@@ -18,6 +18,7 @@ import numpy as np
 
 import stategraph as sg
 from stategraph import event, init, nn
+from stategraph.backends.events.compact_primitive import compact
 
 folder = Path(sys.argv[1])
 jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
@@ -76,8 +77,34 @@ for each in (network, copied):
         sg.compile.jit(lambda net=each: sg.compile.for_loop(net, jnp.arange(20)))()
 learned = [np.asarray(net.layer.weight.value, np.float64).sum() for net in (network, copied)]
 
+v = sg.ShortTermState(jnp.linspace(0.0, 1.9, 600))
+
+
+@sg.compile.jit
+def listed() -> Any:
+    """A loop that stays with XLA, and lists what it sends in a kernel."""
+
+    def one(_: Any) -> Any:
+        sent = v.value >= 1
+        v.value = v.value + (0.7 - v.value * sent) * 0.25
+        return sent
+
+    return compact(sg.compile.for_loop(one, jnp.arange(9)))
+
+
+def sent(lists: Any) -> list[int]:
+    count, places = np.split(np.asarray(lists), [1])
+    return [int(number) for number in places[: count.item()]]
+
+
+file = folder / "listed.sgx"
+if not file.exists():
+    sg.export(listed).save(file)
+lists = [sent(sg.load_exported(file)()), sent(listed())]
+
 answer = {
     "learned": learned,
+    "lists": lists,
     "result": np.asarray(result).tolist(),
     "loaded": np.asarray(again).tolist(),
     "objects": sorted(path.name for path in (folder / "kernels").glob("*.o")),

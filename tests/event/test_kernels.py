@@ -420,6 +420,8 @@ def test_kernels_come_from_the_caches_in_another_process(tmp_path: Path) -> None
     assert first["kernels"] == second["kernels"] != []  # nothing was compiled under another name
     assert first["objects"] == second["objects"] != []
     assert len({*first["learned"], *second["learned"]}) == 1  # of models that were pickled, and copied
+    one, *others = (*first["lists"], *second["lists"])
+    assert len(one) > 600 and others == [one] * 3
     assert first["numba"] == second["numba"] >= len(first["kernels"])
     assert second["hits"] > first["hits"]
 
