@@ -22,7 +22,18 @@ from stategraph.nn import arrivals
 from stategraph.nn.dynamics import Dynamics
 from stategraph.nn.listening import Spiking
 from stategraph.nn.module_params import Param
-from stategraph.nn.units import CURRENT, DELTA, INPUT, has_unit, initial_value, number, parameter, units_of
+from stategraph.nn.units import (
+    CURRENT,
+    DELTA,
+    INPUT,
+    has_unit,
+    initial_value,
+    is_assumed,
+    number,
+    parameter,
+    refuse_current,
+    units_of,
+)
 from stategraph.state import State
 from stategraph.surrogate import InvSquareGrad
 from stategraph.typing import Size
@@ -33,6 +44,7 @@ from stategraph.units import (
     is_quantity,
     named_unit,
     quantity,
+    text_of,
     without_units,
 )
 
@@ -85,11 +97,15 @@ class Population(Dynamics):
     _projections = 0
     _in_units = False
     """Whether it was made with quantities, so that its States declare their units."""
+    _assumed: tuple[str, ...] = ()
+    """Parameters that were left out and say how much a current does."""
 
     def _parameter(self, name: str, value: Parameter, *, positive: bool = False) -> Parameter:
         """A parameter as the model keeps it."""
         if has_unit(value):
             self._in_units = True
+        elif is_assumed(self, name):
+            self._assumed = (*self._assumed, name)
         value = parameter(self, name, value)
         if isinstance(value, (State, Param)):
             return value
@@ -210,7 +226,14 @@ class Population(Dynamics):
         """An input as plain numbers; as it is, where the class says nothing of units."""
         if not units_of(self):
             return value
+        if kind != DELTA and is_quantity(value):
+            self._check_assumed(f"a current in {text_of(value.unit)}")
         return number(value, units_of(self).get(kind, "1"), f"The {kind} of {type(self).__name__}")
+
+    def _check_assumed(self, current: str) -> None:
+        """Refuse a current if nobody knows what it does."""
+        if self._in_units and self._assumed:
+            refuse_current(self, current, self._assumed)
 
     def add_current_input(self, key: str, inp: Any, label: str | None = None) -> None:
         """Add to the current.
@@ -227,6 +250,7 @@ class Population(Dynamics):
             return
         if key in self.current_inputs:
             raise KeyError(f"{type(self).__name__} has a current input {key!r} already")
+        self._check_assumed(f"the currents of {key!r}")
         self._current_inputs = {**self.current_inputs, key: inp}
 
     def add_delta_input(self, key: str, inp: Any, label: str | None = None) -> None:

@@ -8,7 +8,7 @@ numbers, not both.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -93,6 +93,33 @@ def _given(owner: Any) -> dict[str, Any]:
     except (ReferenceError, TypeError):
         return {}
     return dict(list(bound.arguments.items())[1:])
+
+
+_ONE = {"Mohm": "Mohm", "nS": "nsiemens", "nA": "nA"}
+"""Units of parameters that say how much a current does, as saiunit writes them."""
+
+
+def is_assumed(owner: Any, name: str) -> bool:
+    """Whether a parameter that says how much a current does is being left to its default, in a program that has units."""
+    if units.loaded() is None or units_of(owner).get(name) not in _ONE or construction_of(owner) is None:
+        return False
+    declared = inspect.signature(type(owner).__init__).parameters
+    return name in declared and name not in _given(owner) and declared[name].default != 0
+
+
+def refuse_current(owner: Any, current: str, assumed: Iterable[str]) -> None:
+    """Refuse a current of a model with units if parameters that say how much it does were left to their defaults: who writes
+    plain numbers has nA and MOhm, and who comes from brainpy.state mA and ohm.
+    """
+    kind, names = type(owner).__name__, list(assumed)
+    raise UnitError(
+        describe(
+            f"{kind} is given {current}, and was made without {' and '.join(names)}.",
+            at=_jax.line_in_charge(),
+            why="models with units say what a current does: R is 1 Mohm where numbers are plain, and 1 ohm in brainpy.state",
+            fix=f"{kind}(..., {', '.join(f'{name}=... * saiunit.{_ONE[units_of(owner)[name]]}' for name in names)})",
+        )
+    )
 
 
 def _stored(value: Any) -> State[Any] | None:

@@ -144,6 +144,27 @@ def test_inputs_may_be_quantities():
             neuron(2.0 * u.mV)
 
 
+def test_what_a_current_does_is_said_where_there_are_units():
+    """A resistance that is left out is 1 Mohm among plain numbers, and 1 ohm in brainpy.state."""
+    leaky, adaptive = (nn.init_all_states(make(1, tau=20.0 * u.ms)) for make in (nn.LIF, nn.AdExIF))
+    with sg.environ.context(dt=0.1 * u.ms):
+        for give in (leaky, leaky.update, lambda x: leaky.add_current_input("stimulus", x)):
+            with pytest.raises(UnitError, match=r"LIF is given a current in mA, and was made without R\."):
+                give(20.0 * u.mA)
+        with pytest.raises(UnitError, match=r"without R and a and b\."):
+            adaptive(20.0 * u.mA)
+        synapses = {"comm": sg.event.Linear(1, 1, 1.0 * u.nS), "syn": nn.Expon.desc(tau=5.0 * u.ms)}
+        with pytest.raises(UnitError, match=r"LIF is given the currents of 'AlignPostProj0'"):
+            nn.AlignPostProj(**synapses, out=nn.COBA.desc(E=0.0 * u.mV), post=leaky)
+        nn.DeltaProj(comm=sg.event.Linear(1, 1, 20.0 * u.mV), post=leaky)(jnp.ones(1))
+        leaky()
+        for resistance in (1e-6 * u.Mohm, u.ohm):
+            found = nn.init_all_states(nn.LIF(1, resistance, 20.0 * u.ms, 30.0 * u.mV))
+            for _ in range(9):
+                found(20.0 * u.mA)
+            np.testing.assert_allclose(found.V.value, 20 * -np.expm1(-9 * 0.1 / 20), rtol=1e-5)
+
+
 def test_a_delay_has_the_units_of_its_target():
     with sg.environ.context(dt=0.1, t=0.1):
         delay = nn.init_all_states(nn.Delay(jnp.zeros(2) * u.mV, time=0.2, take_aware_unit=True))
@@ -160,7 +181,9 @@ def test_a_delay_has_the_units_of_its_target():
 
 
 def test_a_parameter_in_units_is_trained():
-    neuron = nn.init_all_states(nn.LIF(1, tau=sg.ParamState(10.0 * u.ms), V_th=20.0 * u.mV, spk_reset="hard"))
+    neuron = nn.init_all_states(
+        nn.LIF(1, 1.0 * u.Mohm, sg.ParamState(10.0 * u.ms), V_th=20.0 * u.mV, spk_reset="hard")
+    )
 
     def potential():
         with sg.environ.context(dt=0.1 * u.ms):
@@ -188,7 +211,7 @@ def test_equations_of_quantities_are_integrated(step):
 def test_a_time_step_in_units_is_kept_as_it_is_set_and_traced_once():
     with sg.environ.context(dt=100.0 * u.us):
         assert sg.environ.get_dt().unit == u.us
-    neuron, runs = nn.init_all_states(nn.LIF(1, tau=20.0 * u.ms)), []
+    neuron, runs = nn.init_all_states(nn.LIF(1, R=u.Mohm, tau=20.0 * u.ms)), []
 
     @sg.compile.jit
     def step():
@@ -254,7 +277,7 @@ def test_weights_of_projections_are_checked_and_converted():
 
 def test_a_run_takes_quantities():
     def spikes(q):
-        neurons = nn.init_all_states(nn.LIFRef(2, tau=q(20.0, u.ms), V_th=q(10.0, u.mV)))
+        neurons = nn.init_all_states(nn.LIFRef(2, q(1.0, u.Mohm), q(20.0, u.ms), V_th=q(10.0, u.mV)))
         with sg.environ.context(dt=q(0.1, u.ms)):
             found = nn.run(
                 neurons, q(50.0, u.ms), inputs=q(20.0, u.nA), monitor={"spk": neurons.spike, "V": neurons.V}
