@@ -59,7 +59,8 @@ SAME = COMPARISONS | frozenset(
         *("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "slice", "dynamic_slice", "gather"),
     )
 )
-"""Ops whose results are the same bits whoever compiles them, as there is no product among them for a sum to be fused with."""
+"""Ops whose results are the same bits whoever compiles them: there is no product among them for a sum to be fused with. Of float
+sums one may not lead to another, as XLA makes ``x + (c + d)`` of ``(x + c) + d`` with constants."""
 WHOLE = frozenset(f"jax.{name}" for name in ("mul", "div", "rem", "sign"))
 """So are these, of whole numbers."""
 LEAST = 512
@@ -96,6 +97,8 @@ class _Recording:
         self.loop, self.body = loop, loop.regions[0]
         self.before = {*self.body.args, *self.body.yielded[: carries(loop)]}
         """What is in memory anyway."""
+        self.summed: set[Value] = set()
+        """What is made with a sum of floats, and not in memory."""
         self.found: dict[Op, None] = {}
         """The ops that the kernel computes, in order; others may need them too."""
         self.ops: list[Op] = []
@@ -231,8 +234,11 @@ class _Recording:
         if not isinstance(owner, Op) or owner in self.found:
             return isinstance(owner, Op)
         if len(self.found) < MOST_OPS and _is_same(owner) and self.reach(owner.operands):
-            self.found[owner] = None
-            return True
+            sums = _sums(owner) + any(operand in self.summed for operand in owner.operands)
+            if sums < 2 or not _sums(owner):
+                self.found[owner] = None
+                self.summed |= set(owner.results) if sums else set()
+                return True
         return _size(value) == 1
 
 
@@ -251,9 +257,27 @@ def _is_same(op: Op) -> bool:
         return False
     if op.name in INLINED:
         return all(map(_is_same, op.regions[0].ops[:-1]))
-    type_ = op.result.type
-    whole = isinstance(type_, TensorType) and type_.dtype not in FLOATS
+    if op.name == "jax.convert_element_type" and _is_narrowed(op):
+        return False
+    whole = isinstance(op.result.type, TensorType) and not _is_float(op.result)
     return op.name in SAME or (op.name in WHOLE and whole) or (op.name == "jax.div" and _only_sign(op.result))
+
+
+def _sums(op: Op) -> int:
+    """How many sums of floats an op makes."""
+    if op.name in INLINED:
+        return sum(map(_sums, op.regions[0].ops[:-1]))
+    return int(op.name in ("jax.add", "jax.sub") and _is_float(op.result))
+
+
+def _is_float(value: Value) -> bool:
+    return isinstance(value.type, TensorType) and value.type.dtype in FLOATS
+
+
+def _is_narrowed(op: Op) -> bool:
+    """Whether an op rounds a float to a shorter one, which XLA leaves out where it is widened again."""
+    (x,) = op.operands
+    return _is_float(x) and _is_float(op.result) and x.type != op.result.type
 
 
 def _only_sign(value: Value) -> bool:

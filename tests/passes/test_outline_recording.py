@@ -55,6 +55,8 @@ def stacks(kind: str) -> Any:
                 "product": v * w - 1 > 0,  # of a product that may be rounded: left to XLA
                 "same": v.reshape(-1, 1) != w.reshape(-1, 1),
                 "quotient": v / 3 >= 0.2,
+                "sums": (v + 1e6) - 1e6 > 0.3,  # v > 0.3 for XLA
+                "shorter": v.astype(jnp.float16).astype(jnp.float32) > 0.3,  # and so for floats
                 "step": jnp.broadcast_to(t % 3 == 1, v.shape),
                 "outer": jnp.isnan(w),
                 "some": jnp.isfinite(v)[::2] & (t > 2),
