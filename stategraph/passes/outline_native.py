@@ -71,7 +71,7 @@ class OutlineNative(Pass):
         return 0 < max(sizes, default=0) <= MOST_DRAWN
 
     def _region(self, region: Region, context: Context, in_loop: bool, sends: bool) -> None:
-        """Make the kernels of a region; ``sends`` says whether it is in a loop with event products."""
+        """Make the kernels of a region; ``sends`` says whether it is in a loop with event products that a kernel can hold."""
         for op in list(region.ops):
             if op.name not in CONTROL or not self._wanted([op], in_loop):
                 continue
@@ -82,7 +82,7 @@ class OutlineNative(Pass):
             if reason is not None:
                 context.explain(op, "stays a loop of XLA", reason=reason)
             looped = op.name in LOOPS
-            more = sends or (looped and next(op.walk(*EVENTS), None) is not None)
+            more = sends or (looped and any(why_not(product) is None for product in op.walk(*EVENTS)))
             for inner in op.regions:
                 self._region(inner, context, in_loop or looped, more)
         found = [group for group in groups(region) if self._is_kernel(group, in_loop, sends)]

@@ -274,6 +274,24 @@ def test_programs_without_events_are_not_touched() -> None:
     assert not kernels(program)
 
 
+def test_a_loop_whose_event_products_stay_in_xla_stays_there() -> None:
+    """XLA has threads for products of batches, and for what is around them."""
+
+    def program(v: Any, w: Any) -> Any:
+        def step(v: Any, _: Any) -> Any:
+            sent = (v > 1).astype(v.dtype)
+            return 0.9 * v + sent @ w - sent, None
+
+        return jax.lax.scan(step, v, None, length=3)[0]
+
+    v = jnp.linspace(0, 2, 8 * 512).reshape(8, 512)
+    lowered = sg.trace(program, v, jnp.ones((512, 512))).lower(
+        passes="default,rewrite-events{mode=always},outline-native"
+    )
+    assert next(lowered.program.walk("event.dense"), None) is not None
+    assert next(lowered.program.walk("native.kernel"), None) is None
+
+
 def test_the_scope_all_makes_kernels_of_programs_without_events() -> None:
     pytest.importorskip("llvmlite")
 
