@@ -217,9 +217,8 @@ def _per_area(owner: HH, membrane: Mapping[str, Parameter]) -> bool | None:
         unit = given_unit(value)
         if is_unit(unit):
             whole = unit.has_same_dim(named_unit(owner.UNITS_OF_A_NEURON[name]))
-            found.setdefault(
-                not whole, (name, unit)
-            )  # what is neither is refused with the other units per area
+            # what is neither is taken for one per area, and refused where its unit is looked at
+            found.setdefault(not whole, (name, unit))
     if len(found) == 2 and found[True][1].has_same_dim(named_unit(owner.UNITS[found[True][0]])):
         (area, per_area), (neuron, whole) = found[True], found[False]
         raise UnitError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,18 +20,7 @@ from stategraph.errors import CheckpointError, StateAccessError, TraceError
 from stategraph.nn import running_chunks
 from tests.nn.running_nets import DT, Net, assert_equals, drive, make, monitors, written_out
 
-
-@pytest.fixture(autouse=True)
-def time_step() -> Iterator[None]:
-    with sg.environ.context(dt=DT):
-        yield
-
-
-@pytest.fixture
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks of 20 steps."""
-    monkeypatch.setattr(running_chunks, "LONGEST", 20)
-    monkeypatch.setattr(running_chunks, "SHORTEST", 1)
+pytestmark = pytest.mark.usefixtures("time_step")
 
 
 # ------------------------------------------------------------------------------------------------ the loop

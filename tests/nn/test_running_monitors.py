@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,23 +13,11 @@ import pytest
 import stategraph as sg
 from stategraph import nn
 from stategraph.errors import NanError, StateAccessError, StateTypeError
-from stategraph.nn import running_chunks
 from stategraph.spikes import Spikes
 from tests.nn.checking import numbers
 from tests.nn.running_nets import DT, Net, assert_equals, drive, make, monitors, written_out
 
-
-@pytest.fixture(autouse=True)
-def time_step() -> Iterator[None]:
-    with sg.environ.context(dt=DT):
-        yield
-
-
-@pytest.fixture
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks of 20 steps."""
-    monkeypatch.setattr(running_chunks, "LONGEST", 20)
-    monkeypatch.setattr(running_chunks, "SHORTEST", 1)
+pytestmark = pytest.mark.usefixtures("time_step")
 
 
 # ------------------------------------------------------------------------------------------------ monitors
